@@ -1,0 +1,92 @@
+//! The ruleset in iptables' words, for the reviewer who thinks in them.
+//!
+//! It says the same as AWS's hand-typed procedure, a rule per node; it is printed and never applied.
+
+use std::net::IpAddr;
+
+use ipnet::{Ipv4Subnets, Ipv6Subnets};
+
+use crate::ruleset::{Chain, Endpoint, Family, Key, Rule, Ruleset, SLOTS, SetKind, SnatTo};
+
+/// The IPv4 rules for `iptables-restore --noflush`, and behind them, as comments, those for `ip6tables-restore`.
+pub fn iptables_restore(ruleset: &Ruleset) -> String {
+    let mut text = String::from("# for review: 'cachenat apply' writes nftables, not this\n");
+    text.push_str(&nat_table(ruleset, Family::Ipv4));
+    let ipv6 = ruleset.sets.keys().any(|set| set.family == Family::Ipv6);
+    if ipv6 {
+        text.push_str("# for ip6tables-restore:\n");
+        for line in nat_table(ruleset, Family::Ipv6).lines() {
+            text.extend(["# ", line, "\n"]);
+        }
+    }
+    text
+}
+
+fn nat_table(ruleset: &Ruleset, family: Family) -> String {
+    let mut lines = vec!["*nat".to_owned(), ":CACHENAT - [0:0]".to_owned()];
+    for rule in ruleset.chains.get(&Chain::Prerouting).into_iter().flatten() {
+        // The spread map is asked by the same packets as the forward map: one jump serves both.
+        if let Rule::Forward { interface, family: of } = rule
+            && *of == family
+        {
+            let clients = ruleset.elements(SetKind::Clients, family);
+            lines.extend(
+                clients
+                    .flat_map(|(key, _)| networks(key))
+                    .map(|client| format!("-A PREROUTING -i {interface} -s {client} -p tcp -j CACHENAT")),
+            );
+        }
+    }
+    lines.extend(ruleset.elements(SetKind::Forward, family).filter_map(|(key, element)| {
+        let (Key::Endpoint(listen), Some(target)) = (*key, element.data) else { return None };
+        Some(dnat(listen, "", element.comment.as_deref(), target))
+    }));
+    lines.extend(ruleset.elements(SetKind::Spread, family).filter_map(|(key, element)| {
+        let (Key::Slots { listen, first, last }, Some(target)) = (*key, element.data) else { return None };
+        // Rules are asked in turn, so each takes its share of what those before it left over.
+        let share = f64::from(last - first + 1) / f64::from(SLOTS - first);
+        let dice = format!(" -m statistic --mode random --probability {share:.10}");
+        Some(dnat(listen, &dice, element.comment.as_deref(), target))
+    }));
+    for rule in ruleset.chains.get(&Chain::Postrouting).into_iter().flatten() {
+        if let Rule::Snat { interface, family: of, to } = rule
+            && *of == family
+        {
+            let to = match to {
+                SnatTo::Address(address) => format!("SNAT --to-source {address}"),
+                SnatTo::Masquerade => "MASQUERADE".to_owned(),
+            };
+            lines.extend(ruleset.elements(SetKind::Backends, family).filter_map(|(key, _)| {
+                let Key::Endpoint(Endpoint { address, port }) = key else { return None };
+                Some(format!(
+                    "-A POSTROUTING -o {interface} -d {address} -p tcp -m tcp --dport {port} \
+                     -m conntrack --ctstate DNAT -j {to}"
+                ))
+            }));
+        }
+    }
+    lines.push("COMMIT".to_owned());
+    lines.join("\n") + "\n"
+}
+
+fn dnat(listen: Endpoint, extra: &str, comment: Option<&str>, target: Endpoint) -> String {
+    let comment = comment.map(|id| format!(" -m comment --comment \"{id}\"")).unwrap_or_default();
+    let Endpoint { address, port } = listen;
+    format!(
+        "-A CACHENAT -d {address} -p tcp -m tcp --dport {port}{extra}{comment} -j DNAT --to-destination {target}"
+    )
+}
+
+/// The networks that make up a key's range; iptables has no ranges in `-s`.
+fn networks(key: &Key) -> Vec<String> {
+    let Key::Addresses(range) = key else { return vec![] };
+    match (range.first(), range.last()) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => {
+            Ipv4Subnets::new(first, last, 0).map(|network| network.to_string()).collect()
+        }
+        (IpAddr::V6(first), IpAddr::V6(last)) => {
+            Ipv6Subnets::new(first, last, 0).map(|network| network.to_string()).collect()
+        }
+        _ => vec![],
+    }
+}

@@ -1,0 +1,228 @@
+//! The ruleset as JSON: what `render --format json` prints and `diff --against` reads.
+//!
+//! Keys and data are nft text, so a person can read and grep it; `version` is 1 and the shape grows by addition only.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::IfName;
+use crate::ruleset::{Chain, Element, Elements, Endpoint, Family, Key, Rule, Ruleset, Set, SetKind, SnatTo};
+use crate::sysctl::Sysctl;
+
+/// The version of the format.
+pub const VERSION: u32 = 1;
+
+/// What is wanted of a kernel: the ruleset and the settings that go with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The table.
+    pub ruleset: Ruleset,
+    /// The kernel settings.
+    pub sysctls: Vec<Sysctl>,
+}
+
+/// Why a text is no rendered ruleset.
+#[derive(Debug, thiserror::Error)]
+pub enum JsonError {
+    /// It is not JSON, or not of this shape; the source tells line and column.
+    #[error("not the output of 'cachenat render --format json'")]
+    Shape(#[source] serde_json::Error),
+    /// It is of a version that this program does not know.
+    #[error(
+        "format version {found}, this cachenat reads version {VERSION}: render it again with this cachenat"
+    )]
+    Version {
+        /// The version found.
+        found: u32,
+    },
+    /// A set, chain, key or target that is none of ours.
+    #[error("{place}: {text:?} is not known here")]
+    Unknown {
+        /// Where it stands: `sets.forward4`.
+        place: String,
+        /// What stands there.
+        text: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Document {
+    version: u32,
+    table: String,
+    sets: BTreeMap<String, Vec<ElementForm>>,
+    chains: BTreeMap<String, Vec<RuleForm>>,
+    sysctls: Vec<Sysctl>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ElementForm {
+    key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    to: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "rule", rename_all = "lowercase")]
+enum RuleForm {
+    Forward { interface: IfName, family: FamilyForm },
+    Spread { interface: IfName, family: FamilyForm },
+    Snat { interface: IfName, family: FamilyForm, to: SnatForm },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum FamilyForm {
+    Ip,
+    Ip6,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum SnatForm {
+    Masquerade,
+    #[serde(untagged)]
+    Address(std::net::IpAddr),
+}
+
+impl From<Family> for FamilyForm {
+    fn from(family: Family) -> Self {
+        match family {
+            Family::Ipv4 => Self::Ip,
+            Family::Ipv6 => Self::Ip6,
+        }
+    }
+}
+
+impl From<FamilyForm> for Family {
+    fn from(family: FamilyForm) -> Self {
+        match family {
+            FamilyForm::Ip => Self::Ipv4,
+            FamilyForm::Ip6 => Self::Ipv6,
+        }
+    }
+}
+
+impl From<&Rule> for RuleForm {
+    fn from(rule: &Rule) -> Self {
+        match rule.clone() {
+            Rule::Forward { interface, family } => Self::Forward { interface, family: family.into() },
+            Rule::Spread { interface, family } => Self::Spread { interface, family: family.into() },
+            Rule::Snat { interface, family, to } => {
+                let to = match to {
+                    SnatTo::Address(address) => SnatForm::Address(address),
+                    SnatTo::Masquerade => SnatForm::Masquerade,
+                };
+                Self::Snat { interface, family: family.into(), to }
+            }
+        }
+    }
+}
+
+impl From<RuleForm> for Rule {
+    fn from(form: RuleForm) -> Self {
+        match form {
+            RuleForm::Forward { interface, family } => Self::Forward { interface, family: family.into() },
+            RuleForm::Spread { interface, family } => Self::Spread { interface, family: family.into() },
+            RuleForm::Snat { interface, family, to } => {
+                let to = match to {
+                    SnatForm::Address(address) => SnatTo::Address(address),
+                    SnatForm::Masquerade => SnatTo::Masquerade,
+                };
+                Self::Snat { interface, family: family.into(), to }
+            }
+        }
+    }
+}
+
+impl Wanted {
+    /// The document, on several lines, ending in a newline.
+    pub fn to_json(&self) -> String {
+        let form = |(key, element): (&Key, &Element)| ElementForm {
+            key: key.to_string(),
+            to: element.data.map(|target| target.to_string()),
+            id: element.comment.as_deref().map(str::to_owned),
+        };
+        let Ruleset { sets, chains } = &self.ruleset;
+        let document = Document {
+            version: VERSION,
+            table: format!("inet {}", crate::ruleset::TABLE),
+            sets: sets.iter().map(|(set, e)| (set.name().to_owned(), e.iter().map(form).collect())).collect(),
+            chains: chains
+                .iter()
+                .map(|(chain, rules)| (chain.name().to_owned(), rules.iter().map(RuleForm::from).collect()))
+                .collect(),
+            sysctls: self.sysctls.clone(),
+        };
+        // Strings, numbers and maps with string keys: nothing in the document can fail to serialize.
+        serde_json::to_string_pretty(&document).map(|json| json + "\n").unwrap_or_default()
+    }
+
+    /// Reads a document back.
+    ///
+    /// # Errors
+    ///
+    /// [`JsonError`], if it is not JSON, of another version, or speaks of a set, chain, key or target that is none
+    /// of ours.
+    pub fn from_json(text: &str) -> Result<Self, JsonError> {
+        #[derive(Deserialize)]
+        struct Head {
+            version: u32,
+        }
+        let head: Head = serde_json::from_str(text).map_err(JsonError::Shape)?;
+        if head.version != VERSION {
+            return Err(JsonError::Version { found: head.version });
+        }
+        let document: Document = serde_json::from_str(text).map_err(JsonError::Shape)?;
+        let unknown = |place: String, text: &str| JsonError::Unknown { place, text: text.to_owned() };
+        let mut ruleset = Ruleset::default();
+        for (name, forms) in document.sets {
+            let set = Set::from_name(&name).ok_or_else(|| unknown("sets".to_owned(), &name))?;
+            let elements: Result<Elements, JsonError> =
+                forms.into_iter().map(|form| element(set, form)).collect();
+            ruleset.sets.insert(set, elements?);
+        }
+        for (name, forms) in document.chains {
+            let chain = Chain::from_name(&name).ok_or_else(|| unknown("chains".to_owned(), &name))?;
+            ruleset.chains.insert(chain, forms.into_iter().map(Rule::from).collect());
+        }
+        Ok(Self { ruleset, sysctls: document.sysctls })
+    }
+}
+
+fn element(set: Set, form: ElementForm) -> Result<(Key, Element), JsonError> {
+    let unknown = |text: &str| JsonError::Unknown { place: format!("sets.{set}"), text: text.to_owned() };
+    let key = Key::parse(set.kind, &form.key).ok_or_else(|| unknown(&form.key))?;
+    let data = match &form.to {
+        Some(text) if set.is_map() => Some(text.parse::<Endpoint>().map_err(|_| unknown(text))?),
+        Some(text) => return Err(unknown(text)),
+        None if set.is_map() => return Err(unknown(&form.key)),
+        None => None,
+    };
+    Ok((key, Element { data, comment: form.id.map(Arc::from) }))
+}
+
+impl Key {
+    /// Reads a key of a set of that kind, in nft's words.
+    fn parse(kind: SetKind, text: &str) -> Option<Self> {
+        let endpoint = |address: &str, port: &str| {
+            Some(Endpoint { address: address.parse().ok()?, port: port.parse().ok()? })
+        };
+        let fields: Vec<&str> = text.split(" . ").collect();
+        match (kind, fields.as_slice()) {
+            (SetKind::Clients, [range]) => Some(Self::Addresses(range.parse().ok()?)),
+            (SetKind::Forward | SetKind::Backends, [address, port]) => {
+                Some(Self::Endpoint(endpoint(address, port)?))
+            }
+            (SetKind::Spread, [address, port, slots]) => {
+                let (first, last) = slots.split_once('-').unwrap_or((slots, slots));
+                let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+                Some(Self::Slots { listen: endpoint(address, port)?, first, last })
+            }
+            _ => None,
+        }
+    }
+}

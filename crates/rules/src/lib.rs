@@ -1,0 +1,29 @@
+//! The pure core of cachenat: which port leads to which node, the nftables ruleset that makes it so, and what
+//! separates two rulesets.
+//!
+//! Nothing here reads a clock, a file, a socket or the environment; what a function must know is a parameter, and
+//! the same input gives the same bytes.
+
+#![forbid(unsafe_code)]
+
+pub mod diff;
+pub mod iptables;
+pub mod json;
+pub mod leases;
+pub mod name;
+pub mod render;
+pub mod ruleset;
+pub mod sysctl;
+mod text;
+pub mod trace;
+pub mod transaction;
+
+pub use diff::{Action, Actual, Change, Changes, diff};
+pub use leases::{Leases, PlanError, Request, assign};
+pub use name::{ForwardId, IfName, NameError};
+pub use render::{Forward, Gateway, Snat, render};
+pub use ruleset::{
+    AddressRange, Chain, Element, Elements, Endpoint, Family, Key, Rule, Ruleset, Set, SetKind, SnatTo,
+};
+pub use sysctl::{Sysctl, SysctlChange};
+pub use transaction::{Operation, Transaction};

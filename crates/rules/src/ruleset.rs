@@ -1,0 +1,272 @@
+//! The ruleset as data: one table, `inet cachenat`, its sets and maps with their elements, its chains and rules.
+//!
+//! The shape of the table never changes with the number of nodes: nodes are elements, so a packet costs one lookup
+//! and a changed node costs one element. Each type bears the name of its nftables object and its `Display` is nft
+//! syntax (nft(8)).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use crate::name::IfName;
+
+/// The name of the one table that is ours; its family is `inet`.
+pub const TABLE: &str = "cachenat";
+
+/// The comment that marks the table as made by us, and tells it from somebody else's table of the same name.
+pub const TABLE_COMMENT: &str = "made by cachenat: changes are undone by its next run";
+
+/// Into how many slots the new connections of a listener with several targets fall; 60 divides evenly among
+/// 1 to 6 targets, and a shard has at most 5 replicas.
+pub const SLOTS: u8 = 60;
+
+/// The address family of a set or rule within the `inet` table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// `ip`
+    Ipv4,
+    /// `ip6`
+    Ipv6,
+}
+
+impl Family {
+    /// The family of `address`.
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::Ipv4 } else { Self::Ipv6 }
+    }
+}
+
+/// An address and a TCP port: where clients connect to, or where a node listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Endpoint {
+    /// The address.
+    pub address: IpAddr,
+    /// The TCP port.
+    pub port: NonZeroU16,
+}
+
+/// A closed, never empty range of addresses of one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AddressRange {
+    first: IpAddr,
+    last: IpAddr,
+}
+
+impl AddressRange {
+    /// The range from `first` to `last`, both included; `None` if they are of two families or out of order.
+    pub fn new(first: IpAddr, last: IpAddr) -> Option<Self> {
+        (first.is_ipv4() == last.is_ipv4() && first <= last).then_some(Self { first, last })
+    }
+
+    /// The lowest address.
+    pub fn first(&self) -> IpAddr {
+        self.first
+    }
+
+    /// The highest address.
+    pub fn last(&self) -> IpAddr {
+        self.last
+    }
+
+    /// Whether `address` lies in the range.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.first.is_ipv4() && self.first <= address && address <= self.last
+    }
+}
+
+/// What a set is for; with a [`Family`] it names the set and fixes its type and flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SetKind {
+    /// `set clients4 { type ipv4_addr; flags interval; }`: who may connect.
+    Clients,
+    /// `map forward4 { type ipv4_addr . inet_service : ipv4_addr . inet_service; counter; }`: listener to target.
+    Forward,
+    /// `map spread4 { typeof ip daddr . tcp dport . numgen random mod 60 : ip daddr . tcp dport; flags interval; counter; }`:
+    /// listener and slot to one of several targets.
+    Spread,
+    /// `set backends4 { type ipv4_addr . inet_service; }`: the targets, whose packets need the way back.
+    Backends,
+}
+
+/// A set or map of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Set {
+    /// What it is for.
+    pub kind: SetKind,
+    /// The family of its addresses.
+    pub family: Family,
+}
+
+impl Set {
+    /// Every set that a ruleset of ours can have.
+    pub const ALL: [Self; 8] = {
+        const fn both(kind: SetKind) -> [Set; 2] {
+            [Set { kind, family: Family::Ipv4 }, Set { kind, family: Family::Ipv6 }]
+        }
+        let [a, b] = both(SetKind::Clients);
+        let [c, d] = both(SetKind::Forward);
+        let [e, f] = both(SetKind::Spread);
+        let [g, h] = both(SetKind::Backends);
+        [a, b, c, d, e, f, g, h]
+    };
+
+    /// The set of that kind and family.
+    pub const fn new(kind: SetKind, family: Family) -> Self {
+        Self { kind, family }
+    }
+
+    /// The name in the kernel, such as `forward4`.
+    pub const fn name(self) -> &'static str {
+        match (self.kind, self.family) {
+            (SetKind::Clients, Family::Ipv4) => "clients4",
+            (SetKind::Clients, Family::Ipv6) => "clients6",
+            (SetKind::Forward, Family::Ipv4) => "forward4",
+            (SetKind::Forward, Family::Ipv6) => "forward6",
+            (SetKind::Spread, Family::Ipv4) => "spread4",
+            (SetKind::Spread, Family::Ipv6) => "spread6",
+            (SetKind::Backends, Family::Ipv4) => "backends4",
+            (SetKind::Backends, Family::Ipv6) => "backends6",
+        }
+    }
+
+    /// The set of that name, if it is one of ours.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|set| set.name() == name)
+    }
+
+    /// Whether an element maps to a target, and counts the connections made through it.
+    pub const fn is_map(self) -> bool {
+        matches!(self.kind, SetKind::Forward | SetKind::Spread)
+    }
+
+    /// Whether an element's key may be a range.
+    pub const fn is_interval(self) -> bool {
+        matches!(self.kind, SetKind::Clients | SetKind::Spread)
+    }
+}
+
+/// The key of a set's element; the variant follows from the set's kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// `198.51.100.0/25`, of [`SetKind::Clients`].
+    Addresses(AddressRange),
+    /// `10.0.0.55 . 6379`, of [`SetKind::Forward`] and [`SetKind::Backends`].
+    Endpoint(Endpoint),
+    /// `10.0.0.55 . 6390 . 0-29`, of [`SetKind::Spread`]; slots below [`SLOTS`], both ends included.
+    Slots {
+        /// Where clients connect to.
+        listen: Endpoint,
+        /// The first slot.
+        first: u8,
+        /// The last slot.
+        last: u8,
+    },
+}
+
+/// What stands beside an element's key; counters are no part of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Element {
+    /// The target, in a map.
+    pub data: Option<Endpoint>,
+    /// The comment: in a map the id of what the element leads to.
+    pub comment: Option<Arc<str>>,
+}
+
+/// The elements of one set, by key.
+pub type Elements = BTreeMap<Key, Element>;
+
+/// A base chain of the table; its name fixes its hook and priority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Chain {
+    /// `chain prerouting { type nat hook prerouting priority dstnat; policy accept; }`
+    Prerouting,
+    /// `chain postrouting { type nat hook postrouting priority srcnat; policy accept; }`
+    Postrouting,
+}
+
+impl Chain {
+    /// Every chain that a ruleset of ours can have.
+    pub const ALL: [Self; 2] = [Self::Prerouting, Self::Postrouting];
+
+    /// The name in the kernel, which is the hook's as well.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Prerouting => "prerouting",
+            Self::Postrouting => "postrouting",
+        }
+    }
+
+    /// The chain of that name, if it is one of ours.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|chain| chain.name() == name)
+    }
+}
+
+/// What a forwarded packet's source becomes, so that the node's answer comes back through the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnatTo {
+    /// `snat ip to 10.0.0.55`
+    Address(IpAddr),
+    /// `masquerade`: the primary address of the interface that the packet leaves by.
+    Masquerade,
+}
+
+/// A rule; there are three, and each stands at most once per family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// `iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4`
+    Forward {
+        /// The interface that clients' packets come in by.
+        interface: IfName,
+        /// The family of the packets.
+        family: Family,
+    },
+    /// `iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport . numgen random mod 60 map @spread4`
+    Spread {
+        /// The interface that clients' packets come in by.
+        interface: IfName,
+        /// The family of the packets.
+        family: Family,
+    },
+    /// `oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 snat ip to 10.0.0.55`
+    Snat {
+        /// The interface that packets leave by towards the nodes.
+        interface: IfName,
+        /// The family of the packets.
+        family: Family,
+        /// The new source.
+        to: SnatTo,
+    },
+}
+
+/// The whole table: its `Display` is what `nft list table inet cachenat` would show, without counters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ruleset {
+    /// The sets and maps with their elements.
+    pub sets: BTreeMap<Set, Elements>,
+    /// The chains with their rules, in order.
+    pub chains: BTreeMap<Chain, Vec<Rule>>,
+}
+
+impl Ruleset {
+    /// The elements of a set; none if the set is not there.
+    pub fn elements(&self, kind: SetKind, family: Family) -> impl Iterator<Item = (&Key, &Element)> {
+        self.sets.get(&Set::new(kind, family)).into_iter().flatten()
+    }
+}
+
+impl Rule {
+    /// The sets that the rule looks up; the kernel keeps them while the rule stands.
+    pub fn sets(&self) -> Vec<Set> {
+        match *self {
+            Self::Forward { family, .. } => {
+                vec![Set::new(SetKind::Clients, family), Set::new(SetKind::Forward, family)]
+            }
+            Self::Spread { family, .. } => {
+                vec![Set::new(SetKind::Clients, family), Set::new(SetKind::Spread, family)]
+            }
+            Self::Snat { family, .. } => vec![Set::new(SetKind::Backends, family)],
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! nft syntax: how each object of the ruleset is written (nft(8)), and read back where files hold it.
+
+use std::fmt::{self, Display, Formatter};
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+
+use ipnet::IpNet;
+
+use crate::ruleset::{
+    AddressRange, Chain, Element, Endpoint, Family, Key, Rule, Ruleset, SLOTS, Set, SetKind, SnatTo, TABLE,
+    TABLE_COMMENT,
+};
+
+impl Family {
+    /// The word for the network header: `ip` or `ip6`.
+    pub const fn keyword(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ip",
+            Self::Ipv6 => "ip6",
+        }
+    }
+
+    const fn address_type(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4_addr",
+            Self::Ipv6 => "ipv6_addr",
+        }
+    }
+}
+
+/// `10.0.0.55:6379`, `[fd00::55]:6379`: the form that people and clients use; inside a ruleset it is
+/// `10.0.0.55 . 6379`.
+impl Display for Endpoint {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.address {
+            IpAddr::V4(address) => write!(f, "{address}:{}", self.port),
+            IpAddr::V6(address) => write!(f, "[{address}]:{}", self.port),
+        }
+    }
+}
+
+/// Why a text is no endpoint, key or range of ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not {expected}")]
+pub struct SyntaxError {
+    pub(crate) text: String,
+    pub(crate) expected: &'static str,
+}
+
+impl FromStr for Endpoint {
+    type Err = SyntaxError;
+
+    fn from_str(text: &str) -> Result<Self, SyntaxError> {
+        let parsed = text.rsplit_once(':').and_then(|(host, port)| {
+            let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+            let address = match bracketed {
+                Some(host) => IpAddr::V6(host.parse::<Ipv6Addr>().ok()?),
+                None => IpAddr::V4(host.parse().ok()?),
+            };
+            Some(Self { address, port: port.parse().ok()? })
+        });
+        parsed.ok_or_else(|| SyntaxError { text: text.to_owned(), expected: "an address and port" })
+    }
+}
+
+/// An endpoint as a concatenation, `10.0.0.55 . 6379`.
+struct Concatenation(Endpoint);
+
+impl Display for Concatenation {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} . {}", self.0.address, self.0.port)
+    }
+}
+
+/// As nft lists it: a lone address, a prefix where the range is one, else `first-last`.
+impl Display for AddressRange {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (first, last) = (self.first(), self.last());
+        if first == last {
+            return write!(f, "{first}");
+        }
+        match prefix(first, last) {
+            Some(network) => write!(f, "{network}"),
+            None => write!(f, "{first}-{last}"),
+        }
+    }
+}
+
+fn prefix(first: IpAddr, last: IpAddr) -> Option<IpNet> {
+    let length = match (first, last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => (first.to_bits() ^ last.to_bits()).leading_zeros(),
+        (IpAddr::V6(first), IpAddr::V6(last)) => (first.to_bits() ^ last.to_bits()).leading_zeros(),
+        _ => return None,
+    };
+    let network = IpNet::new(first, u8::try_from(length).ok()?).ok()?;
+    (network.network() == first && network.broadcast() == last).then_some(network)
+}
+
+impl FromStr for AddressRange {
+    type Err = SyntaxError;
+
+    fn from_str(text: &str) -> Result<Self, SyntaxError> {
+        let range = if let Some((first, last)) = text.split_once('-') {
+            first.parse().ok().zip(last.parse().ok()).and_then(|(first, last)| Self::new(first, last))
+        } else if let Ok(network) = text.parse::<IpNet>() {
+            Self::new(network.network(), network.broadcast())
+        } else {
+            text.parse().ok().and_then(|address| Self::new(address, address))
+        };
+        range.ok_or_else(|| SyntaxError {
+            text: text.to_owned(),
+            expected: "an address, a network or a range",
+        })
+    }
+}
+
+impl Display for Key {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Addresses(range) => range.fmt(f),
+            Self::Endpoint(endpoint) => Concatenation(endpoint).fmt(f),
+            Self::Slots { listen, first, last } if first == last => {
+                write!(f, "{} . {first}", Concatenation(listen))
+            }
+            Self::Slots { listen, first, last } => write!(f, "{} . {first}-{last}", Concatenation(listen)),
+        }
+    }
+}
+
+/// An element as it stands between the braces: `key comment "id" : data`.
+pub(crate) struct ElementText<'a>(pub(crate) &'a Key, pub(crate) &'a Element);
+
+impl Display for ElementText<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self(key, element) = self;
+        write!(f, "{key}")?;
+        if let Some(comment) = &element.comment {
+            write!(f, " comment \"{comment}\"")?;
+        }
+        match element.data {
+            Some(target) => write!(f, " : {}", Concatenation(target)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Display for Set {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Set {
+    /// `map` or `set`.
+    pub const fn keyword(self) -> &'static str {
+        if self.is_map() { "map" } else { "set" }
+    }
+
+    /// The lines that declare the set's type and flags.
+    pub(crate) fn declaration(self) -> Vec<String> {
+        let address = self.family.address_type();
+        let ip = self.family.keyword();
+        let kind = match self.kind {
+            SetKind::Clients => format!("type {address}"),
+            SetKind::Backends => format!("type {address} . inet_service"),
+            SetKind::Forward => format!("type {address} . inet_service : {address} . inet_service"),
+            SetKind::Spread => {
+                format!("typeof {ip} daddr . tcp dport . numgen random mod {SLOTS} : {ip} daddr . tcp dport")
+            }
+        };
+        let mut lines = vec![kind];
+        if self.is_interval() {
+            lines.push("flags interval".to_owned());
+        }
+        if self.is_map() {
+            lines.push("counter".to_owned());
+        }
+        lines
+    }
+}
+
+impl Display for Chain {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Chain {
+    /// The line that makes it a base chain.
+    pub(crate) const fn declaration(self) -> &'static str {
+        match self {
+            Self::Prerouting => "type nat hook prerouting priority dstnat; policy accept;",
+            Self::Postrouting => "type nat hook postrouting priority srcnat; policy accept;",
+        }
+    }
+}
+
+impl Display for Rule {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Forward { interface, family } => {
+                let (ip, forward) = (family.keyword(), Set::new(SetKind::Forward, *family));
+                from_clients(f, interface, *family)?;
+                write!(f, "dnat {ip} to {ip} daddr . tcp dport map @{forward}")
+            }
+            Self::Spread { interface, family } => {
+                let (ip, spread) = (family.keyword(), Set::new(SetKind::Spread, *family));
+                from_clients(f, interface, *family)?;
+                write!(f, "dnat {ip} to {ip} daddr . tcp dport . numgen random mod {SLOTS} map @{spread}")
+            }
+            Self::Snat { interface, family, to } => {
+                let (ip, backends) = (family.keyword(), Set::new(SetKind::Backends, *family));
+                write!(f, "oifname \"{interface}\" ct status dnat {ip} daddr . tcp dport @{backends} ")?;
+                match to {
+                    SnatTo::Address(address) => write!(f, "snat {ip} to {address}"),
+                    SnatTo::Masquerade => f.write_str("masquerade"),
+                }
+            }
+        }
+    }
+}
+
+fn from_clients(f: &mut Formatter<'_>, interface: &crate::IfName, family: Family) -> fmt::Result {
+    let clients = Set::new(SetKind::Clients, family);
+    write!(f, "iifname \"{interface}\" {} saddr @{clients} ", family.keyword())
+}
+
+/// The table as `nft list` shows it; [`Ruleset::script`] is the same in a form that replaces what is there.
+impl Display for Ruleset {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "table inet {TABLE} {{")?;
+        writeln!(f, "\tcomment \"{TABLE_COMMENT}\"")?;
+        for (set, elements) in &self.sets {
+            writeln!(f, "\n\t{} {set} {{", set.keyword())?;
+            for line in set.declaration() {
+                writeln!(f, "\t\t{line}")?;
+            }
+            for (at, (key, element)) in elements.iter().enumerate() {
+                f.write_str(if at == 0 { "\t\telements = { " } else { ",\n\t\t\t     " })?;
+                write!(f, "{}", ElementText(key, element))?;
+            }
+            f.write_str(if elements.is_empty() { "\t}\n" } else { " }\n\t}\n" })?;
+        }
+        for (chain, rules) in &self.chains {
+            writeln!(f, "\n\tchain {chain} {{\n\t\t{}", chain.declaration())?;
+            for rule in rules {
+                writeln!(f, "\t\t{rule}")?;
+            }
+            writeln!(f, "\t}}")?;
+        }
+        writeln!(f, "}}")
+    }
+}
+
+impl Ruleset {
+    /// The ruleset as a script for `nft -f`, which replaces the table as a whole.
+    pub fn script(&self) -> String {
+        // A lone `delete` of a missing table is ENOENT and would abort the file; `add` before it makes "start from
+        // empty" hold whether or not the table is there.
+        format!("add table inet {TABLE}\ndelete table inet {TABLE}\n{self}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_written_as_nft_lists_it_and_reads_back() {
+        for text in
+            ["198.51.100.27", "198.51.100.0/25", "10.0.0.1-10.0.0.6", "0.0.0.0/0", "2001:db8::/32", "::/0"]
+        {
+            assert_eq!(text.parse::<AddressRange>().unwrap().to_string(), text);
+        }
+        for text in ["", "10.0.0.9-10.0.0.1", "10.0.0.1-::1", "10.0.0.0/33", "10.0.0.1:1"] {
+            assert!(text.parse::<AddressRange>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_reads_back() {
+        for text in ["10.0.0.55:6379", "[fd00::55]:6379"] {
+            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
+        }
+        for text in ["10.0.0.55", "10.0.0.55:0", "fd00::55:6379", "host:1", "10.0.0.55:65536"] {
+            assert!(text.parse::<Endpoint>().is_err(), "{text}");
+        }
+    }
+}

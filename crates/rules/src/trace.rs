@@ -1,0 +1,68 @@
+//! What a ruleset does to a packet, without a kernel.
+
+use std::net::IpAddr;
+
+use crate::name::IfName;
+use crate::ruleset::{Chain, Endpoint, Family, Key, Rule, Ruleset, Set, SetKind, SnatTo};
+
+/// The first packet of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// The interface that it comes in by.
+    pub input: IfName,
+    /// The interface that it leaves by; routing decides, so it is a given here.
+    pub output: IfName,
+    /// Whether it is TCP.
+    pub tcp: bool,
+    /// Its source address.
+    pub source: IpAddr,
+    /// Where it is sent.
+    pub destination: Endpoint,
+}
+
+/// The packet behind the hooks: destination from prerouting, source from postrouting.
+///
+/// `slot` is what the kernel's random number would be, below [`SLOTS`](crate::ruleset::SLOTS). `None` as source
+/// stands for masquerade: the address of the output interface.
+pub fn trace(ruleset: &Ruleset, packet: &Packet, slot: u8) -> (Option<IpAddr>, Endpoint) {
+    let rules = |chain| ruleset.chains.get(&chain).map(Vec::as_slice).unwrap_or_default();
+    let target = rules(Chain::Prerouting).iter().find_map(|rule| dnat(ruleset, rule, packet, slot));
+    let destination = target.unwrap_or(packet.destination);
+    let way_back = rules(Chain::Postrouting)
+        .iter()
+        .filter(|_| target.is_some())
+        .find_map(|rule| snat(ruleset, rule, packet, destination));
+    match way_back {
+        None => (Some(packet.source), destination),
+        Some(SnatTo::Address(address)) => (Some(address), destination),
+        Some(SnatTo::Masquerade) => (None, destination),
+    }
+}
+
+fn dnat(ruleset: &Ruleset, rule: &Rule, packet: &Packet, slot: u8) -> Option<Endpoint> {
+    let (interface, family, map) = match rule {
+        Rule::Forward { interface, family } => (interface, *family, SetKind::Forward),
+        Rule::Spread { interface, family } => (interface, *family, SetKind::Spread),
+        Rule::Snat { .. } => return None,
+    };
+    let ours = packet.tcp && *interface == packet.input && Family::of(packet.source) == family;
+    let listed = ruleset
+        .elements(SetKind::Clients, family)
+        .any(|(key, _)| matches!(key, Key::Addresses(range) if range.contains(packet.source)));
+    if !ours || !listed {
+        return None;
+    }
+    let hit = |key: &Key| match *key {
+        Key::Addresses(_) => false,
+        Key::Endpoint(listen) => listen == packet.destination,
+        Key::Slots { listen, first, last } => listen == packet.destination && (first..=last).contains(&slot),
+    };
+    ruleset.elements(map, family).find(|(key, _)| hit(key)).and_then(|(_, element)| element.data)
+}
+
+fn snat(ruleset: &Ruleset, rule: &Rule, packet: &Packet, target: Endpoint) -> Option<SnatTo> {
+    let Rule::Snat { interface, family, to } = rule else { return None };
+    let backends = ruleset.sets.get(&Set::new(SetKind::Backends, *family))?;
+    let ours = packet.tcp && *interface == packet.output && Family::of(target.address) == *family;
+    (ours && backends.contains_key(&Key::Endpoint(target))).then_some(*to)
+}

@@ -1,0 +1,187 @@
+//! A transaction: the list of operations that the kernel carries out as one, or not at all.
+
+use std::fmt::{self, Display, Formatter};
+
+use crate::ruleset::{Chain, Element, Key, Rule, Ruleset, Set, SetKind, TABLE};
+use crate::text::ElementText;
+
+/// One operation on the table; its `Display` is the nft command that does the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// `add table inet cachenat`, with our comment.
+    AddTable,
+    /// `delete table inet cachenat`, with all that is in it.
+    DeleteTable,
+    /// `add set inet cachenat clients4 { ... }`; for a map `add map`.
+    AddSet(Set),
+    /// `delete set inet cachenat clients4`
+    DeleteSet(Set),
+    /// `add element inet cachenat forward4 { ... }`; an element with that key must not be there.
+    AddElement(Set, Key, Element),
+    /// `delete element inet cachenat forward4 { ... }`; an element with that key must be there.
+    DeleteElement(Set, Key),
+    /// `add chain inet cachenat prerouting { ... }`
+    AddChain(Chain),
+    /// `delete chain inet cachenat prerouting`; it must have no rules.
+    DeleteChain(Chain),
+    /// `flush chain inet cachenat prerouting`: all its rules go.
+    FlushChain(Chain),
+    /// `add rule inet cachenat prerouting ...`, behind the others.
+    AddRule(Chain, Rule),
+}
+
+impl Display for Operation {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let ours = format_args!("inet {TABLE}").to_string();
+        match self {
+            Self::AddTable => write!(f, "add table {ours}"),
+            Self::DeleteTable => write!(f, "delete table {ours}"),
+            Self::AddSet(set) => {
+                let declaration = set.declaration().join("; ");
+                write!(f, "add {} {ours} {set} {{ {declaration}; }}", set.keyword())
+            }
+            Self::DeleteSet(set) => write!(f, "delete {} {ours} {set}", set.keyword()),
+            Self::AddElement(set, key, element) => {
+                write!(f, "add element {ours} {set} {{ {} }}", ElementText(key, element))
+            }
+            Self::DeleteElement(set, key) => write!(f, "delete element {ours} {set} {{ {key} }}"),
+            Self::AddChain(chain) => write!(f, "add chain {ours} {chain} {{ {} }}", chain.declaration()),
+            Self::DeleteChain(chain) => write!(f, "delete chain {ours} {chain}"),
+            Self::FlushChain(chain) => write!(f, "flush chain {ours} {chain}"),
+            Self::AddRule(chain, rule) => write!(f, "add rule {ours} {chain} {rule}"),
+        }
+    }
+}
+
+/// Operations that are committed together; an empty one is never sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transaction {
+    /// The operations, in the order in which the kernel takes them.
+    pub operations: Vec<Operation>,
+}
+
+impl Transaction {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.operations.is_empty()
+    }
+}
+
+/// The script that `nft -f` would take, an operation a line.
+impl Display for Transaction {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.operations.iter().try_for_each(|operation| writeln!(f, "{operation}"))
+    }
+}
+
+/// How an operation fails on a given state; the words of the kernel's errno (errno(3)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// `ENOENT`: what the operation speaks of is not there.
+    #[error("no such object (ENOENT)")]
+    Missing,
+    /// `EEXIST`: it is there already, with other content.
+    #[error("object exists (EEXIST)")]
+    Exists,
+    /// `EBUSY`: a rule or a chain still holds it.
+    #[error("object is in use (EBUSY)")]
+    Busy,
+    /// `EINVAL`: an element that does not fit its set.
+    #[error("invalid element (EINVAL)")]
+    Invalid,
+}
+
+/// Carries `transaction` out on a ruleset as the kernel would: all of it, or nothing and the index of the operation
+/// that is refused.
+///
+/// `None` stands for "no table". Kernel side: `nf_tables_newsetelem` and its siblings, `net/netfilter/nf_tables_api.c`.
+///
+/// # Errors
+///
+/// The index of the refused operation, and why it is refused.
+pub fn carry_out(
+    before: Option<&Ruleset>,
+    transaction: &Transaction,
+) -> Result<Option<Ruleset>, (usize, Refusal)> {
+    let mut state = before.cloned();
+    for (index, operation) in transaction.operations.iter().enumerate() {
+        step(&mut state, operation).map_err(|refusal| (index, refusal))?;
+    }
+    Ok(state)
+}
+
+fn step(state: &mut Option<Ruleset>, operation: &Operation) -> Result<(), Refusal> {
+    use Refusal::{Busy, Exists, Invalid, Missing};
+    if matches!(operation, Operation::AddTable) {
+        state.get_or_insert_default();
+        return Ok(());
+    }
+    if matches!(operation, Operation::DeleteTable) {
+        return state.take().map(drop).ok_or(Missing);
+    }
+    let table = state.as_mut().ok_or(Missing)?;
+    match operation {
+        Operation::AddTable | Operation::DeleteTable => {}
+        Operation::AddSet(set) => drop(table.sets.entry(*set).or_default()),
+        Operation::DeleteSet(set) => {
+            if table.chains.values().flatten().any(|rule| rule.sets().contains(set)) {
+                return Err(Busy);
+            }
+            table.sets.remove(set).ok_or(Missing)?;
+        }
+        Operation::AddElement(set, key, element) => {
+            if !fits(*set, key, element) {
+                return Err(Invalid);
+            }
+            let elements = table.sets.get_mut(set).ok_or(Missing)?;
+            match elements.get(key) {
+                Some(there) if there.data != element.data => return Err(Exists),
+                Some(_) => {}
+                None if set.is_interval() && elements.keys().any(|other| overlap(other, key)) => {
+                    return Err(Exists);
+                }
+                None => drop(elements.insert(*key, element.clone())),
+            }
+        }
+        Operation::DeleteElement(set, key) => {
+            table.sets.get_mut(set).ok_or(Missing)?.remove(key).ok_or(Missing)?;
+        }
+        Operation::AddChain(chain) => drop(table.chains.entry(*chain).or_default()),
+        Operation::DeleteChain(chain) => match table.chains.get(chain) {
+            None => return Err(Missing),
+            Some(rules) if !rules.is_empty() => return Err(Busy),
+            Some(_) => drop(table.chains.remove(chain)),
+        },
+        Operation::FlushChain(chain) => table.chains.get_mut(chain).ok_or(Missing)?.clear(),
+        Operation::AddRule(chain, rule) => {
+            if rule.sets().iter().any(|set| !table.sets.contains_key(set)) {
+                return Err(Missing);
+            }
+            table.chains.get_mut(chain).ok_or(Missing)?.push(rule.clone());
+        }
+    }
+    Ok(())
+}
+
+fn fits(set: Set, key: &Key, element: &Element) -> bool {
+    let kind = match key {
+        Key::Addresses(_) => set.kind == SetKind::Clients,
+        Key::Endpoint(_) => matches!(set.kind, SetKind::Forward | SetKind::Backends),
+        Key::Slots { .. } => set.kind == SetKind::Spread,
+    };
+    kind && element.data.is_some() == set.is_map()
+}
+
+/// Whether two different keys cover a common value, which an interval set refuses.
+fn overlap(one: &Key, other: &Key) -> bool {
+    match (one, other) {
+        (Key::Addresses(one), Key::Addresses(other)) => {
+            one.contains(other.first()) || other.contains(one.first())
+        }
+        (
+            Key::Slots { listen, first, last },
+            Key::Slots { listen: other_listen, first: other_first, last: other_last },
+        ) => listen == other_listen && first <= other_last && other_first <= last,
+        _ => false,
+    }
+}

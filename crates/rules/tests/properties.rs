@@ -1,0 +1,165 @@
+//! What holds for all inputs of the pure core.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU16;
+
+use ipnet::IpNet;
+use proptest::prelude::*;
+use rules::json::Wanted;
+use rules::trace::{Packet, trace};
+use rules::transaction::carry_out;
+use rules::{
+    Actual, Endpoint, Family, Forward, ForwardId, Gateway, Leases, Request, Ruleset, Snat, Sysctl, assign,
+    diff, render,
+};
+
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 55);
+
+fn endpoint(address: impl Into<IpAddr>, port: u16) -> Endpoint {
+    Endpoint { address: address.into(), port: NonZeroU16::new(port).unwrap() }
+}
+
+fn id(number: u8) -> ForwardId {
+    format!("node-{number:03}").parse().unwrap()
+}
+
+/// Listeners on ports 1 to 40, each with 1 to 4 targets.
+fn forwards() -> impl Strategy<Value = Vec<Forward>> {
+    let target = (1u8..20, 6379u16..6381).prop_map(|(host, port)| endpoint([10, 0, 1, host], port));
+    let targets = proptest::collection::btree_set(target, 1..5);
+    proptest::collection::btree_map(1u16..40, (0u8..60, targets), 0..12).prop_map(|listeners| {
+        let forward = |(port, (number, targets)): (u16, (u8, BTreeSet<Endpoint>))| Forward {
+            id: id(number),
+            listen: endpoint(GATEWAY, port),
+            targets: targets.into_iter().collect(),
+        };
+        listeners.into_iter().map(forward).collect()
+    })
+}
+
+fn clients() -> impl Strategy<Value = Vec<IpNet>> {
+    let network = (0u8..4, 0u8..255, 24u8..=32)
+        .prop_map(|(third, fourth, length)| IpNet::new([198, 51, third, fourth].into(), length).unwrap());
+    proptest::collection::vec(network, 0..5)
+}
+
+fn snat() -> impl Strategy<Value = Snat> {
+    prop_oneof![Just(Snat::Off), Just(Snat::Masquerade), Just(Snat::Addresses(vec![GATEWAY.into()]))]
+}
+
+prop_compose! {
+    fn rulesets()(forwards in forwards(), clients in clients(), snat in snat(), v6 in any::<bool>()) -> Ruleset {
+        let families = if v6 { vec![Family::Ipv4, Family::Ipv6] } else { vec![Family::Ipv4] };
+        render(&forwards, &clients, &Gateway { interface: "eth0".parse().unwrap(), families, snat })
+    }
+}
+
+fn actual(ruleset: &Ruleset) -> Actual {
+    Actual { ruleset: ruleset.clone(), strangers: vec![] }
+}
+
+proptest! {
+    #[test]
+    fn the_difference_to_itself_is_nothing(ruleset in rulesets()) {
+        let changes = diff(Some(&actual(&ruleset)), Some(&ruleset));
+        prop_assert!(changes.is_empty());
+        prop_assert!(changes.transaction().is_empty());
+        prop_assert_eq!(changes.to_string(), "");
+    }
+
+    #[test]
+    fn carrying_out_the_difference_makes_the_one_the_other(
+        before in proptest::option::of(rulesets()),
+        after in proptest::option::of(rulesets()),
+    ) {
+        let changes = diff(before.as_ref().map(actual).as_ref(), after.as_ref());
+        let now = carry_out(before.as_ref(), &changes.transaction());
+        prop_assert_eq!(now.as_ref().map(Option::as_ref), Ok(after.as_ref()));
+    }
+
+    #[test]
+    fn strangers_in_the_table_have_it_rebuilt_whole(before in rulesets(), after in rulesets()) {
+        let strange = Actual { ruleset: before.clone(), strangers: vec!["chain forward".to_owned()] };
+        let changes = diff(Some(&strange), Some(&after));
+        prop_assert!(!changes.is_empty());
+        prop_assert_eq!(carry_out(Some(&before), &changes.transaction()), Ok(Some(after)));
+    }
+
+    #[test]
+    fn a_rendered_document_reads_back(ruleset in rulesets()) {
+        let wanted = Wanted { ruleset, sysctls: vec![Sysctl::Ipv4Forward] };
+        prop_assert_eq!(Wanted::from_json(&wanted.to_json()).unwrap(), wanted);
+    }
+
+    #[test]
+    fn the_order_of_the_input_does_not_show(forwards in forwards(), clients in clients(), snat in snat()) {
+        let gateway = Gateway { interface: "eth0".parse().unwrap(), families: vec![Family::Ipv4], snat };
+        let (mut backwards, mut others) = (forwards.clone(), clients.clone());
+        backwards.reverse();
+        others.reverse();
+        prop_assert_eq!(render(&forwards, &clients, &gateway), render(&backwards, &others, &gateway));
+    }
+
+    #[test]
+    fn a_packet_to_a_listener_reaches_its_own_node_and_no_other_packet_is_changed(
+        forwards in forwards(),
+        clients in clients(),
+        from in (0u8..4, 0u8..255),
+        to in prop_oneof![Just(GATEWAY), Just(Ipv4Addr::new(203, 0, 113, 9)), Just(Ipv4Addr::new(10, 0, 1, 3))],
+        port in 1u16..45,
+        tcp in prop::bool::weighted(0.9),
+        interface in prop_oneof![9 => Just("eth0"), 1 => Just("eth1")],
+        slot in 0u8..60,
+    ) {
+        let snat = Snat::Addresses(vec![GATEWAY.into()]);
+        let gateway = Gateway { interface: "eth0".parse().unwrap(), families: vec![Family::Ipv4], snat };
+        let source = IpAddr::from([198, 51, from.0, from.1]);
+        let packet = Packet {
+            input: interface.parse().unwrap(),
+            output: "eth0".parse().unwrap(),
+            tcp,
+            source,
+            destination: endpoint(to, port),
+        };
+        let (new_source, destination) = trace(&render(&forwards, &clients, &gateway), &packet, slot);
+
+        let admitted = tcp && interface == "eth0" && clients.iter().any(|client| client.contains(&source));
+        match forwards.iter().find(|forward| admitted && forward.listen == packet.destination) {
+            Some(forward) => {
+                prop_assert!(forward.targets.contains(&destination));
+                prop_assert_eq!(new_source, Some(GATEWAY.into()));
+            }
+            None => prop_assert_eq!((new_source, destination), (Some(source), packet.destination)),
+        }
+    }
+
+    #[test]
+    fn ports_are_unique_and_stay_with_their_node(
+        steps in proptest::collection::vec(proptest::collection::btree_set(0u8..12, 0..8), 1..12),
+        pins in proptest::collection::btree_map(0u8..12, 100u16..130, 0..2),
+    ) {
+        let pins: BTreeMap<ForwardId, NonZeroU16> =
+            pins.into_iter().map(|(number, port)| (id(number), NonZeroU16::new(port).unwrap())).collect();
+        let mut leases = Leases::default();
+        let mut first: BTreeMap<ForwardId, NonZeroU16> = BTreeMap::new();
+        for (now, nodes) in (0u64..).zip(steps) {
+            let request = |&number| Request { id: id(number), pool: 100..=130, pool_key: "ports".to_owned() };
+            let requests: Vec<Request> = nodes.iter().map(request).collect();
+            let Ok(plan) = assign(&requests, &pins, &leases, now) else {
+                // Two pins on one port are refused by the configuration; here the plan refuses them.
+                prop_assert_eq!(pins.values().collect::<BTreeSet<_>>().len(), 1);
+                return Ok(());
+            };
+            let ports = plan.ports();
+            prop_assert_eq!(ports.len(), requests.len());
+            prop_assert_eq!(ports.values().collect::<BTreeSet<_>>().len(), requests.len());
+            for (id, port) in ports {
+                let before = *first.entry(id.clone()).or_insert(port);
+                prop_assert_eq!(before, port, "{} changed its port", id);
+            }
+            leases = plan;
+        }
+    }
+}
