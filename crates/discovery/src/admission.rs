@@ -1,0 +1,170 @@
+//! Which addresses may become a target. DNS, the API and files are not trusted with this.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use thiserror::Error;
+
+/// What is known about where targets may be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Admission {
+    /// The VPC's ranges, where they are known (IMDS, config). They matter for ranges that are not private, such as a VPC's IPv6 block.
+    pub vpc: Vec<IpNet>,
+    /// The gateway's own addresses: a forward to itself would loop.
+    pub own: Vec<IpAddr>,
+}
+
+/// Why an address may not be a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// 0.0.0.0/8, ::.
+    #[error("{0} is unspecified")]
+    Unspecified(IpAddr),
+    /// 127.0.0.0/8, ::1: services of the gateway itself.
+    #[error("{0} is a loopback address")]
+    Loopback(IpAddr),
+    /// The instance metadata service, which hands out the gateway's credentials.
+    #[error("{0} is an AWS instance service (metadata, DNS or time)")]
+    InstanceService(IpAddr),
+    /// 169.254.0.0/16, fe80::/10.
+    #[error("{0} is link-local")]
+    LinkLocal(IpAddr),
+    /// 224.0.0.0/4, ff00::/8.
+    #[error("{0} is multicast")]
+    Multicast(IpAddr),
+    /// 240.0.0.0/4 with 255.255.255.255.
+    #[error("{0} is reserved or broadcast")]
+    Reserved(IpAddr),
+    /// One of [`Admission::own`].
+    #[error("{0} is the gateway's own address")]
+    Own(IpAddr),
+    /// Neither in the VPC nor private.
+    #[error("{0} is outside the VPC and not private")]
+    Outside(IpAddr),
+}
+
+/// Whether the address may be a target: inside the VPC's ranges or private, and nothing special.
+///
+/// Private are RFC 1918, RFC 6598's 100.64.0.0/10 (which VPCs use as secondary range) and RFC 4193's fc00::/7.
+///
+/// # Errors
+///
+/// The rule that forbids it.
+pub fn admit(address: IpAddr, policy: &Admission) -> Result<(), Refusal> {
+    // ::ffff:169.254.169.254 is 169.254.169.254 to the kernel.
+    let address = address.to_canonical();
+    match address {
+        IpAddr::V4(v4) => refuse_special_v4(v4)?,
+        IpAddr::V6(v6) => refuse_special_v6(v6)?,
+    }
+    if policy.own.iter().any(|own| own.to_canonical() == address) {
+        return Err(Refusal::Own(address));
+    }
+    let private = match address {
+        IpAddr::V4(v4) => v4.is_private() || is_shared(v4),
+        IpAddr::V6(v6) => v6.is_unique_local(),
+    };
+    match private || policy.vpc.iter().any(|range| range.contains(&address)) {
+        true => Ok(()),
+        false => Err(Refusal::Outside(address)),
+    }
+}
+
+fn refuse_special_v4(address: Ipv4Addr) -> Result<(), Refusal> {
+    let any = IpAddr::V4(address);
+    match address.octets() {
+        [0, ..] => Err(Refusal::Unspecified(any)),
+        [127, ..] => Err(Refusal::Loopback(any)),
+        // .254 metadata, .253 DNS, .123 time
+        [169, 254, 169, 254 | 253 | 123] => Err(Refusal::InstanceService(any)),
+        [169, 254, ..] => Err(Refusal::LinkLocal(any)),
+        [224..=239, ..] => Err(Refusal::Multicast(any)),
+        [240..=255, ..] => Err(Refusal::Reserved(any)),
+        _ => Ok(()),
+    }
+}
+
+fn refuse_special_v6(address: Ipv6Addr) -> Result<(), Refusal> {
+    let any = IpAddr::V6(address);
+    match address {
+        Ipv6Addr::UNSPECIFIED => Err(Refusal::Unspecified(any)),
+        Ipv6Addr::LOCALHOST => Err(Refusal::Loopback(any)),
+        _ if address.is_multicast() => Err(Refusal::Multicast(any)),
+        _ if address.is_unicast_link_local() => Err(Refusal::LinkLocal(any)),
+        // fd00:ec2::254 is the metadata service, ::253 DNS, ::123 time; they lie inside fc00::/7.
+        _ if address.segments().starts_with(&[0xfd00, 0x0ec2]) => Err(Refusal::InstanceService(any)),
+        _ => Ok(()),
+    }
+}
+
+/// RFC 6598, 100.64.0.0/10.
+fn is_shared(address: Ipv4Addr) -> bool {
+    matches!(address.octets(), [100, 64..=127, ..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(address: &str, policy: &Admission) -> Option<String> {
+        admit(address.parse().unwrap(), policy).err().map(|refusal| refusal.to_string())
+    }
+
+    #[test]
+    fn private_addresses_are_admitted_without_knowing_the_vpc() {
+        for address in
+            ["10.0.1.230", "172.31.0.9", "192.168.1.1", "100.64.0.7", "fd12::1", "::ffff:10.0.1.230"]
+        {
+            assert_eq!(refusal(address, &Admission::default()), None, "{address}");
+        }
+    }
+
+    #[test]
+    fn forbidden_addresses_are_refused_by_name_even_inside_the_vpc() {
+        let everything =
+            Admission { vpc: vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()], own: vec![] };
+        let cases = [
+            ("169.254.169.254", "instance service"),
+            ("::ffff:169.254.169.254", "instance service"),
+            ("fd00:ec2::254", "instance service"),
+            ("169.254.1.1", "link-local"),
+            ("fe80::1", "link-local"),
+            ("127.0.0.1", "loopback"),
+            ("127.9.9.9", "loopback"),
+            ("::1", "loopback"),
+            ("0.0.0.0", "unspecified"),
+            ("0.1.2.3", "unspecified"),
+            ("::", "unspecified"),
+            ("224.0.0.1", "multicast"),
+            ("ff02::1", "multicast"),
+            ("255.255.255.255", "reserved"),
+            ("240.0.0.1", "reserved"),
+        ];
+        for (address, word) in cases {
+            let refusal = refusal(address, &everything).unwrap_or_else(|| panic!("{address} was admitted"));
+            assert!(refusal.contains(word), "{address}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn a_public_address_is_admitted_only_inside_the_vpc() {
+        let vpc = Admission {
+            vpc: vec!["203.0.113.0/24".parse().unwrap(), "2001:db8::/56".parse().unwrap()],
+            own: vec![],
+        };
+        assert_eq!(refusal("203.0.113.9", &vpc), None);
+        assert_eq!(refusal("2001:db8::9", &vpc), None);
+        assert_eq!(refusal("198.51.100.9", &vpc).unwrap(), "198.51.100.9 is outside the VPC and not private");
+        assert_eq!(
+            refusal("203.0.113.9", &Admission::default()).unwrap(),
+            "203.0.113.9 is outside the VPC and not private"
+        );
+    }
+
+    #[test]
+    fn the_gateway_is_no_target_of_itself() {
+        let policy = Admission { vpc: vec![], own: vec!["10.0.0.55".parse().unwrap()] };
+        assert_eq!(refusal("10.0.0.55", &policy).unwrap(), "10.0.0.55 is the gateway's own address");
+        assert_eq!(refusal("::ffff:10.0.0.55", &policy).unwrap(), "10.0.0.55 is the gateway's own address");
+    }
+}

@@ -1,0 +1,257 @@
+//! The calls: side by side where they do not depend on each other, page by page where they do.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+};
+
+use aws_sdk_elasticache::{
+    Client,
+    types::{CacheCluster, ReplicationGroup, ServerlessCache},
+};
+use futures_util::{StreamExt, future::join3, stream};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    Account, Listing, Wanted,
+    client::{Api, connect},
+    error::{Action, ApiError, Cause},
+};
+use crate::{Options, Source};
+
+/// The most that both Describe calls give in one answer (API reference, `MaxRecords`: 20 to 100).
+const MAX_RECORDS: i32 = 100;
+/// An account has at most a few hundred nodes per region; beyond this the pages go in circles.
+const MAX_PAGES: usize = 1_000;
+/// Tags are one call per cache, and the API throttles.
+const TAGS_SIDE_BY_SIDE: usize = 10;
+
+/// Asks the API for everything that the sources need; nothing if that is nothing.
+pub(crate) async fn list(sources: &[Source], options: &Options) -> Account {
+    let wanted = Wanted::by(sources);
+    if wanted == Wanted::default() {
+        return Account::default();
+    }
+    match connect(options).await {
+        Ok(api) => {
+            Lister { api, deadline: Instant::now() + options.api_deadline }.account(wanted, sources).await
+        }
+        Err(cause) => Account {
+            groups: Listing::failed(Action::DescribeReplicationGroups, &cause),
+            clusters: Listing::failed(Action::DescribeCacheClusters, &cause),
+            serverless: Listing::failed(Action::DescribeServerlessCaches, &cause),
+            ..Account::default()
+        },
+    }
+}
+
+struct Lister {
+    api: Api,
+    deadline: Instant,
+}
+
+/// One answer and the marker of the next.
+type Page<T> = (Vec<T>, Option<String>);
+
+impl Lister {
+    async fn account(&self, wanted: Wanted, sources: &[Source]) -> Account {
+        let (mut groups, mut clusters, serverless) = join3(
+            async { if wanted.groups { self.groups().await } else { Listing::default() } },
+            async { if wanted.clusters { self.clusters().await } else { Listing::default() } },
+            async { if wanted.serverless { self.serverless().await } else { Listing::default() } },
+        )
+        .await;
+        self.ask_again_for_groups(&mut groups, sources).await;
+        self.ask_again_for_clusters(&mut clusters, &groups, sources).await;
+
+        let mut account =
+            Account { region: self.api.region.clone(), groups, clusters, serverless, tags: BTreeMap::new() };
+        if wanted.tags {
+            account.tags = self.tags(account.arns()).await;
+        }
+        account
+    }
+
+    async fn groups(&self) -> Listing<ReplicationGroup> {
+        let action = Action::DescribeReplicationGroups;
+        let pages = self.pages(action, |marker| async {
+            let call =
+                self.client().describe_replication_groups().max_records(MAX_RECORDS).set_marker(marker);
+            let page = call.send().await.map_err(|error| Cause::from_sdk(action, &error))?;
+            Ok((page.replication_groups.unwrap_or_default(), page.marker))
+        });
+        Listing::by_name(pages.await, |group| group.replication_group_id.clone())
+    }
+
+    async fn clusters(&self) -> Listing<CacheCluster> {
+        let action = Action::DescribeCacheClusters;
+        let pages = self.pages(action, |marker| async {
+            let call = self.client().describe_cache_clusters().show_cache_node_info(true);
+            let call = call.max_records(MAX_RECORDS).set_marker(marker);
+            let page = call.send().await.map_err(|error| Cause::from_sdk(action, &error))?;
+            Ok((page.cache_clusters.unwrap_or_default(), page.marker))
+        });
+        Listing::by_name(pages.await, |cluster| cluster.cache_cluster_id.clone())
+    }
+
+    async fn serverless(&self) -> Listing<ServerlessCache> {
+        let action = Action::DescribeServerlessCaches;
+        let pages = self.pages(action, |token| async {
+            let call = self.client().describe_serverless_caches().set_next_token(token);
+            let page = call.send().await.map_err(|error| Cause::from_sdk(action, &error))?;
+            Ok((page.serverless_caches.unwrap_or_default(), page.next_token))
+        });
+        Listing::by_name(pages.await, |cache| cache.serverless_cache_name.clone())
+    }
+
+    /// Reads page after page; what was read before an error stays.
+    async fn pages<T, F, Answer>(&self, action: Action, mut call: F) -> Pages<T>
+    where
+        F: FnMut(Option<String>) -> Answer,
+        Answer: Future<Output = Result<Page<T>, Cause>>,
+    {
+        let mut read = Pages { items: Vec::new(), error: None, pages: 0 };
+        let (mut marker, mut seen) = (None, BTreeSet::new());
+        loop {
+            read.pages += 1;
+            let answer = timeout_at(self.deadline, call(marker)).await;
+            let next = match answer.unwrap_or_else(|_| Err(out_of_time())) {
+                Ok((items, next)) => {
+                    read.items.extend(items);
+                    next.filter(|next| !next.is_empty())
+                }
+                Err(cause) => return read.ended_by(action, cause),
+            };
+            match next {
+                None => return read,
+                Some(next) if !seen.insert(next.clone()) || read.pages >= MAX_PAGES => {
+                    return read.ended_by(action, Cause::EndlessPages);
+                }
+                some => marker = some,
+            }
+        }
+    }
+
+    /// Asks by name for groups that several pages do not show: pages are not one moment.
+    async fn ask_again_for_groups(&self, groups: &mut Listing<ReplicationGroup>, sources: &[Source]) {
+        let action = Action::DescribeReplicationGroups;
+        let named = sources.iter().filter_map(|source| match source {
+            Source::ReplicationGroup { id, .. } => Some(id.as_str()),
+            _ => None,
+        });
+        for id in groups.doubtful(named) {
+            let call = self.client().describe_replication_groups().replication_group_id(&id);
+            let answer = timeout_at(self.deadline, call.send()).await;
+            let answer = answer.map_err(|_| out_of_time()).and_then(|answer| {
+                let page = answer.map_err(|error| Cause::from_sdk(action, &error))?;
+                Ok(page.replication_groups.unwrap_or_default())
+            });
+            groups.correct(action, id, answer.map(|found| found.into_iter().next()));
+        }
+    }
+
+    /// The same for clusters that a source or a group names.
+    async fn ask_again_for_clusters(
+        &self,
+        clusters: &mut Listing<CacheCluster>,
+        groups: &Listing<ReplicationGroup>,
+        sources: &[Source],
+    ) {
+        let action = Action::DescribeCacheClusters;
+        let named = sources.iter().flat_map(|source| match source {
+            Source::CacheCluster { id } => vec![id.as_str()],
+            Source::ReplicationGroup { id, .. } => groups
+                .items
+                .get(id)
+                .map(|group| group.member_clusters().iter().map(String::as_str).collect())
+                .unwrap_or_default(),
+            _ => Vec::new(),
+        });
+        for id in clusters.doubtful(named) {
+            let call =
+                self.client().describe_cache_clusters().cache_cluster_id(&id).show_cache_node_info(true);
+            let answer = timeout_at(self.deadline, call.send()).await;
+            let answer = answer.map_err(|_| out_of_time()).and_then(|answer| {
+                let page = answer.map_err(|error| Cause::from_sdk(action, &error))?;
+                Ok(page.cache_clusters.unwrap_or_default())
+            });
+            clusters.correct(action, id, answer.map(|found| found.into_iter().next()));
+        }
+    }
+
+    async fn tags(&self, arns: Vec<String>) -> BTreeMap<String, Result<BTreeMap<String, String>, ApiError>> {
+        let action = Action::ListTagsForResource;
+        let calls = stream::iter(arns).map(|arn| async move {
+            let call = self.client().list_tags_for_resource().resource_name(&arn).send();
+            let answer = timeout_at(self.deadline, call).await.map_err(|_| out_of_time());
+            let tags = answer.and_then(|answer| answer.map_err(|error| Cause::from_sdk(action, &error)));
+            let tags = tags.map_err(|cause| ApiError { action, page: 1, cause }).map(|answer| {
+                let tags = answer.tag_list.unwrap_or_default().into_iter();
+                tags.filter_map(|tag| Some((tag.key?, tag.value.unwrap_or_default()))).collect()
+            });
+            (arn, tags)
+        });
+        calls.buffer_unordered(TAGS_SIDE_BY_SIDE).collect().await
+    }
+
+    fn client(&self) -> &Client {
+        &self.api.client
+    }
+}
+
+fn out_of_time() -> Cause {
+    Cause::Timeout { message: "the time for all calls together is up".into() }
+}
+
+struct Pages<T> {
+    items: Vec<T>,
+    error: Option<ApiError>,
+    pages: usize,
+}
+
+impl<T> Pages<T> {
+    fn ended_by(self, action: Action, cause: Cause) -> Self {
+        Self { error: Some(ApiError { action, page: self.pages, cause }), ..self }
+    }
+}
+
+impl<T> Listing<T> {
+    fn failed(action: Action, cause: &Cause) -> Self {
+        let error = ApiError { action, page: 1, cause: cause.clone() };
+        Self { items: BTreeMap::new(), error: Some(error), pages: 0 }
+    }
+
+    /// Where an item comes twice, because the list moved between two pages, the later one is the newer.
+    fn by_name(read: Pages<T>, name: impl Fn(&T) -> Option<String>) -> Self {
+        let items = read.items.into_iter().filter_map(|item| Some((name(&item)?, item))).collect();
+        Self { items, error: read.error, pages: read.pages }
+    }
+
+    /// The names that are missing from a listing of several pages, which may only have slipped from one to the other.
+    fn doubtful<'a>(&self, named: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
+        let several = self.pages > 1 && self.error.is_none();
+        named.filter(|name| several && !self.items.contains_key(*name)).map(str::to_owned).collect()
+    }
+
+    /// Takes in what the API says about one name; an error other than "not found" leaves the listing in doubt.
+    fn correct(&mut self, action: Action, name: String, answer: Result<Option<T>, Cause>) {
+        match answer {
+            Ok(Some(item)) => {
+                self.items.insert(name, item);
+            }
+            Ok(None) | Err(Cause::NotFound { .. }) => {}
+            Err(cause) => self.error = Some(ApiError { action, page: 1, cause }),
+        }
+    }
+}
+
+impl Account {
+    /// The ARNs of everything that carries tags of its own: groups, clusters outside of groups, serverless caches.
+    fn arns(&self) -> Vec<String> {
+        let groups = self.groups.items.values().filter_map(|group| group.arn.clone());
+        let clusters = self.clusters.items.values().filter(|cluster| cluster.replication_group_id.is_none());
+        let clusters = clusters.filter_map(|cluster| cluster.arn.clone());
+        let serverless = self.serverless.items.values().filter_map(|cache| cache.arn.clone());
+        groups.chain(clusters).chain(serverless).collect()
+    }
+}

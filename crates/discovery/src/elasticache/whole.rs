@@ -1,0 +1,58 @@
+//! A guard against half answers that look whole.
+
+use aws_sdk_elasticache::{
+    config::{
+        ConfigBag, Intercept, RuntimeComponents, interceptors::AfterDeserializationInterceptorContextRef,
+    },
+    error::BoxError,
+};
+
+/// Refuses a successful answer whose XML is not closed.
+///
+/// The SDK's parser takes the end of the text for the end of every open element, so a listing that was cut off would
+/// pass for a shorter one, and its nodes for deleted.
+#[derive(Debug)]
+pub(crate) struct WholeAnswer;
+
+impl Intercept for WholeAnswer {
+    fn name(&self) -> &'static str {
+        "WholeAnswer"
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let body = context.response().body().bytes().unwrap_or_default();
+        match context.output_or_error().is_ok() && !is_closed(body) {
+            true => Err("the XML breaks off".into()),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Whether the text ends with the end of its root, `</DescribeCacheClustersResponse>`.
+fn is_closed(body: &[u8]) -> bool {
+    let root_end = body.trim_ascii_end().strip_suffix(b"Response>");
+    // Only a closing tag has its slash between the last `<` and the name.
+    root_end.is_some_and(|before| {
+        before.iter().rposition(|byte| *byte == b'<').is_some_and(|at| before.get(at + 1) == Some(&b'/'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_closed;
+
+    #[test]
+    fn only_a_closed_root_is_whole() {
+        assert!(is_closed(b"<DescribeCacheClustersResponse><a/></DescribeCacheClustersResponse>\n"));
+        let cut =
+            b"<DescribeCacheClustersResponse><DescribeCacheClustersResult></DescribeCacheClustersResult>";
+        assert!((0..cut.len()).all(|end| !is_closed(&cut[..end])));
+        assert!(!is_closed(b"<DescribeCacheClustersResponse>"));
+        assert!(!is_closed(b""));
+    }
+}

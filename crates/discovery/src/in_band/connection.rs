@@ -1,0 +1,82 @@
+//! A connection to a cache, with TLS where it is wanted.
+
+use std::{io, sync::Arc};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::aws_lc_rs,
+        pki_types::{CertificateDer, ServerName, pem::PemObject},
+    },
+};
+
+use super::InBandError;
+use crate::{HostPort, Options, TlsTrust, resolve::Resolver};
+
+/// Bytes to and from a cache.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+
+/// Connects to the first of the host's addresses that answers.
+pub(super) async fn open(
+    seed: &HostPort,
+    tls: Option<&TlsTrust>,
+    options: &Options,
+) -> Result<Box<dyn Stream>, InBandError> {
+    let failed = |source| InBandError::Connection { seed: seed.clone(), source };
+    let (addresses, error) = Resolver::new(&options.resolver).lookup(&seed.host, None).await;
+    if let (true, Some(error)) = (addresses.is_empty(), error) {
+        return Err(error.into());
+    }
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in addresses {
+        match TcpStream::connect((address, seed.port.get())).await {
+            Ok(stream) => {
+                return match tls {
+                    None => Ok(Box::new(stream)),
+                    Some(trust) => Ok(Box::new(encrypt(stream, seed, trust).await?)),
+                };
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(failed(last))
+}
+
+async fn encrypt(
+    stream: TcpStream,
+    seed: &HostPort,
+    trust: &TlsTrust,
+) -> Result<impl Stream + use<>, InBandError> {
+    let failed = |source| InBandError::Connection { seed: seed.clone(), source };
+    let name = trust.server_name.as_ref().unwrap_or(&seed.host).clone();
+    let name = ServerName::try_from(name).map_err(|error| failed(io::Error::other(error)))?;
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| failed(io::Error::other(error)))?
+        .with_root_certificates(roots(trust)?)
+        .with_no_client_auth();
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(failed)
+}
+
+fn roots(trust: &TlsTrust) -> Result<RootCertStore, InBandError> {
+    let mut roots = RootCertStore::empty();
+    let Some(path) = &trust.ca_file else {
+        // A broken certificate among the system's does not spoil the others.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        return Ok(roots);
+    };
+    let wrong = |reason: String| InBandError::Certificates { path: path.clone(), reason };
+    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
+    for certificate in certificates {
+        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+        roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+    }
+    if roots.is_empty() { Err(wrong("there are none".to_owned())) } else { Ok(roots) }
+}

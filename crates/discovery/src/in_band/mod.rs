@@ -1,0 +1,180 @@
+//! Asking a running cache itself, without AWS credentials.
+
+mod connection;
+mod memcached;
+mod redis;
+mod resp;
+
+use std::{io, num::NonZeroU16, path::PathBuf};
+
+use thiserror::Error;
+use tokio::time::timeout;
+
+use crate::{
+    Engine, HostPort, LookupError, Node, NodeId, Options, Role, Secret, Seed, Source, SourceName,
+    SourceReport, text::plain,
+};
+
+/// Why a cache did not tell its nodes. The source's name is the caller's to add.
+#[derive(Debug, Error)]
+pub enum InBandError {
+    /// The seed's name has no address.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// The seed could not be reached, or went away.
+    #[error("{seed}: {source}")]
+    Connection {
+        /// The seed.
+        seed: HostPort,
+        /// Why.
+        source: io::Error,
+    },
+    /// The seed did not answer in time.
+    #[error("{seed}: no answer in time")]
+    Timeout {
+        /// The seed.
+        seed: HostPort,
+    },
+    /// The password can't be read.
+    #[error("the password in {place}: {reason}")]
+    Secret {
+        /// The variable or file.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file of certificate authorities can't be read.
+    #[error("the certificates in {}: {reason}", path.display())]
+    Certificates {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The server refused the login or the command.
+    #[error("{seed}: {command}: {answer}")]
+    Refused {
+        /// The seed.
+        seed: HostPort,
+        /// What was asked, without its arguments.
+        command: &'static str,
+        /// The server's words.
+        answer: String,
+    },
+    /// The answer is not what the protocol says.
+    #[error("{seed}: the answer makes no sense: {reason}")]
+    Malformed {
+        /// The seed.
+        seed: HostPort,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A Memcached that is not ElastiCache's.
+    #[error(
+        "{seed}: this server does not know `config get cluster`, only ElastiCache's does: list its nodes as static"
+    )]
+    NotElastiCache {
+        /// The seed.
+        seed: HostPort,
+    },
+}
+
+/// What a cache told.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Told {
+    engine: Option<Engine>,
+    tls: bool,
+    members: Vec<Member>,
+    /// Present: there may be more nodes than these.
+    doubt: Option<String>,
+}
+
+/// A node as the cache tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Member {
+    /// The name that it keeps.
+    id: String,
+    shard: Option<String>,
+    role: Option<Role>,
+    status: String,
+    host: String,
+    port: NonZeroU16,
+}
+
+/// The nodes that an in-band source tells; none for other sources.
+pub(crate) async fn find(source: &Source, options: &Options) -> Option<(SourceReport, Vec<Node>)> {
+    let Source::InBand { name, seed } = source else { return None };
+    let address = match seed {
+        Seed::Redis(redis) => &redis.address,
+        Seed::Memcached(address) => address,
+    };
+    let asked = async {
+        match seed {
+            Seed::Redis(redis) => redis::ask(name, redis, options).await,
+            Seed::Memcached(address) => memcached::ask(name, address, options).await,
+        }
+    };
+    let told = timeout(options.in_band_deadline, asked).await;
+    let told = told.unwrap_or_else(|_| Err(InBandError::Timeout { seed: address.clone() }));
+    Some(match told {
+        Ok(told) => understood(told, name, source.name()),
+        Err(error) => (SourceReport::failed(source.name(), plain(&error.to_string())), Vec::new()),
+    })
+}
+
+fn understood(told: Told, cluster: &str, source: SourceName) -> (SourceReport, Vec<Node>) {
+    let mut doubt = told.doubt;
+    let mut nodes = Vec::new();
+    for member in told.members {
+        let id: NodeId = match member.id.parse() {
+            Ok(id) => id,
+            Err(error) => {
+                doubt = Some(format!("{}: {error}", plain(&member.id)));
+                continue;
+            }
+        };
+        nodes.push(Node {
+            id,
+            cluster: plain(cluster),
+            source: source.clone(),
+            shard: member.shard,
+            role: member.role,
+            engine: told.engine.clone(),
+            tls: told.tls,
+            status: plain(&member.status),
+            host: plain(&member.host),
+            port: member.port,
+            addresses: Vec::new(),
+            error: None,
+            resolves: Vec::new(),
+            network: None,
+        });
+    }
+    let report = match doubt {
+        Some(doubt) => SourceReport::partial(source, doubt),
+        None => SourceReport::complete(source),
+    };
+    (report, nodes)
+}
+
+/// The first label of an ElastiCache name, which is the member cluster's id and survives replacement.
+fn elasticache_label(host: &str) -> Option<&str> {
+    host.contains(".cache.amazonaws.com").then(|| host.split('.').next()).flatten()
+}
+
+/// The password, read when it is needed and not kept.
+fn reveal(secret: &Secret) -> Result<String, InBandError> {
+    match secret {
+        Secret::Env(name) => std::env::var(name).map_err(|error| InBandError::Secret {
+            place: format!("${}", plain(name)),
+            reason: error.to_string(),
+        }),
+        Secret::File(path) => match std::fs::read_to_string(path) {
+            Ok(text) => Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned()),
+            Err(error) => Err(InBandError::Secret {
+                place: plain(&path.display().to_string()),
+                reason: error.to_string(),
+            }),
+        },
+    }
+}

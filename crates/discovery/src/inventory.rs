@@ -1,0 +1,316 @@
+//! What discovery found: nodes, and how far each source could be read.
+
+use std::{collections::HashMap, fmt, net::IpAddr, num::NonZeroU16};
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::{NodeId, SourceName};
+
+/// The nodes of all sources, and one report per source.
+///
+/// Nodes are in the order of the sources, then by shard and id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Every node that some source names, usable or not; no id twice.
+    pub nodes: Vec<Node>,
+    /// One report per source, in the config's order.
+    pub sources: Vec<SourceReport>,
+}
+
+/// One node of a cache, or a role of it (`my-cluster/primary`) that has an address of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// The name that stays through replacement.
+    pub id: NodeId,
+    /// The cache that it belongs to: the replication group, Memcached cluster, serverless cache or the source's own name.
+    #[serde(default)]
+    pub cluster: String,
+    /// The source that named it.
+    pub source: SourceName,
+    /// The node group, such as `0001`, where there are shards.
+    #[serde(default)]
+    pub shard: Option<String>,
+    /// What it is for, where that is known. It changes at a failover.
+    #[serde(default)]
+    pub role: Option<Role>,
+    /// What it speaks, where that is known.
+    #[serde(default)]
+    pub engine: Option<Engine>,
+    /// Whether clients have to speak TLS to it.
+    #[serde(default)]
+    pub tls: bool,
+    /// The API's word for its state, in lower case: `available`, `creating`, `modifying`, ... Unknown words are kept.
+    #[serde(default)]
+    pub status: String,
+    /// The name (or address) that clients in the VPC use. Empty while the API gives it no endpoint.
+    #[serde(default)]
+    pub host: String,
+    /// The port that the node listens on. While there is no endpoint: the engine's default port.
+    pub port: NonZeroU16,
+    /// Where it is: sorted, unique, admitted. Empty while that is not known.
+    #[serde(default, deserialize_with = "sorted")]
+    pub addresses: Vec<IpAddr>,
+    /// Why it is not, or not wholly, usable now.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// The names whose addresses together are this node's, where that is not just `host`: a reader is its replicas.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resolves: Vec<String>,
+    /// The address families that the cache is reached by, where the API tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+}
+
+impl Node {
+    /// The names that have to be looked up to know the addresses.
+    pub fn names(&self) -> &[String] {
+        match self.resolves.as_slice() {
+            [] if self.host.is_empty() => &[],
+            [] => std::slice::from_ref(&self.host),
+            several => several,
+        }
+    }
+
+    /// Whether the API says that the node is on its way out, so that having no endpoint is nothing to wait for.
+    pub fn is_leaving(&self) -> bool {
+        matches!(self.status.as_str(), "deleting" | "deleted")
+    }
+}
+
+/// How far one source could be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "RawSourceReport")]
+pub struct SourceReport {
+    /// The source.
+    pub source: SourceName,
+    /// The verdict for people and exit codes.
+    pub outcome: Outcome,
+    /// What is wrong, and the remedy where there is one.
+    pub error: Option<String>,
+    /// What a missing node means: the fact that decides what is kept.
+    pub coverage: Coverage,
+}
+
+impl SourceReport {
+    /// Everything that the source has was read.
+    pub fn complete(source: SourceName) -> Self {
+        Self { source, outcome: Outcome::Complete, error: None, coverage: Coverage::Whole }
+    }
+
+    /// Some nodes may be missing from the answer.
+    pub fn partial(source: SourceName, error: impl fmt::Display) -> Self {
+        Self { source, outcome: Outcome::Partial, error: Some(error.to_string()), coverage: Coverage::Part }
+    }
+
+    /// There is no answer.
+    pub fn failed(source: SourceName, error: impl fmt::Display) -> Self {
+        Self { source, outcome: Outcome::Failed, error: Some(error.to_string()), coverage: Coverage::Nothing }
+    }
+
+    /// The API's own word is that there is no such cache.
+    pub fn absent(source: SourceName, error: impl fmt::Display) -> Self {
+        Self { source, outcome: Outcome::Failed, error: Some(error.to_string()), coverage: Coverage::Absent }
+    }
+
+    /// The list of nodes is whole, but some node has no address: partial for people, nothing to keep beyond that node.
+    pub(crate) fn lower_to_partial(&mut self, error: impl fmt::Display) {
+        if self.outcome == Outcome::Complete {
+            self.outcome = Outcome::Partial;
+        }
+        self.error = Some(match self.error.take() {
+            Some(earlier) => format!("{earlier}; {error}"),
+            None => error.to_string(),
+        });
+    }
+}
+
+/// A source's verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Every node is known and has an address.
+    Complete,
+    /// Some of it is not known; `error` says what.
+    Partial,
+    /// None of it is known; `error` says why.
+    Failed,
+}
+
+/// What it means when a source's answer does not name a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Coverage {
+    /// The answer names every node: one that it does not name is gone.
+    Whole,
+    /// Nodes may be missing from the answer: absence says nothing.
+    Part,
+    /// The API's word is that the cache as such does not exist.
+    Absent,
+    /// There was no answer.
+    Nothing,
+}
+
+/// What a node does in its shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Takes the writes.
+    Primary,
+    /// Follows the primary.
+    Replica,
+    /// Not a node but all replicas together.
+    Reader,
+}
+
+/// What a node speaks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum Engine {
+    /// Redis OSS.
+    Redis,
+    /// Valkey, the same protocol.
+    Valkey,
+    /// Memcached.
+    Memcached,
+    /// A word that the API has learnt since.
+    Other(String),
+}
+
+impl Engine {
+    /// The port that ElastiCache gives the engine unless told otherwise.
+    pub(crate) const fn default_port(&self) -> NonZeroU16 {
+        const REDIS: NonZeroU16 = NonZeroU16::new(6379).expect("6379 is not zero");
+        const MEMCACHED: NonZeroU16 = NonZeroU16::new(11211).expect("11211 is not zero");
+        match self {
+            Self::Memcached => MEMCACHED,
+            Self::Redis | Self::Valkey | Self::Other(_) => REDIS,
+        }
+    }
+}
+
+/// The address families of a cache (`NetworkType` of the API).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// A records only.
+    Ipv4,
+    /// AAAA records only.
+    Ipv6,
+    /// Both.
+    DualStack,
+}
+
+impl Inventory {
+    /// Whether every source was read whole and every node that is not leaving has an address.
+    pub fn is_complete(&self) -> bool {
+        self.sources.iter().all(|report| report.outcome == Outcome::Complete)
+            && self.nodes.iter().all(|node| node.error.is_none() || node.is_leaving())
+    }
+
+    /// The report of a source.
+    pub fn report(&self, source: &SourceName) -> Option<&SourceReport> {
+        self.sources.iter().find(|report| report.source == *source)
+    }
+
+    /// The same inventory, where each of the `sources` that it does not speak of is reported as failed.
+    ///
+    /// For an inventory from a file: its silence about a source must not remove that source's nodes.
+    #[must_use]
+    pub fn speaking_of<'a>(mut self, sources: impl IntoIterator<Item = &'a SourceName>) -> Self {
+        for source in sources {
+            if self.report(source).is_none() {
+                let error = "the inventory does not speak of this source";
+                self.sources.push(SourceReport::failed(source.clone(), error));
+            }
+        }
+        self
+    }
+
+    /// Puts nodes in order: by their source's place, then shard, then id.
+    pub(crate) fn sort(&mut self) {
+        let places: HashMap<&SourceName, usize> =
+            self.sources.iter().enumerate().map(|(place, report)| (&report.source, place)).collect();
+        self.nodes.sort_by(|a, b| {
+            let key = |node: &Node| places.get(&node.source).copied().unwrap_or(usize::MAX);
+            (key(a), &a.source, &a.shard, &a.id).cmp(&(key(b), &b.source, &b.shard, &b.id))
+        });
+    }
+}
+
+impl From<String> for Engine {
+    fn from(word: String) -> Self {
+        match word.to_ascii_lowercase().as_str() {
+            "redis" => Self::Redis,
+            "valkey" => Self::Valkey,
+            "memcached" => Self::Memcached,
+            other => Self::Other(crate::text::plain(other)),
+        }
+    }
+}
+
+impl From<Engine> for String {
+    fn from(engine: Engine) -> Self {
+        engine.to_string()
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Redis => "redis",
+            Self::Valkey => "valkey",
+            Self::Memcached => "memcached",
+            Self::Other(word) => word,
+        })
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+            Self::Reader => "reader",
+        })
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Complete => "complete",
+            Self::Partial => "partial",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// A report as it may stand in a file: `coverage` came later than `outcome` and may be absent.
+#[derive(Deserialize)]
+struct RawSourceReport {
+    source: SourceName,
+    outcome: Outcome,
+    #[serde(default)]
+    error: Option<String>,
+    #[serde(default)]
+    coverage: Option<Coverage>,
+}
+
+impl From<RawSourceReport> for SourceReport {
+    fn from(raw: RawSourceReport) -> Self {
+        let coverage = raw.coverage.unwrap_or(match raw.outcome {
+            Outcome::Complete => Coverage::Whole,
+            Outcome::Partial => Coverage::Part,
+            Outcome::Failed => Coverage::Nothing,
+        });
+        let error = raw.error.as_deref().map(crate::text::plain);
+        Self { source: raw.source, outcome: raw.outcome, error, coverage }
+    }
+}
+
+fn sorted<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
+    let mut addresses = Vec::deserialize(deserializer)?;
+    addresses.sort();
+    addresses.dedup();
+    Ok(addresses)
+}

@@ -1,0 +1,286 @@
+//! The inventory as JSON: the contract of `discover --json` and of the files that hold an inventory.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use crate::{Inventory, Node, NodeId, SourceReport, text::plain};
+
+/// The version that is written, and the only one that is read. It grows by addition only.
+const VERSION: u32 = 1;
+
+/// What is wrong with an inventory's JSON, and where.
+///
+/// Lines count from 1. The name of the file is the caller's to add.
+#[derive(Debug, Error)]
+pub enum InventoryError {
+    /// Not JSON, or not an inventory's outline.
+    #[error("line {line}, column {column}: {reason}")]
+    Syntax {
+        /// The line.
+        line: usize,
+        /// The column.
+        column: usize,
+        /// The parser's words.
+        reason: String,
+    },
+    /// Written by a version that this program does not know.
+    #[error("version {found} of the inventory is not known: this program reads version {VERSION}")]
+    Version {
+        /// The version found.
+        found: u32,
+    },
+    /// A node that does not make sense.
+    #[error("line {line}: node {node}: {reason}")]
+    Node {
+        /// The line at which it goes wrong.
+        line: usize,
+        /// The node's id, or its place in the list.
+        node: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Two nodes of one name.
+    #[error("line {line}: node {node}: the name is taken by the node at line {first}")]
+    Duplicate {
+        /// The line of the second one.
+        line: usize,
+        /// Their name.
+        node: NodeId,
+        /// The line of the first one.
+        first: usize,
+    },
+    /// A source's report that does not make sense.
+    #[error("line {line}: source {source_name}: {reason}")]
+    Source {
+        /// The line at which it goes wrong.
+        line: usize,
+        /// The source's name, or its place in the list.
+        source_name: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    version: u32,
+    nodes: &'a [Node],
+    sources: &'a [SourceReport],
+}
+
+/// The outline; each entry is read on its own, so that an error can name it.
+#[derive(Deserialize)]
+struct Outline<'a> {
+    version: u32,
+    #[serde(borrow)]
+    nodes: Vec<&'a RawValue>,
+    #[serde(borrow, default)]
+    sources: Vec<&'a RawValue>,
+}
+
+impl Inventory {
+    /// The inventory as pretty JSON, with a line break at its end.
+    pub fn to_json(&self) -> String {
+        let written = Written { version: VERSION, nodes: &self.nodes, sources: &self.sources };
+        let mut json =
+            serde_json::to_string_pretty(&written).expect("strings, numbers and lists always serialise");
+        json.push('\n');
+        json
+    }
+
+    /// Reads what [`to_json`](Self::to_json) wrote, now or in an earlier or later version; unknown fields are passed over.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong, with its line and the node or source that it is about.
+    pub fn from_json(text: &str) -> Result<Self, InventoryError> {
+        let outline: Outline<'_> = serde_json::from_str(text).map_err(|error| InventoryError::Syntax {
+            line: error.line(),
+            column: error.column(),
+            reason: reason(&error),
+        })?;
+        if outline.version != VERSION {
+            return Err(InventoryError::Version { found: outline.version });
+        }
+
+        let mut lines: BTreeMap<NodeId, usize> = BTreeMap::new();
+        let mut nodes = Vec::with_capacity(outline.nodes.len());
+        for (index, raw) in outline.nodes.into_iter().enumerate() {
+            let node = read_node(text, raw, index)?;
+            let line = line_of(text, raw);
+            if let Some(first) = lines.insert(node.id.clone(), line) {
+                return Err(InventoryError::Duplicate { line, node: node.id, first });
+            }
+            nodes.push(node);
+        }
+        let sources = outline
+            .sources
+            .into_iter()
+            .enumerate()
+            .map(|(index, raw)| read_source(text, raw, index))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { nodes, sources })
+    }
+}
+
+fn read_node(text: &str, raw: &RawValue, index: usize) -> Result<Node, InventoryError> {
+    let mut node: Node = serde_json::from_str(raw.get()).map_err(|error| InventoryError::Node {
+        line: line_of(text, raw) + error.line().saturating_sub(1),
+        node: name_of(raw, "id", index),
+        reason: reason(&error),
+    })?;
+    for field in [&mut node.cluster, &mut node.status, &mut node.host] {
+        *field = plain(field);
+    }
+    node.shard = node.shard.as_deref().map(plain);
+    node.error = node.error.as_deref().map(plain);
+    node.resolves = node.resolves.iter().map(|name| plain(name)).collect();
+    Ok(node)
+}
+
+fn read_source(text: &str, raw: &RawValue, index: usize) -> Result<SourceReport, InventoryError> {
+    serde_json::from_str(raw.get()).map_err(|error| InventoryError::Source {
+        line: line_of(text, raw) + error.line().saturating_sub(1),
+        source_name: name_of(raw, "source", index),
+        reason: reason(&error),
+    })
+}
+
+/// The entry's own name, if it has one, else its place in the list.
+fn name_of(raw: &RawValue, key: &str, index: usize) -> String {
+    let entry: Option<serde_json::Value> = serde_json::from_str(raw.get()).ok();
+    match entry.as_ref().and_then(|entry| entry.get(key)).and_then(serde_json::Value::as_str) {
+        Some(name) => plain(name),
+        None => format!("number {}", index + 1),
+    }
+}
+
+/// The line on which an entry begins. The entry is a slice of `text`, so its place is the difference of addresses.
+fn line_of(text: &str, raw: &RawValue) -> usize {
+    let offset = (raw.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+}
+
+/// The parser's words without its own line and column, which count from the entry's begin.
+fn reason(error: &serde_json::Error) -> String {
+    let words = error.to_string();
+    plain(words.rsplit_once(" at line ").map_or(words.as_str(), |(reason, _)| reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::node;
+
+    fn error(json: &str) -> String {
+        Inventory::from_json(json).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_unchanged() {
+        let mut reader = node("my-cluster/reader", &["10.0.1.231", "10.0.1.232"]);
+        reader.resolves = vec!["a.example".into(), "b.example".into()];
+        let inventory = Inventory {
+            nodes: vec![node("my-cluster-001", &["10.0.1.230"]), reader],
+            sources: vec![SourceReport::absent("static/local".parse().unwrap(), "gone")],
+        };
+        assert_eq!(Inventory::from_json(&inventory.to_json()).unwrap(), inventory);
+    }
+
+    #[test]
+    fn the_contract_is_these_keys() {
+        let inventory = Inventory {
+            nodes: vec![node("my-cluster-001", &["10.0.1.230"])],
+            sources: vec![SourceReport::complete("replication_group/my-cluster".parse().unwrap())],
+        };
+        let expected = r#"{
+  "version": 1,
+  "nodes": [
+    {
+      "id": "my-cluster-001",
+      "cluster": "my-cluster",
+      "source": "replication_group/my-cluster",
+      "shard": null,
+      "role": null,
+      "engine": "redis",
+      "tls": false,
+      "status": "available",
+      "host": "my-cluster-001.example",
+      "port": 6379,
+      "addresses": [
+        "10.0.1.230"
+      ],
+      "error": null
+    }
+  ],
+  "sources": [
+    {
+      "source": "replication_group/my-cluster",
+      "outcome": "complete",
+      "error": null,
+      "coverage": "whole"
+    }
+  ]
+}
+"#;
+        assert_eq!(inventory.to_json(), expected);
+    }
+
+    #[test]
+    fn unknown_fields_and_left_out_ones_are_no_error() {
+        let json = r#"{"version": 1, "later": {}, "nodes": [{"id": "a", "source": "static/local", "port": 1, "later": 2,
+            "addresses": ["10.0.1.9", "10.0.1.8", "10.0.1.9"]}]}"#;
+        let inventory = Inventory::from_json(json).unwrap();
+        let addresses: Vec<String> = inventory.nodes[0].addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["10.0.1.8", "10.0.1.9"]);
+    }
+
+    #[test]
+    fn an_error_names_the_line_and_the_node() {
+        let json = "{\"version\": 1, \"nodes\": [\n  {\"id\": \"a\", \"source\": \"static/l\", \"port\": 1},\n  \
+                    {\"id\": \"b\",\n   \"source\": \"static/l\",\n   \"port\": 0}\n]}";
+        let expected = "line 5: node b: invalid value: integer `0`, expected a nonzero u16";
+        assert_eq!(error(json), expected);
+    }
+
+    #[test]
+    fn a_bad_id_a_bad_address_and_a_missing_port_are_told() {
+        let with = |entry: &str| error(&format!("{{\"version\": 1, \"nodes\": [\n{entry}]}}"));
+        assert!(
+            with(r#"{"id": "a b", "source": "static/l", "port": 1}"#)
+                .contains("line 2: node a b: ' ' cannot stand")
+        );
+        assert!(
+            with(r#"{"id": "a", "source": "static/l", "port": 1, "addresses": ["10.0.0"]}"#)
+                .contains("line 2: node a: invalid IP address")
+        );
+        assert_eq!(with(r#"{"source": "static/l", "port": 1}"#), "line 2: node number 1: missing field `id`");
+        assert_eq!(with(r#"{"id": "a", "source": "static/l"}"#), "line 2: node a: missing field `port`");
+    }
+
+    #[test]
+    fn a_name_twice_is_refused_with_both_lines() {
+        let entry = r#"{"id": "a", "source": "static/l", "port": 1}"#;
+        let json = format!("{{\"version\": 1, \"nodes\": [\n{entry},\n{entry}]}}");
+        assert_eq!(error(&json), "line 3: node a: the name is taken by the node at line 2");
+    }
+
+    #[test]
+    fn half_a_file_and_a_later_version_are_refused() {
+        assert!(error("{\"version\": 1, \"nodes\": [").starts_with("line 1, column 25: EOF"));
+        assert!(error(r#"{"nodes": []}"#).contains("missing field `version`"));
+        assert!(
+            error(r#"{"version": 2, "nodes": []}"#).starts_with("version 2 of the inventory is not known")
+        );
+    }
+
+    #[test]
+    fn control_characters_of_a_file_do_not_reach_the_terminal() {
+        let json = r#"{"version": 1, "nodes": [{"id": "a", "source": "static/l", "port": 1, "status": "\u001b[2J", "host": "x\u0007"}]}"#;
+        let inventory = Inventory::from_json(json).unwrap();
+        assert_eq!((inventory.nodes[0].status.as_str(), inventory.nodes[0].host.as_str()), ("?[2J", "x?"));
+    }
+}

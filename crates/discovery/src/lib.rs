@@ -1,0 +1,161 @@
+//! Finds the nodes of ElastiCache caches, and says how sure it is of them.
+//!
+//! [`discover`] turns sources into an [`Inventory`]. It does not fail as a whole: what could not be read stands in the
+//! source's report or in the node's `error`, and [`over_last_good`] decides what is kept for it. Two halves make it:
+//! [`list`] asks the API (seldom), [`resolve`] asks DNS (often).
+
+#![forbid(unsafe_code)]
+
+mod admission;
+mod elasticache;
+mod imds;
+mod in_band;
+mod inventory;
+mod json;
+mod last_good;
+mod names;
+mod resolve;
+mod source;
+#[cfg(test)]
+mod test_support;
+mod text;
+
+use std::{collections::HashMap, time::Duration};
+
+use futures_util::future::{join, join_all};
+
+pub use aws_credential_types::Credentials;
+
+pub use admission::{Admission, Refusal, admit};
+pub use elasticache::{ApiError, Cause};
+pub use imds::{Imds, InstanceFacts, instance_facts};
+pub use in_band::InBandError;
+pub use inventory::{Coverage, Engine, Inventory, Network, Node, Outcome, Role, SourceReport};
+pub use json::InventoryError;
+pub use last_good::{Emptied, Merged, Warning, over_last_good};
+pub use names::{MAX_NAME, NameError, NodeId, SourceName};
+pub use resolve::{LookupError, ResolverSettings};
+pub use source::{
+    Endpoint, Expose, HostPort, HostPortError, RedisSeed, Secret, Seed, Source, StaticNode, TlsTrust,
+};
+
+/// How discovery goes about it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The region; none: the SDK's usual chain, then IMDS.
+    pub region: Option<String>,
+    /// The API's URL; none: the SDK's usual one, which `AWS_ENDPOINT_URL` moves.
+    pub endpoint: Option<String>,
+    /// Whose calls they are; none: the SDK's usual chain, instance role included.
+    pub credentials: Option<Credentials>,
+    /// Which addresses may be targets.
+    pub admission: Admission,
+    /// Which name servers are asked.
+    pub resolver: ResolverSettings,
+    /// The metadata service, shared with whoever asked it already.
+    pub imds: Imds,
+    /// How long all calls of the API together may take.
+    pub api_deadline: Duration,
+    /// How long an in-band source may take.
+    pub in_band_deadline: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            region: None,
+            endpoint: None,
+            credentials: None,
+            admission: Admission::default(),
+            resolver: ResolverSettings::default(),
+            imds: Imds::default(),
+            api_deadline: Duration::from_secs(13),
+            in_band_deadline: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The nodes of all sources with their addresses.
+///
+/// Takes at most about 20 seconds, whatever hangs. Needs a tokio runtime with I/O and time; one thread is enough.
+pub async fn discover(sources: &[Source], options: &Options) -> Inventory {
+    resolve(list(sources, options).await, options).await
+}
+
+/// The nodes of all sources without their addresses: what the API, the caches themselves and the config say.
+pub async fn list(sources: &[Source], options: &Options) -> Inventory {
+    let in_band = join_all(sources.iter().map(|source| in_band::find(source, options)));
+    let (account, mut in_band) = join(elasticache::list(sources, options), in_band).await;
+    let found = sources.iter().zip(&mut in_band).map(|(source, in_band)| {
+        let found = in_band.take().or_else(|| elasticache::find(source, &account));
+        found.unwrap_or_else(|| spelled_out(source))
+    });
+    gather(found)
+}
+
+/// The same inventory with every name looked up anew.
+pub async fn resolve(listed: Inventory, options: &Options) -> Inventory {
+    let mut inventory = listed;
+    resolve::resolve_nodes(&mut inventory.nodes, &options.resolver, &options.admission).await;
+    for report in &mut inventory.sources {
+        let of_source = |node: &&Node| node.source == report.source && !node.is_leaving();
+        let mut wrong =
+            inventory.nodes.iter().filter(of_source).filter_map(|node| Some((node, node.error.as_ref()?)));
+        let Some((first, error)) = wrong.next() else { continue };
+        let words = match wrong.count() {
+            0 => format!("{}: {error}", first.id),
+            more => format!("{}: {error} (and {more} more)", first.id),
+        };
+        report.lower_to_partial(words);
+    }
+    inventory
+}
+
+/// A static source's nodes.
+fn spelled_out(source: &Source) -> (SourceReport, Vec<Node>) {
+    let (name, cluster, nodes) = match source {
+        Source::Static { name, nodes } => (source.name(), name, nodes.as_slice()),
+        other => return (SourceReport::failed(other.name(), "the source was not asked"), Vec::new()),
+    };
+    let node = |node: &StaticNode| Node {
+        id: node.id.clone(),
+        cluster: text::plain(cluster),
+        source: name.clone(),
+        shard: None,
+        role: None,
+        engine: None,
+        tls: false,
+        status: "static".to_owned(),
+        host: text::plain(node.host.trim_end_matches('.')),
+        port: node.port,
+        addresses: Vec::new(),
+        error: None,
+        resolves: Vec::new(),
+        network: None,
+    };
+    (SourceReport::complete(name.clone()), nodes.iter().map(node).collect())
+}
+
+/// One inventory of all that was found; of two nodes with one id the first source's counts.
+fn gather(found: impl Iterator<Item = (SourceReport, Vec<Node>)>) -> Inventory {
+    let mut inventory = Inventory::default();
+    let mut first: HashMap<NodeId, (SourceName, String)> = HashMap::new();
+    for (mut report, nodes) in found {
+        for node in nodes {
+            match first.get(&node.id) {
+                None => {
+                    first.insert(node.id.clone(), (node.source.clone(), node.host.clone()));
+                    inventory.nodes.push(node);
+                }
+                // One cache in two sources (by name and by tag) is no conflict.
+                Some((_, host)) if *host == node.host => {}
+                Some((source, _)) => {
+                    report.lower_to_partial(format!("{}: the name is taken by {source}", node.id))
+                }
+            }
+        }
+        inventory.sources.push(report);
+    }
+    inventory.sort();
+    inventory
+}

@@ -1,0 +1,318 @@
+//! Names to addresses, side by side, with every kind of failure told apart.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream};
+use hickory_resolver::{
+    TokioResolver,
+    config::{ConnectionConfig, NameServerConfig, ResolverConfig},
+    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
+    proto::{
+        op::ResponseCode,
+        rr::{Name, RData, RecordType},
+    },
+};
+use thiserror::Error;
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    Network, Node,
+    admission::{Admission, admit},
+    text::plain,
+};
+
+/// Lookups under way at once. The VPC's resolver takes 1,024 packets a second from an instance.
+const SIDE_BY_SIDE: usize = 64;
+
+/// Which name servers are asked, and how patiently.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolverSettings {
+    /// The name servers; none: those of /etc/resolv.conf.
+    pub servers: Vec<SocketAddr>,
+    /// How long one try waits.
+    pub timeout: Duration,
+    /// How many tries a name gets.
+    pub attempts: usize,
+    /// How long all names together may take.
+    pub deadline: Duration,
+}
+
+impl Default for ResolverSettings {
+    fn default() -> Self {
+        let (timeout, deadline) = (Duration::from_secs(2), Duration::from_secs(6));
+        Self { servers: Vec::new(), timeout, attempts: 2, deadline }
+    }
+}
+
+/// Why a name has no addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum LookupError {
+    /// NXDOMAIN.
+    #[error("{name}: no such name (NXDOMAIN)")]
+    NoSuchName {
+        /// The name.
+        name: String,
+    },
+    /// The name exists, but not with such a record.
+    #[error("{name}: no {record} record")]
+    NoRecord {
+        /// The name.
+        name: String,
+        /// `A` or `AAAA`.
+        record: &'static str,
+    },
+    /// SERVFAIL, REFUSED, ...
+    #[error("{name}: the name server answered {code}")]
+    Refused {
+        /// The name.
+        name: String,
+        /// The response code's word.
+        code: String,
+    },
+    /// No answer.
+    #[error("{name}: no name server answered in time")]
+    Timeout {
+        /// The name.
+        name: String,
+    },
+    /// Not something that DNS can be asked for.
+    #[error("{name}: not a domain name")]
+    NotAName {
+        /// The name.
+        name: String,
+    },
+    /// An answer that makes no sense, or no way to a server.
+    #[error("{name}: {reason}")]
+    Other {
+        /// The name.
+        name: String,
+        /// The resolver's words.
+        reason: String,
+    },
+}
+
+/// A resolver that is set up on first use.
+pub(crate) struct Resolver {
+    inner: Result<TokioResolver, String>,
+    deadline: Instant,
+}
+
+impl Resolver {
+    pub(crate) fn new(settings: &ResolverSettings) -> Self {
+        let inner = build(settings).map_err(|error| plain(&error.to_string()));
+        Self { inner, deadline: Instant::now() + settings.deadline }
+    }
+
+    /// The addresses of a name (or the address that it is), sorted.
+    ///
+    /// Where the families are not known, one of them is enough.
+    ///
+    /// # Errors
+    ///
+    /// What is missing, beside the addresses that were found nevertheless.
+    pub(crate) async fn lookup(
+        &self,
+        host: &str,
+        network: Option<Network>,
+    ) -> (Vec<IpAddr>, Option<LookupError>) {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return (vec![address], None);
+        }
+        let answers = match network {
+            Some(Network::Ipv4) => vec![self.records(host, RecordType::A).await],
+            Some(Network::Ipv6) => vec![self.records(host, RecordType::AAAA).await],
+            Some(Network::DualStack) | None => {
+                let both = (self.records(host, RecordType::A), self.records(host, RecordType::AAAA));
+                let (v4, v6) = futures_util::future::join(both.0, both.1).await;
+                vec![v4, v6]
+            }
+        };
+        let (mut addresses, mut errors) = (Vec::new(), Vec::new());
+        for answer in answers {
+            match answer {
+                Ok(found) => addresses.extend(found),
+                Err(error) => errors.push(error),
+            }
+        }
+        addresses.sort();
+        addresses.dedup();
+        // A family that has no record is no failure as long as the other one has.
+        let tolerable = !addresses.is_empty()
+            && (network.is_none()
+                || errors.iter().all(|error| matches!(error, LookupError::NoRecord { .. })));
+        (addresses, if tolerable { None } else { errors.into_iter().next() })
+    }
+
+    async fn records(&self, host: &str, record: RecordType) -> Result<Vec<IpAddr>, LookupError> {
+        let name = || plain(host);
+        let resolver = self
+            .inner
+            .as_ref()
+            .map_err(|reason| LookupError::Other { name: name(), reason: reason.clone() })?;
+        let mut absolute = Name::from_ascii(host).map_err(|_| LookupError::NotAName { name: name() })?;
+        // An absolute name is asked for as it stands, whatever `search` and `ndots` of resolv.conf say.
+        absolute.set_fqdn(true);
+        let answer = match timeout_at(self.deadline, resolver.lookup(absolute, record)).await {
+            Err(_) => return Err(LookupError::Timeout { name: name() }),
+            Ok(answer) => answer.map_err(|error| lookup_error(name(), record, &error))?,
+        };
+        let addresses: Vec<IpAddr> =
+            answer.answers().iter().filter_map(|record| address(&record.data)).collect();
+        match addresses.is_empty() {
+            true => Err(LookupError::NoRecord { name: name(), record: word(record) }),
+            false => Ok(addresses),
+        }
+    }
+}
+
+fn build(settings: &ResolverSettings) -> Result<TokioResolver, NetError> {
+    let mut builder = match settings.servers.as_slice() {
+        [] => TokioResolver::builder_tokio()?,
+        servers => {
+            let servers = servers.iter().map(name_server).collect();
+            let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+        }
+    };
+    let options = builder.options_mut();
+    options.timeout = settings.timeout;
+    options.attempts = settings.attempts.saturating_sub(1);
+    // Both lookups of a dual-stack name may go to one connection.
+    options.max_active_requests = 2 * SIDE_BY_SIDE;
+    options.cache_size = 0;
+    builder.build()
+}
+
+fn name_server(server: &SocketAddr) -> NameServerConfig {
+    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+        connection.port = server.port();
+        connection
+    });
+    NameServerConfig::new(server.ip(), true, connections.into())
+}
+
+fn address(data: &RData) -> Option<IpAddr> {
+    match data {
+        RData::A(a) => Some(IpAddr::V4(a.0)),
+        RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
+        _ => None,
+    }
+}
+
+fn word(record: RecordType) -> &'static str {
+    if record == RecordType::A { "A" } else { "AAAA" }
+}
+
+fn lookup_error(name: String, record: RecordType, error: &NetError) -> LookupError {
+    match error {
+        NetError::Timeout => LookupError::Timeout { name },
+        NetError::Dns(DnsError::NoRecordsFound(none)) => code_error(name, record, none.response_code),
+        NetError::Dns(DnsError::ResponseCode(code)) => code_error(name, record, *code),
+        other => LookupError::Other { name, reason: plain(&other.to_string()) },
+    }
+}
+
+fn code_error(name: String, record: RecordType, code: ResponseCode) -> LookupError {
+    match code {
+        ResponseCode::NXDomain => LookupError::NoSuchName { name },
+        ResponseCode::NoError => LookupError::NoRecord { name, record: word(record) },
+        ResponseCode::ServFail => LookupError::Refused { name, code: "SERVFAIL".into() },
+        ResponseCode::Refused => LookupError::Refused { name, code: "REFUSED".into() },
+        other => LookupError::Refused { name, code: plain(&other.to_string()) },
+    }
+}
+
+type Question = (String, Option<Network>);
+type Answers = BTreeMap<Question, (Vec<IpAddr>, Option<LookupError>)>;
+
+/// Gives each node that has names its addresses, or the reason why it has none.
+pub(crate) async fn resolve_nodes(nodes: &mut [Node], settings: &ResolverSettings, policy: &Admission) {
+    let questions: BTreeSet<Question> = nodes.iter().flat_map(questions_of).collect();
+    if questions.is_empty() {
+        return;
+    }
+    // Reading resolv.conf and setting up sockets is not worth it for addresses.
+    let needs_dns = questions.iter().any(|(host, _)| host.parse::<IpAddr>().is_err());
+    let resolver = match needs_dns {
+        true => Resolver::new(settings),
+        false => Resolver { inner: Err("no resolver".into()), deadline: Instant::now() },
+    };
+    let answers: Answers = stream::iter(questions)
+        .map(|question| async {
+            let answer = resolver.lookup(&question.0, question.1).await;
+            (question, answer)
+        })
+        .buffer_unordered(SIDE_BY_SIDE)
+        .collect()
+        .await;
+    for node in nodes.iter_mut().filter(|node| !node.names().is_empty()) {
+        (node.addresses, node.error) = addresses_of(node, &answers, policy);
+    }
+}
+
+fn questions_of(node: &Node) -> impl Iterator<Item = Question> {
+    node.names().iter().map(|name| (name.clone(), node.network))
+}
+
+/// What the answers say about one node: the admitted addresses, and everything that is wrong.
+fn addresses_of(node: &Node, answers: &Answers, policy: &Admission) -> (Vec<IpAddr>, Option<String>) {
+    let (mut addresses, mut wrong) = (BTreeSet::new(), Vec::new());
+    for (found, error) in questions_of(node).filter_map(|question| answers.get(&question)) {
+        wrong.extend(error.iter().map(ToString::to_string));
+        for address in found.iter().map(IpAddr::to_canonical) {
+            match admit(address, policy) {
+                Ok(()) => {
+                    addresses.insert(address);
+                }
+                Err(refusal) => wrong.push(format!("{}: refused: {refusal}", plain(&node.host))),
+            }
+        }
+    }
+    let error = if wrong.is_empty() { None } else { Some(wrong.join("; ")) };
+    (addresses.into_iter().collect(), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::node;
+
+    fn resolve(mut nodes: Vec<Node>, policy: &Admission) -> Vec<Node> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(resolve_nodes(&mut nodes, &ResolverSettings::default(), policy));
+        nodes
+    }
+
+    fn at(host: &str) -> Node {
+        Node { host: host.into(), ..node("my-cluster-001", &[]) }
+    }
+
+    #[test]
+    fn an_address_needs_no_dns() {
+        let nodes = resolve(vec![at("10.0.1.230"), at("fd12::1")], &Admission::default());
+        assert_eq!(nodes[0].addresses, ["10.0.1.230".parse::<IpAddr>().unwrap()]);
+        assert_eq!(nodes[1].addresses, ["fd12::1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(nodes[0].error, None);
+    }
+
+    #[test]
+    fn a_refused_address_is_no_address() {
+        let nodes = resolve(vec![at("169.254.169.254")], &Admission::default());
+        assert_eq!(nodes[0].addresses, Vec::<IpAddr>::new());
+        let error =
+            "169.254.169.254: refused: 169.254.169.254 is an AWS instance service (metadata, DNS or time)";
+        assert_eq!(nodes[0].error.as_deref(), Some(error));
+    }
+
+    #[test]
+    fn a_node_without_endpoint_keeps_its_own_error() {
+        let creating =
+            Node { host: String::new(), error: Some("no endpoint yet (creating)".into()), ..at("") };
+        let nodes = resolve(vec![creating.clone()], &Admission::default());
+        assert_eq!(nodes, [creating]);
+    }
+}
