@@ -1,0 +1,184 @@
+//! nf_tables in memory, with the kernel's promises: all or nothing, a generation, its refusals; and with switches
+//! for its faults.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use rules::ruleset::{Key, Ruleset, Set};
+use rules::transaction::{Refusal, carry_out};
+use rules::{Actual, Operation, Transaction};
+
+use crate::kernel::{CommitError, Dump, DumpError, Generation, Netfilter, Table};
+
+/// What the next commits shall suffer; each fault is used up as it happens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// The operation of this index is refused with this errno.
+    pub refuse: Option<(usize, i32)>,
+    /// The next commit is carried out, or not, and its answer is lost.
+    pub lose_answer: Option<CarriedOut>,
+    /// So many commits find that somebody else has committed since.
+    pub stale: usize,
+    /// Somebody else commits just after our next commit, and leaves this table.
+    pub overwrite: Option<Table>,
+    /// Every call is answered with `EPERM`.
+    pub denied: bool,
+}
+
+/// What the kernel did before its answer was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CarriedOut {
+    /// All of it.
+    Yes,
+    /// Nothing.
+    No,
+}
+
+/// A kernel in memory.
+#[derive(Clone, Debug)]
+pub struct Fake {
+    /// What is to go wrong.
+    pub faults: Faults,
+    /// The transactions that were carried out, in order.
+    pub commits: Vec<Transaction>,
+    state: Dump,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self::with(Table::Absent)
+    }
+}
+
+impl Fake {
+    /// A kernel that holds this table.
+    pub fn with(table: Table) -> Self {
+        let mut state = Dump { generation: Generation(1), table: Table::Absent, counters: BTreeMap::new() };
+        put(&mut state, table);
+        Self { faults: Faults::default(), commits: Vec::new(), state }
+    }
+
+    /// What somebody else's commit does: the table is another one, and so is the generation.
+    pub fn overwrite(&mut self, table: Table) {
+        put(&mut self.state, table);
+        self.state.generation = self.state.generation.next();
+    }
+
+    /// Counts a connection through the element; nothing if it is not there.
+    pub fn connect(&mut self, set: Set, key: Key) {
+        if let Some(counter) = self.state.counters.get_mut(&(set, key)) {
+            counter.packets += 1;
+            counter.bytes += 60;
+        }
+    }
+
+    fn carry_out(&mut self, transaction: &Transaction) -> Result<(), CommitError> {
+        let refused = |index, source| refused(transaction, index, source);
+        if let Some((index, errno)) = self.faults.refuse.take_if(|(at, _)| *at < transaction.operations.len())
+        {
+            return Err(refused(index, io::Error::from_raw_os_error(errno)));
+        }
+        let (before, strangers) = match &self.state.table {
+            Table::Absent => (None, &[][..]),
+            Table::Ours(Actual { ruleset, strangers }) => (Some(ruleset), strangers.as_slice()),
+            // What is in a foreign table is beyond this fake; whoever commits to one has a fault to find.
+            Table::Foreign { .. } => {
+                return Err(refused(0, io::Error::from_raw_os_error(libc_errno(Refusal::Exists))));
+            }
+        };
+        let after = carry_out(before, transaction)
+            .map_err(|(index, refusal)| refused(index, io::Error::from_raw_os_error(libc_errno(refusal))))?;
+        let anew = transaction.operations.contains(&Operation::DeleteTable);
+        let strangers = if anew { Vec::new() } else { strangers.to_vec() };
+        let table = after.map_or(Table::Absent, |ruleset| Table::Ours(Actual { ruleset, strangers }));
+        self.forget_counters(transaction);
+        put(&mut self.state, table);
+        self.state.generation = self.state.generation.next();
+        self.commits.push(transaction.clone());
+        Ok(())
+    }
+
+    /// A counter belongs to its element, and an element that is added again counts from 0.
+    fn forget_counters(&mut self, transaction: &Transaction) {
+        for operation in &transaction.operations {
+            match operation {
+                Operation::DeleteElement(set, key) => drop(self.state.counters.remove(&(*set, *key))),
+                Operation::DeleteTable => self.state.counters.clear(),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Netfilter for Fake {
+    fn dump(&mut self) -> Result<Dump, DumpError> {
+        if self.faults.denied {
+            return Err(DumpError::Denied(denied()));
+        }
+        Ok(self.state.clone())
+    }
+
+    fn commit(&mut self, transaction: &Transaction, generation: Generation) -> Result<(), CommitError> {
+        if self.faults.denied {
+            return Err(CommitError::Denied(denied()));
+        }
+        if let Some(left) = self.faults.stale.checked_sub(1) {
+            self.faults.stale = left;
+            self.state.generation = self.state.generation.next();
+        }
+        if generation != self.state.generation {
+            return Err(CommitError::Stale);
+        }
+        let lost = self.faults.lose_answer.take();
+        if lost != Some(CarriedOut::No) {
+            self.carry_out(transaction)?;
+        }
+        if let Some(table) = self.faults.overwrite.take() {
+            self.overwrite(table);
+        }
+        match lost {
+            Some(_) => Err(CommitError::OutcomeUnknown(nix::errno::Errno::ENOBUFS.into())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Replaces the table; elements that stay keep their counters, new ones start at 0.
+fn put(state: &mut Dump, table: Table) {
+    let nothing = Ruleset::default();
+    let ruleset = match &table {
+        Table::Ours(actual) => &actual.ruleset,
+        Table::Absent | Table::Foreign { .. } => &nothing,
+    };
+    let maps = ruleset.sets.iter().filter(|(set, _)| set.is_map());
+    let keys = maps.flat_map(|(&set, elements)| elements.keys().map(move |&key| (set, key)));
+    state.counters = keys.map(|at| (at, state.counters.get(&at).copied().unwrap_or_default())).collect();
+    state.table = table;
+}
+
+fn refused(transaction: &Transaction, index: usize, source: io::Error) -> CommitError {
+    match transaction.operations.get(index) {
+        Some(operation) => CommitError::Refused {
+            index,
+            total: transaction.operations.len(),
+            operation: Box::new(operation.clone()),
+            source,
+        },
+        None => CommitError::Io(source),
+    }
+}
+
+fn denied() -> io::Error {
+    nix::errno::Errno::EPERM.into()
+}
+
+fn libc_errno(refusal: Refusal) -> i32 {
+    use nix::errno::Errno::{EBUSY, EEXIST, EINVAL, ENOENT};
+    let errno = match refusal {
+        Refusal::Missing => ENOENT,
+        Refusal::Exists => EEXIST,
+        Refusal::Busy => EBUSY,
+        Refusal::Invalid => EINVAL,
+    };
+    errno as i32
+}

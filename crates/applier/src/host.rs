@@ -1,0 +1,228 @@
+//! Facts of this host that a plan needs: which interface leads out, which addresses are its own, and which ports
+//! are taken. Everything here only reads.
+
+mod proc_net;
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::SockaddrStorage;
+use rules::{Family, IfName, NameError};
+
+/// An address of one of this host's interfaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    /// The interface's name.
+    pub interface: String,
+    /// The address.
+    pub address: IpAddr,
+}
+
+/// A TCP socket that listens on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The address; unspecified (`0.0.0.0`, `::`) for all addresses.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+    inode: u64,
+}
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// Its name (`/proc/PID/comm`), control characters escaped.
+    pub name: String,
+}
+
+/// Why a fact could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// A file under `/proc` cannot be read.
+    #[error("read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The interfaces' addresses cannot be listed.
+    #[error("list the addresses of this host's interfaces")]
+    Addresses(#[source] io::Error),
+    /// The default route leaves by an interface whose name cannot stand in a rule.
+    #[error("the default route's interface")]
+    Interface(#[source] NameError),
+}
+
+/// The interface of the default route with the lowest metric; `None` without such a route.
+///
+/// Only the main routing table is asked, as `ip route show default` does.
+///
+/// # Errors
+///
+/// See [`HostError`].
+pub fn default_interface(family: Family) -> Result<Option<IfName>, HostError> {
+    let (table, default_route): (_, fn(&str) -> Option<&str>) = match family {
+        Family::Ipv4 => (read("route")?, proc_net::default_route),
+        // A kernel without IPv6 has no such file, and no such route.
+        Family::Ipv6 => (read_if_there("ipv6_route")?, proc_net::default_route6),
+    };
+    default_route(&table).map(|name| name.parse().map_err(HostError::Interface)).transpose()
+}
+
+/// The addresses of all interfaces that are there, loopback included, in the kernel's order: an interface's primary
+/// IPv4 address comes before its secondary ones.
+///
+/// # Errors
+///
+/// See [`HostError`].
+pub fn addresses() -> Result<Vec<InterfaceAddress>, HostError> {
+    let found = getifaddrs().map_err(|errno| HostError::Addresses(errno.into()))?;
+    let with_address = found.filter_map(|interface| {
+        let address = ip(&interface.address?)?;
+        Some(InterfaceAddress { interface: interface.interface_name, address })
+    });
+    Ok(with_address.collect())
+}
+
+fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    let ipv4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+    ipv4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+}
+
+/// The first address of `interface` in `family` that other hosts can reach: for IPv4 its primary one, for IPv6 its
+/// first that is neither link-local nor loopback.
+pub fn primary_address(addresses: &[InterfaceAddress], interface: &IfName, family: Family) -> Option<IpAddr> {
+    let usable = |address: &IpAddr| match address {
+        IpAddr::V4(_) => true,
+        IpAddr::V6(address) => !address.is_unicast_link_local() && !address.is_loopback(),
+    };
+    addresses
+        .iter()
+        .filter(|found| found.interface == interface.as_str() && Family::of(found.address) == family)
+        .map(|found| found.address)
+        .find(usable)
+}
+
+/// The TCP sockets that listen on this host.
+///
+/// # Errors
+///
+/// See [`HostError`].
+pub fn listeners() -> Result<Vec<Listener>, HostError> {
+    let mut listeners = proc_net::listeners(&read("tcp")?);
+    listeners.extend(proc_net::listeners(&read_if_there("tcp6")?));
+    Ok(listeners)
+}
+
+impl Listener {
+    /// Whether the socket takes connections to `port` at `address`: at that address, at all addresses, or as an
+    /// IPv6 socket for both families (`IPV6_V6ONLY`, ipv6(7), is off unless a program sets it).
+    pub fn takes(&self, address: IpAddr, port: u16) -> bool {
+        let covers = self.address == address
+            || match (self.address, address) {
+                (IpAddr::V4(listening), IpAddr::V4(_)) => listening.is_unspecified(),
+                (IpAddr::V6(listening), _) => listening.is_unspecified(),
+                (IpAddr::V4(_), IpAddr::V6(_)) => false,
+            };
+        covers && self.port == port
+    }
+
+    /// The process that listens; `None` if it is another user's and we are not root, or none is found.
+    ///
+    /// It walks all processes, so ask only for a socket that is to be named.
+    pub fn process(&self) -> Option<Process> {
+        let socket = format!("socket:[{}]", self.inode);
+        let processes = fs::read_dir("/proc").ok()?.flatten();
+        let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let pid = pids.find(|pid| holds(*pid, &socket))?;
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        Some(Process { pid, name: name.trim_end().escape_debug().to_string() })
+    }
+}
+
+fn holds(pid: u32, socket: &str) -> bool {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    descriptors
+        .flatten()
+        .any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == socket))
+}
+
+fn path(file: &str) -> PathBuf {
+    // `/proc/net` is the main thread's network namespace; this is the caller's (proc_pid_net(5)).
+    PathBuf::from("/proc/thread-self/net").join(file)
+}
+
+fn read(file: &str) -> Result<String, HostError> {
+    fs::read_to_string(path(file)).map_err(|source| HostError::Read { path: path(file), source })
+}
+
+fn read_if_there(file: &str) -> Result<String, HostError> {
+    match read(file) {
+        Err(HostError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn at(interface: &str, address: &str) -> InterfaceAddress {
+        InterfaceAddress { interface: interface.to_owned(), address: address.parse().unwrap() }
+    }
+
+    #[test]
+    fn the_primary_address_is_the_first_that_others_can_reach() {
+        let addresses = [
+            at("lo", "127.0.0.1"),
+            at("eth0", "fe80::1"),
+            at("eth0", "10.0.0.55"),
+            at("eth0", "10.0.0.56"),
+            at("eth0", "2001:db8::55"),
+        ];
+        let eth0 = "eth0".parse().unwrap();
+        let primary = |family| primary_address(&addresses, &eth0, family).unwrap().to_string();
+        assert_eq!(
+            (primary(Family::Ipv4).as_str(), primary(Family::Ipv6).as_str()),
+            ("10.0.0.55", "2001:db8::55")
+        );
+        assert_eq!(primary_address(&addresses, &"eth1".parse().unwrap(), Family::Ipv4), None);
+    }
+
+    #[test]
+    fn a_listening_socket_of_this_process_is_found_with_its_owner() {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let address = "127.0.0.1".parse().unwrap();
+        let found = listeners().unwrap();
+        let listener = found.iter().find(|listener| listener.takes(address, port)).unwrap();
+        assert_eq!(listener.process().unwrap().pid, std::process::id());
+        assert!(!listener.takes("10.0.0.55".parse().unwrap(), port));
+    }
+
+    #[test]
+    fn a_socket_on_all_addresses_takes_the_port_everywhere_and_an_ipv6_one_in_both_families() {
+        let listener = |address: &str| Listener { address: address.parse().unwrap(), port: 22, inode: 1 };
+        let takes = |listening: &str, address: &str| listener(listening).takes(address.parse().unwrap(), 22);
+        assert!(takes("0.0.0.0", "10.0.0.55"));
+        assert!(takes("::", "10.0.0.55"));
+        assert!(takes("::", "2001:db8::55"));
+        assert!(!takes("0.0.0.0", "2001:db8::55"));
+        assert!(!takes("10.0.0.56", "10.0.0.55"));
+        assert!(!listener("0.0.0.0").takes("10.0.0.55".parse().unwrap(), 23));
+    }
+
+    #[test]
+    fn loopback_is_among_the_addresses() {
+        assert!(addresses().unwrap().contains(&at("lo", "127.0.0.1")));
+    }
+}

@@ -1,0 +1,188 @@
+//! The lock that keeps two runs from working at the same time, by cron and by user-data for example.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+/// How long [`acquire`] is to wait when nobody says otherwise.
+pub const WAIT: Duration = Duration::from_secs(30);
+
+/// How often a held lock is tried again: flock(2) cannot wait with a limit.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The most bytes of the lock file that are read; it is ours, but anybody may have written it.
+const NOTE_LIMIT: u64 = 512;
+
+/// The lock; dropping it, or the end of the process in any way, lets the next one in.
+#[derive(Debug)]
+pub struct Lock {
+    file: Flock<File>,
+}
+
+/// Who holds the lock, as it wrote itself into the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its process id.
+    pub pid: u32,
+    /// For how long it has held the lock.
+    pub held: Duration,
+    /// Its command line; control characters are escaped.
+    pub command: String,
+}
+
+/// Why the lock was not acquired.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process holds it.
+    #[error("{} is held by {}; waited {} s for it", path.display(), who(holder.as_ref()), waited.as_secs())]
+    Held {
+        /// The lock file.
+        path: PathBuf,
+        /// Who holds it; `None` if it has not written itself in.
+        holder: Option<Holder>,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// The lock file cannot be opened, locked or written.
+    #[error("lock file {}; lock_file in the configuration says where it is", path.display())]
+    Io {
+        /// The lock file.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn who(holder: Option<&Holder>) -> String {
+    match holder {
+        Some(Holder { pid, held, command }) => {
+            format!("process {pid} ({command}) since {} s", held.as_secs())
+        }
+        None => "another process".to_owned(),
+    }
+}
+
+/// Takes the lock in the file at `path`, and waits up to `wait` while another process holds it.
+///
+/// The file and its directory are made if they are not there, and the file stays: deleting it would let two
+/// processes lock two files of one name.
+///
+/// # Errors
+///
+/// See [`LockError`].
+pub fn acquire(path: &Path, wait: Duration) -> Result<Lock, LockError> {
+    let failed = |source| LockError::Io { path: path.to_owned(), source };
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).map_err(failed)?;
+    }
+    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(path);
+    let mut file = open.map_err(failed)?;
+    let start = Instant::now();
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut file) => {
+                sign(&mut file).map_err(failed)?;
+                return Ok(Lock { file });
+            }
+            Err((mut back, Errno::EWOULDBLOCK)) if start.elapsed() >= wait => {
+                let holder = read_holder(&mut back);
+                return Err(LockError::Held { path: path.to_owned(), holder, waited: start.elapsed() });
+            }
+            Err((back, Errno::EWOULDBLOCK | Errno::EINTR)) => file = back,
+            Err((_, errno)) => return Err(failed(errno.into())),
+        }
+        thread::sleep(POLL.min(wait.saturating_sub(start.elapsed())));
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // A name that outlives its holder would mislead; if it cannot be wiped, the next holder overwrites it.
+        let _ = self.file.set_len(0);
+    }
+}
+
+/// `4711 1700000000 cachenat apply`: who holds the lock, since when, and as which command.
+fn sign(file: &mut File) -> io::Result<()> {
+    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{} {} {}", std::process::id(), now().as_secs(), words.join(" "))
+}
+
+fn read_holder(file: &mut File) -> Option<Holder> {
+    let mut note = Vec::new();
+    file.rewind().ok()?;
+    file.take(NOTE_LIMIT).read_to_end(&mut note).ok()?;
+    parse_holder(&String::from_utf8_lossy(&note), now())
+}
+
+fn parse_holder(note: &str, now: Duration) -> Option<Holder> {
+    let mut words = note.trim_end().splitn(3, ' ');
+    let pid = words.next()?.parse().ok()?;
+    let since = Duration::from_secs(words.next()?.parse().ok()?);
+    let command = words.next()?.escape_debug().to_string();
+    Some(Holder { pid, held: now.saturating_sub(since), command })
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_held_lock_is_refused_with_the_name_of_its_holder() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run/cachenat.lock");
+        let _held = acquire(&path, Duration::ZERO).unwrap();
+        let error = acquire(&path, Duration::from_millis(60)).unwrap_err();
+        let LockError::Held { holder: Some(holder), waited, .. } = &error else { panic!("{error}") };
+        assert_eq!(holder.pid, std::process::id());
+        assert!(*waited >= Duration::from_millis(60));
+        let program = std::env::args().next().unwrap();
+        assert!(error.to_string().contains(&program), "{error}");
+    }
+
+    #[test]
+    fn a_lock_that_is_dropped_while_another_waits_goes_to_the_waiter() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cachenat.lock");
+        let held = acquire(&path, Duration::ZERO).unwrap();
+        let (sender, waiter) = mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(|| sender.send(acquire(&path, Duration::from_secs(60))).unwrap());
+            assert!(waiter.recv_timeout(Duration::from_millis(120)).is_err(), "two hold the lock");
+            drop(held);
+            waiter.recv().unwrap().unwrap();
+        });
+        assert_eq!(fs::read_to_string(&path).unwrap(), "");
+    }
+
+    #[test]
+    fn a_note_that_could_drive_a_terminal_is_escaped_and_one_that_is_none_is_no_holder() {
+        let now = Duration::from_secs(1_700_000_012);
+        let holder = parse_holder("4711 1700000000 cachenat \u{1b}[2J\n", now).unwrap();
+        assert_eq!(who(Some(&holder)), "process 4711 (cachenat \\u{1b}[2J) since 12 s");
+        for note in ["", "x", "4711", "4711 soon cachenat", "-1 1 cachenat", "4711 1"] {
+            assert_eq!(parse_holder(note, now), None, "{note}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_a_file_is_an_error_that_names_it() {
+        let error = acquire(Path::new("/proc/nowhere/cachenat.lock"), Duration::ZERO).unwrap_err();
+        assert!(error.to_string().starts_with("lock file /proc/nowhere/cachenat.lock"), "{error}");
+    }
+}

@@ -1,0 +1,231 @@
+//! The kernel's objects as our ruleset; what is not in our vocabulary becomes a stranger.
+
+use std::collections::BTreeMap;
+
+use nix::libc;
+use rules::Actual;
+use rules::ruleset::{Chain, Element, Key, Set, TABLE, TABLE_COMMENT};
+
+use super::attribute::{Attributes, Fields, Malformed, shown};
+use super::element::{self, Bound, Found};
+use super::encode::priority;
+use super::expression::Expression;
+use super::lower::recognise;
+use super::set::is_declared;
+use super::uapi::{
+    chain as chain_attr, elements, object, rule as rule_attr, set as set_attr, table as table_attr,
+};
+use super::userdata;
+use crate::kernel::Counter;
+
+/// Whose table it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    Us,
+    Other { why: String },
+}
+
+/// Our table, as it is put together from the kernel's messages.
+#[derive(Debug, Default)]
+pub(super) struct Decoder {
+    actual: Actual,
+    elements: BTreeMap<Set, Vec<(Key, Element)>>,
+    bounds: BTreeMap<Set, Vec<Bound>>,
+    counters: Vec<((Set, Key), Counter)>,
+    /// How many elements each hash has by the kernel's own count, less those that were read.
+    missing: BTreeMap<Set, i64>,
+}
+
+impl Decoder {
+    /// `NFT_MSG_NEWTABLE`
+    pub(super) fn table(&mut self, attributes: &[u8]) -> Result<Owner, Malformed> {
+        let fields = Fields::<8>::parse(attributes)?;
+        let comment = fields.get(table_attr::USERDATA).and_then(userdata::comment);
+        if comment != Some(TABLE_COMMENT) {
+            let why = match comment {
+                Some(other) => format!("its comment is \"{}\"", shown(other.as_bytes())),
+                None => "it has no comment".to_owned(),
+            };
+            return Ok(Owner::Other { why });
+        }
+        match fields.be32(table_attr::FLAGS).unwrap_or(0) {
+            0 => {}
+            1 => self.stranger("flags dormant".to_owned()),
+            flags => self.stranger(format!("table flags {flags:#x}")),
+        }
+        Ok(Owner::Us)
+    }
+
+    /// `NFT_MSG_NEWCHAIN`, of any table.
+    pub(super) fn chain(&mut self, attributes: &[u8]) -> Result<(), Malformed> {
+        let fields = Fields::<16>::parse(attributes)?;
+        if fields.name(chain_attr::TABLE) != TABLE.as_bytes() {
+            return Ok(());
+        }
+        let name = fields.name(chain_attr::NAME);
+        let hook = Fields::<8>::parse(fields.get(chain_attr::HOOK).unwrap_or_default())?;
+        let hook_number = hook.be32(chain_attr::HOOK_NUMBER);
+        let hook_priority = hook.be32(chain_attr::HOOK_PRIORITY).map(u32::cast_signed);
+        let policy = fields.be32(chain_attr::POLICY);
+        let ours = std::str::from_utf8(name).ok().and_then(Chain::from_name);
+        match ours {
+            Some(chain)
+                if fields.name(chain_attr::TYPE) == b"nat"
+                    && hook_number == Some(hook_of(chain))
+                    && hook_priority == Some(priority(chain))
+                    && policy == Some(libc::NF_ACCEPT as u32) =>
+            {
+                self.actual.ruleset.chains.entry(chain).or_default();
+            }
+            Some(chain) => {
+                self.stranger(format!("chain {chain} with another type, hook, priority or policy"))
+            }
+            None => self.stranger(format!("chain {}", shown(name))),
+        }
+        Ok(())
+    }
+
+    /// `NFT_MSG_NEWSET`
+    pub(super) fn set(&mut self, attributes: &[u8]) -> Result<(), Malformed> {
+        let fields = Fields::<24>::parse(attributes)?;
+        let flags = fields.be32(set_attr::FLAGS).unwrap_or(0);
+        // An anonymous set belongs to the rule that holds it, which is a stranger itself.
+        if fields.name(set_attr::TABLE) != TABLE.as_bytes() || flags & libc::NFT_SET_ANONYMOUS as u32 != 0 {
+            return Ok(());
+        }
+        let name = fields.name(set_attr::NAME);
+        match std::str::from_utf8(name).ok().and_then(Set::from_name) {
+            Some(set) if is_declared(set, &fields)? => {
+                self.actual.ruleset.sets.insert(set, BTreeMap::new());
+                // An interval set counts ranges, or bounds, depending on how it stores them; none of those is a hash.
+                let count = fields.be32(set_attr::COUNT).filter(|_| !set.is_interval());
+                self.missing.extend(count.map(|count| (set, i64::from(count))));
+            }
+            Some(set) => self.stranger(format!("{} {set} with another type or other flags", set.keyword())),
+            None if flags & libc::NFT_SET_MAP as u32 != 0 => self.stranger(format!("map {}", shown(name))),
+            None => self.stranger(format!("set {}", shown(name))),
+        }
+        Ok(())
+    }
+
+    /// The sets that are declared as ours, whose elements are worth reading.
+    pub(super) fn sets(&self) -> Vec<Set> {
+        self.actual.ruleset.sets.keys().copied().collect()
+    }
+
+    /// Whether as many elements were read as the kernel counts.
+    ///
+    /// A hash that many elements were just added to grows in the background, at one and the same generation, and
+    /// whoever reads it meanwhile gets some elements twice or not at all (`rhashtable_walk_next` answers `EAGAIN`, and
+    /// `nft_rhash_walk` goes on, `net/netfilter/nft_set_hash.c`). Before the kernel told the count this went unseen.
+    pub(super) fn is_whole(&self) -> bool {
+        self.missing.values().all(|&missing| missing == 0)
+    }
+
+    /// `NFT_MSG_NEWSETELEM`, of `set`.
+    pub(super) fn elements(&mut self, set: Set, attributes: &[u8]) -> Result<(), Malformed> {
+        let list = Fields::<4>::parse(attributes)?.get(elements::LIST).unwrap_or_default();
+        for element in Attributes(list) {
+            if let Some(missing) = self.missing.get_mut(&set) {
+                *missing -= 1;
+            }
+            match element::parse(set, element?.value)? {
+                Found::Element(key, element, counter) => {
+                    self.elements.entry(set).or_default().push((key, element));
+                    if set.is_map() {
+                        self.counters.push(((set, key), counter));
+                    }
+                }
+                Found::Bound(bound) => self.bounds.entry(set).or_default().push(bound),
+                Found::Stranger => {
+                    self.stranger(format!("an element that is not ours in {} {set}", set.keyword()))
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `NFT_MSG_NEWRULE`
+    pub(super) fn rule(&mut self, attributes: &[u8]) -> Result<(), Malformed> {
+        let fields = Fields::<16>::parse(attributes)?;
+        if fields.name(rule_attr::TABLE) != TABLE.as_bytes() {
+            return Ok(());
+        }
+        let expressions = Expression::parse_list(fields.get(rule_attr::EXPRESSIONS).unwrap_or_default())?;
+        let bare = fields.get(rule_attr::USERDATA).is_none() && fields.get(rule_attr::COMPAT).is_none();
+        let name = fields.name(rule_attr::CHAIN);
+        let chain = std::str::from_utf8(name).ok().and_then(Chain::from_name);
+        let rule = expressions.filter(|_| bare).and_then(|expressions| recognise(&expressions));
+        match (chain.and_then(|chain| self.actual.ruleset.chains.get_mut(&chain)), rule) {
+            (Some(rules), Some(rule)) => rules.push(rule),
+            _ => {
+                let handle = fields.be64(rule_attr::HANDLE).unwrap_or(0);
+                self.stranger(format!("rule handle {handle} in chain {}", shown(name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// `NFT_MSG_NEWOBJ`
+    pub(super) fn object(&mut self, attributes: &[u8]) -> Result<(), Malformed> {
+        let fields = Fields::<8>::parse(attributes)?;
+        // NFT_OBJECT_COUNTER and its siblings, in nft's words.
+        let kind = match fields.be32(object::TYPE) {
+            Some(1) => "counter",
+            Some(2) => "quota",
+            Some(3) => "ct helper",
+            Some(4) => "limit",
+            Some(7) => "ct timeout",
+            Some(8) => "secmark",
+            Some(9) => "ct expectation",
+            Some(10) => "synproxy",
+            _ => "object",
+        };
+        self.named_stranger(kind, &fields);
+        Ok(())
+    }
+
+    /// `NFT_MSG_NEWFLOWTABLE`
+    pub(super) fn flowtable(&mut self, attributes: &[u8]) -> Result<(), Malformed> {
+        let fields = Fields::<8>::parse(attributes)?;
+        self.named_stranger("flowtable", &fields);
+        Ok(())
+    }
+
+    fn named_stranger(&mut self, kind: &str, fields: &Fields<'_, 8>) {
+        if fields.name(object::TABLE) == TABLE.as_bytes() {
+            self.stranger(format!("{kind} {}", shown(fields.name(object::NAME))));
+        }
+    }
+
+    fn stranger(&mut self, what: String) {
+        // One line for a thousand elements of a kind is enough.
+        if !self.actual.strangers.contains(&what) {
+            self.actual.strangers.push(what);
+        }
+    }
+
+    /// The table and the counters, after the last message.
+    pub(super) fn finish(mut self) -> (Actual, BTreeMap<(Set, Key), Counter>) {
+        for (set, bounds) in std::mem::take(&mut self.bounds) {
+            match element::ranges(set.family, bounds) {
+                Some(ranges) => drop(self.elements.insert(set, ranges)),
+                None => self.stranger(format!("set {set} with intervals that do not pair up")),
+            }
+        }
+        for (set, elements) in self.elements {
+            self.actual.ruleset.sets.insert(set, elements.into_iter().collect());
+        }
+        (self.actual, self.counters.into_iter().collect())
+    }
+}
+
+const fn hook_of(chain: Chain) -> u32 {
+    match chain {
+        Chain::Prerouting => libc::NF_INET_PRE_ROUTING as u32,
+        Chain::Postrouting => libc::NF_INET_POST_ROUTING as u32,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,243 @@
+//! Elements of sets and maps on the wire.
+//!
+//! A range of [`SetKind::Clients`] is two elements in the kernel: its start, and behind its end another one that is
+//! flagged as an interval's end; a range up to the highest address has no second one. A range of
+//! [`SetKind::Spread`] is one element with two keys.
+
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use nix::libc;
+use rules::Family;
+use rules::ruleset::{AddressRange, Element, Endpoint, Key, Set, SetKind};
+
+use super::attribute::{Fields, Malformed, Writer};
+use super::uapi::{DATA_VALUE, LIST_ELEM, counter, element as attr, expr};
+use super::userdata;
+use crate::kernel::Counter;
+
+/// Writes an element to be added (`Some`) or deleted (`None`: by its key alone).
+pub(super) fn put(writer: &mut Writer, key: &Key, element: Option<&Element>) {
+    let data = element.and_then(|element| element.data);
+    let comment = element.and_then(|element| element.comment.as_deref());
+    match key {
+        Key::Endpoint(endpoint) => one(writer, |writer| {
+            put_data(writer, attr::KEY, &endpoint_bytes(endpoint));
+            put_rest(writer, data, comment, false);
+        }),
+        Key::Slots { listen, first, last } => one(writer, |writer| {
+            put_data(writer, attr::KEY, &slot_bytes(listen, *first));
+            put_data(writer, attr::KEY_END, &slot_bytes(listen, *last));
+            put_rest(writer, data, comment, false);
+        }),
+        Key::Addresses(range) => {
+            let end = successor(range.last());
+            one(writer, |writer| {
+                put_data(writer, attr::KEY, &address_bytes(range.first()));
+                // nft marks such a start, though not one that is to be deleted.
+                put_rest(writer, data, comment, end.is_none() && element.is_some());
+            });
+            if let Some(end) = end {
+                one(writer, |writer| {
+                    writer.be32(attr::FLAGS, libc::NFT_SET_ELEM_INTERVAL_END as u32);
+                    put_data(writer, attr::KEY, &address_bytes(end));
+                });
+            }
+        }
+    }
+}
+
+fn one(writer: &mut Writer, fill: impl FnOnce(&mut Writer)) {
+    writer.nest(LIST_ELEM, fill);
+}
+
+fn put_rest(writer: &mut Writer, data: Option<Endpoint>, comment: Option<&str>, open: bool) {
+    if let Some(target) = data {
+        put_data(writer, attr::DATA, &endpoint_bytes(&target));
+    }
+    let userdata = userdata::element(comment, open);
+    if !userdata.is_empty() {
+        writer.put(attr::USERDATA, &userdata);
+    }
+}
+
+fn put_data(writer: &mut Writer, kind: u16, value: &[u8]) {
+    writer.nest(kind, |writer| writer.put(DATA_VALUE, value));
+}
+
+fn address_bytes(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// An address and a port, padded to 4 bytes.
+fn endpoint_bytes(endpoint: &Endpoint) -> Vec<u8> {
+    let mut bytes = address_bytes(endpoint.address);
+    bytes.extend_from_slice(&endpoint.port.get().to_be_bytes());
+    bytes.extend_from_slice(&[0, 0]);
+    bytes
+}
+
+fn slot_bytes(listen: &Endpoint, slot: u8) -> Vec<u8> {
+    [endpoint_bytes(listen), u32::from(slot).to_be_bytes().to_vec()].concat()
+}
+
+/// One end of a range in an interval set. They sort by address, and at the same address the end of a range comes before
+/// the start of the next.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Bound {
+    address: IpAddr,
+    side: Side,
+}
+
+/// Which end of a range a [`Bound`] is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Side {
+    /// Behind its last address.
+    End,
+    /// At its first address; the comment of the range.
+    Start(Option<Arc<str>>),
+}
+
+/// An element as the kernel dumps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// An element of a set or map.
+    Element(Key, Element, Counter),
+    /// Half a range.
+    Bound(Bound),
+    /// What no element of ours can be.
+    Stranger,
+}
+
+/// Reads one element of `set`.
+pub(super) fn parse(set: Set, bytes: &[u8]) -> Result<Found, Malformed> {
+    let fields = Fields::<16>::parse(bytes)?;
+    // A timeout, an object, a catch-all: what we never write.
+    if !fields.only(&[
+        attr::KEY,
+        attr::DATA,
+        attr::FLAGS,
+        attr::USERDATA,
+        attr::EXPR,
+        attr::PAD,
+        attr::KEY_END,
+    ]) {
+        return Ok(Found::Stranger);
+    }
+    let Some(key) = value(&fields, attr::KEY)? else { return Ok(Found::Stranger) };
+    let comment = fields.get(attr::USERDATA).and_then(userdata::comment).map(Arc::from);
+    let flags = fields.be32(attr::FLAGS).unwrap_or(0);
+    if set.kind == SetKind::Clients {
+        let plain = fields.only(&[attr::KEY, attr::FLAGS, attr::USERDATA, attr::PAD]);
+        let bound = address(set.family, key).filter(|_| plain).and_then(|address| match flags {
+            0 => Some(Bound { address, side: Side::Start(comment) }),
+            END => Some(Bound { address, side: Side::End }),
+            _ => None,
+        });
+        return Ok(bound.map_or(Found::Stranger, Found::Bound));
+    }
+    let key = match (set.kind, value(&fields, attr::KEY_END)?) {
+        (SetKind::Spread, end) => slots(set.family, key, end.unwrap_or(key)),
+        (_, None) => endpoint(set.family, key).map(Key::Endpoint),
+        (_, Some(_)) => None,
+    };
+    let data = value(&fields, attr::DATA)?.map(|bytes| endpoint(set.family, bytes));
+    let counter = count(&fields)?;
+    Ok(match (key, data, counter) {
+        (Some(key), Some(Some(target)), Some(counter)) if set.is_map() && flags == 0 => {
+            Found::Element(key, Element { data: Some(target), comment }, counter)
+        }
+        (Some(key), None, None) if !set.is_map() && flags == 0 && fields.get(attr::EXPR).is_none() => {
+            Found::Element(key, Element { data: None, comment }, Counter::default())
+        }
+        _ => Found::Stranger,
+    })
+}
+
+const END: u32 = libc::NFT_SET_ELEM_INTERVAL_END as u32;
+
+fn value<'a>(fields: &Fields<'a, 16>, kind: u16) -> Result<Option<&'a [u8]>, Malformed> {
+    let Some(data) = fields.get(kind) else { return Ok(None) };
+    Ok(Fields::<2>::parse(data)?.get(DATA_VALUE))
+}
+
+fn count(fields: &Fields<'_, 16>) -> Result<Option<Counter>, Malformed> {
+    let Some(expression) = fields.get(attr::EXPR) else { return Ok(None) };
+    let expression = Fields::<3>::parse(expression)?;
+    if expression.name(expr::NAME) != b"counter" {
+        return Ok(None);
+    }
+    let data = Fields::<4>::parse(expression.get(expr::DATA).unwrap_or_default())?;
+    let number = |kind| data.be64(kind).unwrap_or(0);
+    Ok(Some(Counter { packets: number(counter::PACKETS), bytes: number(counter::BYTES) }))
+}
+
+fn address(family: Family, bytes: &[u8]) -> Option<IpAddr> {
+    match family {
+        Family::Ipv4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        Family::Ipv6 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+    }
+}
+
+fn endpoint(family: Family, bytes: &[u8]) -> Option<Endpoint> {
+    let (bytes, &[port0, port1, 0, 0]) = bytes.split_last_chunk()? else { return None };
+    let port = NonZeroU16::new(u16::from_be_bytes([port0, port1]))?;
+    Some(Endpoint { address: address(family, bytes)?, port })
+}
+
+fn slots(family: Family, key: &[u8], key_end: &[u8]) -> Option<Key> {
+    let (key, &[0, 0, 0, first]) = key.split_last_chunk()? else { return None };
+    let (key_end, &[0, 0, 0, last]) = key_end.split_last_chunk()? else { return None };
+    let listen = endpoint(family, key)?;
+    (key == key_end && first <= last).then_some(Key::Slots { listen, first, last })
+}
+
+/// Joins the bounds of an interval set to its ranges; `None` if they do not pair up.
+pub(super) fn ranges(family: Family, mut bounds: Vec<Bound>) -> Option<Vec<(Key, Element)>> {
+    bounds.sort_unstable();
+    // nft starts a set with an end at the lowest address, which ends nothing.
+    let lowest = match family {
+        Family::Ipv4 => IpAddr::from([0; 4]),
+        Family::Ipv6 => IpAddr::from([0; 16]),
+    };
+    let ends_nothing = Bound { address: lowest, side: Side::End };
+    let mut bounds = bounds.into_iter().filter(|bound| *bound != ends_nothing);
+    let mut found = Vec::new();
+    while let Some(bound) = bounds.next() {
+        let Bound { address: first, side: Side::Start(comment) } = bound else { return None };
+        let last = match bounds.next() {
+            Some(Bound { address, side: Side::End }) => predecessor(address)?,
+            None => highest(family),
+            Some(Bound { side: Side::Start(_), .. }) => return None,
+        };
+        let range = AddressRange::new(first, last)?;
+        found.push((Key::Addresses(range), Element { data: None, comment }));
+    }
+    Some(found)
+}
+
+fn highest(family: Family) -> IpAddr {
+    match family {
+        Family::Ipv4 => IpAddr::from([255; 4]),
+        Family::Ipv6 => IpAddr::from([255; 16]),
+    }
+}
+
+/// The next address; `None` behind the highest.
+fn successor(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(address) => address.to_bits().checked_add(1).map(|bits| IpAddr::V4(bits.into())),
+        IpAddr::V6(address) => address.to_bits().checked_add(1).map(|bits| IpAddr::V6(bits.into())),
+    }
+}
+
+fn predecessor(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(address) => address.to_bits().checked_sub(1).map(|bits| IpAddr::V4(bits.into())),
+        IpAddr::V6(address) => address.to_bits().checked_sub(1).map(|bits| IpAddr::V6(bits.into())),
+    }
+}

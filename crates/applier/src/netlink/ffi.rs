@@ -1,0 +1,211 @@
+//! The one place with unsafe code: messages of our own in nftnl's batch, the expressions that nftnl lacks, and libmnl's
+//! socket. Pointers do not leave this file but inside nftnl's own types.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_void};
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::ptr::NonNull;
+
+use nftnl::{MsgType, NlMsg, nft_nlmsg_maxsize};
+use nftnl_sys as sys;
+use nix::libc;
+use rules::ruleset::Set;
+
+/// A message that is written as it is.
+pub(super) struct Raw<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Raw<'a> {
+    /// # Panics
+    ///
+    /// If the message is larger than any netlink message can be; the encoder bounds them.
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        assert!(bytes.len() <= nft_nlmsg_maxsize() as usize, "a message of {} bytes", bytes.len());
+        Self { bytes }
+    }
+}
+
+// SAFETY: `new` has checked that the message is not larger than `nft_nlmsg_maxsize()`.
+unsafe impl NlMsg for Raw<'_> {
+    unsafe fn write(&self, buffer: *mut c_void, _sequence: u32, _type: MsgType) {
+        // SAFETY: the caller gives room for `nft_nlmsg_maxsize()` bytes, which is at least `bytes.len()`; the batch's
+        // page is libnftnl's own allocation, so it cannot overlap `bytes`.
+        unsafe { buffer.cast::<u8>().copy_from_nonoverlapping(self.bytes.as_ptr(), self.bytes.len()) };
+    }
+}
+
+/// A message of nftnl's with our sequence number and without its request for an acknowledgement: about 256 of those
+/// overflow the default receive buffer (`ENOBUFS`) while the kernel has committed.
+pub(super) struct Quiet<'a, T> {
+    pub(super) message: &'a T,
+    pub(super) sequence: u32,
+}
+
+// SAFETY: it writes what `T` writes, which is not larger than `nft_nlmsg_maxsize()` since `T` is `NlMsg`.
+unsafe impl<T: NlMsg> NlMsg for Quiet<'_, T> {
+    unsafe fn write(&self, buffer: *mut c_void, _sequence: u32, message_type: MsgType) {
+        // SAFETY: `buffer` comes from our caller, who promises the same of it.
+        unsafe { self.message.write(buffer, self.sequence, message_type) };
+        let header = buffer.cast::<libc::nlmsghdr>();
+        // SAFETY: the line above has written a whole message, which begins with its header. libnftnl starts messages
+        // at `NLMSG_ALIGNTO` (4 bytes), the alignment of `nlmsghdr`, within pages from malloc.
+        unsafe { (*header).nlmsg_flags &= !(libc::NLM_F_ACK as u16) };
+    }
+}
+
+/// `payload load 2b @ transport header + 2 => reg N`; nftnl's `Payload` loads register 1 only.
+pub(super) fn tcp_dport(register: u32) -> NonNull<sys::nftnl_expr> {
+    let expression = Expr::new(c"payload");
+    expression.set(sys::NFTNL_EXPR_PAYLOAD_DREG, register);
+    expression.set(sys::NFTNL_EXPR_PAYLOAD_BASE, libc::NFT_PAYLOAD_TRANSPORT_HEADER as u32);
+    expression.set(sys::NFTNL_EXPR_PAYLOAD_OFFSET, 2);
+    expression.set(sys::NFTNL_EXPR_PAYLOAD_LEN, 2);
+    expression.0
+}
+
+/// `lookup reg 1 set NAME`, and for a map `dreg N`; nftnl's `Lookup` has no destination register.
+pub(super) fn lookup(set: Set, destination: Option<u32>) -> NonNull<sys::nftnl_expr> {
+    let expression = Expr::new(c"lookup");
+    let name = CString::new(set.name()).expect("our sets' names have no NUL");
+    expression.set(sys::NFTNL_EXPR_LOOKUP_SREG, libc::NFT_REG_1 as u32);
+    if let Some(register) = destination {
+        expression.set(sys::NFTNL_EXPR_LOOKUP_DREG, register);
+    }
+    // SAFETY: the expression is alive and a lookup, whose SET attribute is a string; libnftnl copies it (strdup).
+    let done = unsafe {
+        sys::nftnl_expr_set_str(expression.0.as_ptr(), sys::NFTNL_EXPR_LOOKUP_SET as u16, name.as_ptr())
+    };
+    abort_unless(done >= 0);
+    expression.0
+}
+
+/// `nat dnat ip addr_min reg N proto_min reg M`; nftnl's `Nat` knows no 4-byte registers.
+pub(super) fn dnat(family: u32, address: u32, port: u32) -> NonNull<sys::nftnl_expr> {
+    let expression = Expr::new(c"nat");
+    expression.set(sys::NFTNL_EXPR_NAT_TYPE, libc::NFT_NAT_DNAT as u32);
+    expression.set(sys::NFTNL_EXPR_NAT_FAMILY, family);
+    expression.set(sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, address);
+    expression.set(sys::NFTNL_EXPR_NAT_REG_PROTO_MIN, port);
+    expression.0
+}
+
+/// `numgen reg N = random mod M`
+pub(super) fn random(register: u32, modulus: u32) -> NonNull<sys::nftnl_expr> {
+    let expression = Expr::new(c"numgen");
+    expression.set(sys::NFTNL_EXPR_NG_DREG, register);
+    expression.set(sys::NFTNL_EXPR_NG_TYPE, libc::NFT_NG_RANDOM as u32);
+    expression.set(sys::NFTNL_EXPR_NG_MODULUS, modulus);
+    expression.set(sys::NFTNL_EXPR_NG_OFFSET, 0);
+    expression.0
+}
+
+/// `byteorder reg N = hton(reg N, 4, 4)`
+pub(super) fn hton32(register: u32) -> NonNull<sys::nftnl_expr> {
+    let expression = Expr::new(c"byteorder");
+    expression.set(sys::NFTNL_EXPR_BYTEORDER_SREG, register);
+    expression.set(sys::NFTNL_EXPR_BYTEORDER_DREG, register);
+    expression.set(sys::NFTNL_EXPR_BYTEORDER_OP, libc::NFT_BYTEORDER_HTON as u32);
+    expression.set(sys::NFTNL_EXPR_BYTEORDER_LEN, 4);
+    expression.set(sys::NFTNL_EXPR_BYTEORDER_SIZE, 4);
+    expression.0
+}
+
+/// An expression under construction; whoever takes the pointer owns it (a rule frees its expressions).
+struct Expr(NonNull<sys::nftnl_expr>);
+
+impl Expr {
+    fn new(name: &'static CStr) -> Self {
+        // SAFETY: `name` is a C string; libnftnl only reads it.
+        let expression = unsafe { sys::nftnl_expr_alloc(name.as_ptr()) };
+        match NonNull::new(expression) {
+            Some(expression) => Self(expression),
+            // libnftnl knows the names above, so there is no memory left; nftnl does the same.
+            None => std::process::abort(),
+        }
+    }
+
+    /// Sets an attribute that is a number of 32 bits, as all that are set here are.
+    fn set(&self, attribute: u32, value: u32) {
+        // SAFETY: the expression is alive, and libnftnl copies the value.
+        unsafe { sys::nftnl_expr_set_u32(self.0.as_ptr(), attribute as u16, value) };
+    }
+}
+
+fn abort_unless(memory: bool) {
+    if !memory {
+        std::process::abort();
+    }
+}
+
+/// libmnl's socket, which may move to another thread.
+pub(super) struct MnlSocket(mnl::Socket);
+
+// SAFETY: `struct mnl_socket` is a descriptor and an address on the heap (libmnl `src/socket.c`); nothing in it belongs
+// to the thread that made it, and `mnl::Socket` is its only owner.
+unsafe impl Send for MnlSocket {}
+
+impl MnlSocket {
+    /// Opens and binds a socket to netfilter's subsystems, in the network namespace of the calling thread.
+    pub(super) fn open() -> io::Result<Self> {
+        mnl::Socket::new(mnl::Bus::Netfilter).map(Self)
+    }
+
+    /// The socket's descriptor, for nix.
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        // SAFETY: the socket owns the descriptor, closes it when dropped, and outlives the result.
+        unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
+    }
+
+    /// Sets one of netlink's options that are switches (netlink(7)), which nix lacks.
+    pub(super) fn switch_on(&self, option: i32) -> io::Result<()> {
+        let on: libc::c_int = 1;
+        let length = size_of::<libc::c_int>() as libc::socklen_t;
+        let value = (&raw const on).cast::<c_void>();
+        // SAFETY: the descriptor is open, and `value` leads to `length` readable bytes for the time of the call.
+        let result =
+            unsafe { libc::setsockopt(self.0.as_raw_fd(), libc::SOL_NETLINK, option, value, length) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nftnl::Batch;
+
+    use super::*;
+    use crate::netlink::message;
+
+    #[test]
+    fn a_raw_message_stands_in_the_batch_byte_for_byte() {
+        for length in [20, 64, 40_000, nft_nlmsg_maxsize() as usize / 4 * 4] {
+            let mut bytes = vec![7; length];
+            bytes[..4].copy_from_slice(&(length as u32).to_ne_bytes());
+            let mut batch = Batch::new();
+            batch.add(&Raw::new(&bytes), MsgType::Add);
+            let written: Vec<u8> = batch.finalize().iter().flatten().copied().collect();
+            assert_eq!(written[message::BATCH..][..length], bytes);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a message of")]
+    fn a_message_that_would_overflow_the_batch_is_refused() {
+        Raw::new(&vec![0; nft_nlmsg_maxsize() as usize + 1]);
+    }
+
+    #[test]
+    fn a_quiet_message_asks_for_no_acknowledgement_and_bears_our_number() {
+        let table = nftnl::Table::new(c"cachenat", nftnl::ProtoFamily::Inet);
+        let mut batch = Batch::new();
+        batch.add(&Quiet { message: &table, sequence: 77 }, MsgType::Add);
+        let finalized = batch.finalize();
+        let page = finalized.iter().next().unwrap();
+        let header = &page[message::BATCH..];
+        assert_eq!(u16::from_ne_bytes([header[6], header[7]]), libc::NLM_F_REQUEST as u16);
+        assert_eq!(u32::from_ne_bytes(*header[8..].first_chunk().unwrap()), 77);
+    }
+}

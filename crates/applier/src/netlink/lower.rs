@@ -1,0 +1,149 @@
+//! Rules as lists of expressions, the same that nft makes of the rule's text, and back.
+
+use nix::libc;
+use rules::ruleset::{Rule, SLOTS, Set, SetKind, SnatTo};
+use rules::{Family, IfName};
+
+use super::expression::{Expression, MetaKey, Register, Side};
+
+/// `IPS_DST_NAT`, `linux/netfilter/nf_conntrack_common.h`.
+const DNATED: u32 = 1 << 5;
+
+/// `IFNAMSIZ`: names are compared at their full length, or `eth0` would match `eth01` as well.
+const IFNAMSIZ: usize = 16;
+
+/// The expressions of a rule, as `nft --debug=netlink` shows them.
+pub(super) fn lower(rule: &Rule) -> Vec<Expression> {
+    match rule {
+        Rule::Forward { interface, family } => {
+            let set = Set::new(SetKind::Forward, *family);
+            [from_clients(interface, *family), endpoint(*family), dnat(set)].concat()
+        }
+        Rule::Spread { interface, family } => {
+            let (set, slot) = (Set::new(SetKind::Spread, *family), slot_register(*family));
+            let spread = vec![Expression::Random(slot, u32::from(SLOTS)), Expression::HostToNetwork(slot)];
+            [from_clients(interface, *family), endpoint(*family), spread, dnat(set)].concat()
+        }
+        Rule::Snat { interface, family, to } => {
+            let set = Set::new(SetKind::Backends, *family);
+            [
+                to_nodes(interface, *family),
+                endpoint(*family),
+                vec![Expression::Member(set)],
+                snat(*family, to),
+            ]
+            .concat()
+        }
+    }
+}
+
+/// The rule of which these are the expressions, if it is one of ours.
+pub(super) fn recognise(expressions: &[Expression]) -> Option<Rule> {
+    let (Some(Expression::Meta(_)), Some(Expression::Equal(name))) =
+        (expressions.first(), expressions.get(1))
+    else {
+        return None;
+    };
+    let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
+    let interface: IfName = std::str::from_utf8(name).ok()?.parse().ok()?;
+    let set = expressions.iter().rev().find_map(|expression| match expression {
+        Expression::Member(set) | Expression::Map(set) => Some(*set),
+        _ => None,
+    })?;
+    let family = set.family;
+    let rule = match set.kind {
+        SetKind::Forward => Rule::Forward { interface, family },
+        SetKind::Spread => Rule::Spread { interface, family },
+        SetKind::Backends => Rule::Snat { interface, family, to: source(expressions)? },
+        SetKind::Clients => return None,
+    };
+    // What was guessed from a few expressions holds only if it is all of them.
+    (lower(&rule) == expressions).then_some(rule)
+}
+
+fn source(expressions: &[Expression]) -> Option<SnatTo> {
+    expressions.iter().rev().find_map(|expression| match expression {
+        Expression::Immediate(address) => Some(SnatTo::Address(*address)),
+        Expression::Masquerade => Some(SnatTo::Masquerade),
+        _ => None,
+    })
+}
+
+/// `iifname "eth0" ip saddr @clients4`
+fn from_clients(interface: &IfName, family: Family) -> Vec<Expression> {
+    vec![
+        Expression::Meta(MetaKey::InputInterface),
+        named(interface),
+        Expression::Meta(MetaKey::NetworkProtocol),
+        network_protocol(family),
+        Expression::Address(Side::Source, family),
+        Expression::Member(Set::new(SetKind::Clients, family)),
+        Expression::Meta(MetaKey::TransportProtocol),
+        tcp(),
+    ]
+}
+
+/// `oifname "eth0" ct status dnat`
+fn to_nodes(interface: &IfName, family: Family) -> Vec<Expression> {
+    vec![
+        Expression::Meta(MetaKey::OutputInterface),
+        named(interface),
+        Expression::CtStatus,
+        Expression::Mask(DNATED),
+        Expression::NotEqual(0u32.to_ne_bytes().to_vec()),
+        Expression::Meta(MetaKey::NetworkProtocol),
+        network_protocol(family),
+        Expression::Meta(MetaKey::TransportProtocol),
+        tcp(),
+    ]
+}
+
+/// `ip daddr . tcp dport`, into register 1 and the one behind the address.
+fn endpoint(family: Family) -> Vec<Expression> {
+    vec![Expression::Address(Side::Destination, family), Expression::DestinationPort(port_register(family))]
+}
+
+/// `dnat ip to ... map @forward4`
+fn dnat(map: Set) -> Vec<Expression> {
+    vec![Expression::Map(map), Expression::Dnat(map.family, port_register(map.family))]
+}
+
+fn snat(family: Family, to: &SnatTo) -> Vec<Expression> {
+    match to {
+        SnatTo::Address(address) => vec![Expression::Immediate(*address), Expression::Snat(family)],
+        SnatTo::Masquerade => vec![Expression::Masquerade],
+    }
+}
+
+/// An address takes one or four registers of 4 bytes; register 2 is another name for the fifth (`NFT_REG32_04`).
+const fn port_register(family: Family) -> Register {
+    match family {
+        Family::Ipv4 => Register(9),
+        Family::Ipv6 => Register(2),
+    }
+}
+
+const fn slot_register(family: Family) -> Register {
+    match family {
+        Family::Ipv4 => Register(10),
+        Family::Ipv6 => Register(13),
+    }
+}
+
+fn named(interface: &IfName) -> Expression {
+    let mut name = interface.as_str().as_bytes().to_vec();
+    name.resize(IFNAMSIZ, 0);
+    Expression::Equal(name)
+}
+
+fn network_protocol(family: Family) -> Expression {
+    let protocol = match family {
+        Family::Ipv4 => libc::NFPROTO_IPV4,
+        Family::Ipv6 => libc::NFPROTO_IPV6,
+    };
+    Expression::Equal(vec![protocol as u8])
+}
+
+fn tcp() -> Expression {
+    Expression::Equal(vec![libc::IPPROTO_TCP as u8])
+}

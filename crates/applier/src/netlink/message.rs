@@ -1,0 +1,142 @@
+//! Netlink messages: the 16 bytes of `struct nlmsghdr`, and for nf_tables the 4 of `struct nfgenmsg`.
+
+use std::io;
+
+use nix::libc;
+use rules::ruleset::TABLE;
+
+use super::attribute::{Fields, Malformed, Writer, aligned};
+use super::uapi::error;
+
+/// `sizeof(struct nlmsghdr)`
+pub(super) const HEADER: usize = 16;
+
+/// The length of a batch's BEGIN and END, and of any message without attributes.
+pub(super) const BATCH: usize = 20;
+
+/// `NFPROTO_INET` in `struct nfgenmsg`, then version 0 and no resource id.
+const INET: [u8; 4] = [1, 0, 0, 0];
+
+/// `NLM_F_ACK_TLVS` and `NLM_F_CAPPED` on an answer.
+const ACK_TLVS: u16 = 0x200;
+const CAPPED: u16 = 0x100;
+
+/// A message as it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Message<'a> {
+    pub(super) kind: u16,
+    pub(super) flags: u16,
+    pub(super) sequence: u32,
+    pub(super) body: &'a [u8],
+}
+
+/// The messages in a datagram, in order; ends after the first that is malformed.
+pub(super) struct Messages<'a>(pub(super) &'a [u8]);
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Result<Message<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let rest = std::mem::take(&mut self.0);
+        let Some(header) = rest.first_chunk::<HEADER>() else {
+            return Some(Err(Malformed("a message's header is cut off")));
+        };
+        let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, ..] = *header;
+        let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
+        let Some(body) = rest.get(HEADER..length) else {
+            return Some(Err(Malformed("a message's length is wrong")));
+        };
+        self.0 = rest.get(aligned(length)..).unwrap_or_default();
+        Some(Ok(Message {
+            kind: u16::from_ne_bytes([k0, k1]),
+            flags: u16::from_ne_bytes([f0, f1]),
+            sequence: u32::from_ne_bytes([s0, s1, s2, s3]),
+            body,
+        }))
+    }
+}
+
+/// What a message of the kernel is to the one who asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer<'a> {
+    /// An nf_tables object: the subsystem's message type, the low 16 bits of the generation, and the attributes.
+    Object { kind: u8, generation: u16, attributes: &'a [u8] },
+    /// The end of a dump; an errno if it was broken off.
+    Done(i32),
+    /// The word on one message that was sent: an errno or 0, and where in that message the fault is.
+    Verdict { errno: i32, offset: Option<u32> },
+    /// Nothing that matters here.
+    Other,
+}
+
+impl<'a> Message<'a> {
+    pub(super) fn answer(&self) -> Result<Answer<'a>, Malformed> {
+        match i32::from(self.kind) {
+            libc::NLMSG_ERROR => self.verdict(),
+            // The errno of a dump stands in the body, negated; older kernels send none for success.
+            libc::NLMSG_DONE => Ok(Answer::Done(self.errno().unwrap_or(0))),
+            kind if kind >> 8 == libc::NFNL_SUBSYS_NFTABLES => {
+                let truncated = Malformed("an nf_tables message has no header");
+                let &[_family, _version, res0, res1] = self.body.first_chunk().ok_or(truncated)?;
+                let attributes = self.body.get(4..).unwrap_or_default();
+                let [_, kind] = self.kind.to_be_bytes();
+                Ok(Answer::Object { kind, generation: u16::from_be_bytes([res0, res1]), attributes })
+            }
+            _ => Ok(Answer::Other),
+        }
+    }
+
+    fn errno(&self) -> Option<i32> {
+        self.body.first_chunk().map(|&bytes| i32::from_ne_bytes(bytes).saturating_neg())
+    }
+
+    /// `struct nlmsgerr`: the errno, the message that it is about (its header alone if capped), then attributes.
+    fn verdict(&self) -> Result<Answer<'a>, Malformed> {
+        let errno = self.errno().ok_or(Malformed("an error without an errno"))?;
+        let about = self.body.get(4..).unwrap_or_default();
+        let length = match about.first_chunk() {
+            Some(&bytes) if self.flags & CAPPED == 0 => aligned(u32::from_ne_bytes(bytes) as usize),
+            _ => HEADER,
+        };
+        let mut offset = None;
+        if self.flags & ACK_TLVS != 0 {
+            let fields = Fields::<4>::parse(about.get(length..).unwrap_or_default())?;
+            offset = fields.get(error::OFFSET).and_then(|o| o.try_into().ok()).map(u32::from_ne_bytes);
+        }
+        Ok(Answer::Verdict { errno, offset })
+    }
+}
+
+/// A message about something in `inet cachenat`, to be sent; `fill` writes its attributes.
+pub(super) fn build(kind: u8, flags: i32, sequence: u32, fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    let mut writer = Writer::default();
+    let subsystem = libc::NFNL_SUBSYS_NFTABLES as u8;
+    let flags = (flags | libc::NLM_F_REQUEST) as u16;
+    writer.0.extend_from_slice(&[0; 4]);
+    writer.0.extend_from_slice(&u16::from_be_bytes([subsystem, kind]).to_ne_bytes());
+    writer.0.extend_from_slice(&flags.to_ne_bytes());
+    writer.0.extend_from_slice(&sequence.to_ne_bytes());
+    writer.0.extend_from_slice(&[0; 4]);
+    writer.0.extend_from_slice(&INET);
+    fill(&mut writer);
+    let length = u32::try_from(writer.0.len()).expect("a message is at most a few attributes of 64 KiB");
+    if let Some(slot) = writer.0.first_chunk_mut() {
+        *slot = length.to_ne_bytes();
+    }
+    writer.0
+}
+
+/// Like [`build`], with the table's name as the first attribute, whose type is 1 in every object's enum.
+pub(super) fn build_in_table(kind: u8, flags: i32, sequence: u32, fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    build(kind, flags, sequence, |writer| {
+        writer.name(super::uapi::table::NAME, TABLE);
+        fill(writer);
+    })
+}
+
+pub(super) fn os_error(errno: i32) -> io::Error {
+    io::Error::from_raw_os_error(errno)
+}

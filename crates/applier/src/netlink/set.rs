@@ -1,0 +1,135 @@
+//! Sets and maps: how each is declared to the kernel, and whether one in the kernel is declared so.
+
+use nix::libc;
+use rules::Family;
+use rules::ruleset::{Set, SetKind};
+
+use super::attribute::{Attributes, Fields, Malformed, Writer};
+use super::uapi::{LIST_ELEM, expr, set as attr};
+use super::userdata;
+
+/// nft's numbers for data types (nftables `include/datatype.h`); the kernel only stores them.
+const INTEGER: u32 = 4;
+const IPV4_ADDR: u32 = 7;
+const IPV6_ADDR: u32 = 8;
+const INET_SERVICE: u32 = 13;
+
+/// The type of a set's key or data.
+struct DataType {
+    /// nft's number; those of a concatenation's fields are joined in steps of 6 bits.
+    number: u32,
+    /// The length in bytes of each field, without padding.
+    fields: Vec<u32>,
+}
+
+impl DataType {
+    fn of(fields: &[(u32, u32)]) -> Self {
+        let number = fields.iter().fold(0, |number, (field, _)| number << 6 | field);
+        Self { number, fields: fields.iter().map(|&(_, length)| length).collect() }
+    }
+
+    /// In registers, each field is padded to 4 bytes.
+    fn length(&self) -> u32 {
+        self.fields.iter().map(|length| length.next_multiple_of(4)).sum()
+    }
+}
+
+/// What a set is to the kernel.
+struct Declaration {
+    flags: u32,
+    key: DataType,
+    data: Option<DataType>,
+    /// Whether the kernel must know the key's fields, to match a range in each.
+    by_field: bool,
+}
+
+impl Declaration {
+    fn of(set: Set) -> Self {
+        let address = match set.family {
+            Family::Ipv4 => (IPV4_ADDR, 4),
+            Family::Ipv6 => (IPV6_ADDR, 16),
+        };
+        let port = (INET_SERVICE, 2);
+        let (flags, key) = match set.kind {
+            SetKind::Clients => (libc::NFT_SET_INTERVAL as u32, DataType::of(&[address])),
+            SetKind::Backends => (0, DataType::of(&[address, port])),
+            SetKind::Forward => (libc::NFT_SET_MAP as u32, DataType::of(&[address, port])),
+            SetKind::Spread => (
+                (libc::NFT_SET_MAP | libc::NFT_SET_INTERVAL) as u32 | attr::FLAG_CONCAT,
+                DataType::of(&[address, port, (INTEGER, 4)]),
+            ),
+        };
+        let data = set.is_map().then(|| DataType::of(&[address, port]));
+        Self { flags, key, data, by_field: flags & attr::FLAG_CONCAT != 0 }
+    }
+}
+
+/// Writes the attributes that declare `set`, in the order in which nft sends them; the table's name is there already.
+pub(super) fn declare(set: Set, writer: &mut Writer) {
+    let declaration = Declaration::of(set);
+    writer.name(attr::NAME, set.name());
+    writer.be32(attr::FLAGS, declaration.flags);
+    writer.be32(attr::KEY_TYPE, declaration.key.number);
+    writer.be32(attr::KEY_LEN, declaration.key.length());
+    if let Some(data) = &declaration.data {
+        writer.be32(attr::DATA_TYPE, data.number);
+        writer.be32(attr::DATA_LEN, data.length());
+    }
+    writer.be32(attr::ID, id(set));
+    if declaration.by_field {
+        writer.nest(attr::DESC, |writer| {
+            writer.nest(attr::DESC_CONCAT, |writer| put_fields(&declaration, writer))
+        });
+    }
+    writer.put(attr::USERDATA, &userdata::set(set));
+    if set.is_map() {
+        writer.nest(attr::EXPR, |writer| {
+            writer.name(expr::NAME, "counter");
+            writer.nest(expr::DATA, |_| {});
+        });
+    }
+}
+
+fn put_fields(declaration: &Declaration, writer: &mut Writer) {
+    for &length in &declaration.key.fields {
+        writer.nest(LIST_ELEM, |writer| writer.be32(attr::FIELD_LEN, length));
+    }
+}
+
+/// The number of a new set within a batch; the kernel wants one, and we always use names.
+fn id(set: Set) -> u32 {
+    let place = Set::ALL.iter().position(|&other| other == set).unwrap_or_default();
+    u32::try_from(place).unwrap_or_default() + 1
+}
+
+/// Whether a set of our name in the kernel is declared as ours.
+///
+/// Userdata is left out: it changes what `nft list` shows and nothing else, and differs between nft's versions.
+pub(super) fn is_declared(set: Set, fields: &Fields<'_, 24>) -> Result<bool, Malformed> {
+    let declaration = Declaration::of(set);
+    let number = |kind| fields.be32(kind).unwrap_or(0);
+    let data = declaration.data.as_ref().map_or((0, 0), |data| (data.number, data.length()));
+    let same_type = number(attr::FLAGS) == declaration.flags
+        && (number(attr::KEY_TYPE), number(attr::KEY_LEN))
+            == (declaration.key.number, declaration.key.length())
+        && (number(attr::DATA_TYPE), number(attr::DATA_LEN)) == data;
+    let unwanted = [attr::TIMEOUT, attr::GC_INTERVAL, attr::OBJ_TYPE, attr::EXPRESSIONS];
+    let plain = number(attr::POLICY) == 0 && unwanted.into_iter().all(|kind| fields.get(kind).is_none());
+    Ok(same_type && plain && counts(fields)? == set.is_map() && described(&declaration, fields)?)
+}
+
+fn counts(fields: &Fields<'_, 24>) -> Result<bool, Malformed> {
+    let Some(expression) = fields.get(attr::EXPR) else { return Ok(false) };
+    Ok(Fields::<3>::parse(expression)?.name(expr::NAME) == b"counter")
+}
+
+/// Whether the description holds the fields' lengths, if they are needed, and no limit of size.
+fn described(declaration: &Declaration, fields: &Fields<'_, 24>) -> Result<bool, Malformed> {
+    let description = Fields::<3>::parse(fields.get(attr::DESC).unwrap_or_default())?;
+    let mut lengths = Vec::new();
+    for field in Attributes(description.get(attr::DESC_CONCAT).unwrap_or_default()) {
+        lengths.push(Fields::<2>::parse(field?.value)?.be32(attr::FIELD_LEN).unwrap_or(0));
+    }
+    let expected = if declaration.by_field { declaration.key.fields.as_slice() } else { &[] };
+    Ok(description.be32(attr::DESC_SIZE).unwrap_or(0) == 0 && lengths == expected)
+}

@@ -1,0 +1,98 @@
+//! The netlink socket: buffers that hold what we send and get, and a limit to every wait.
+
+use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd as _;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce, ReceiveTimeout, SndBuf, SndBufForce};
+use nix::sys::socket::{MsgFlags, NetlinkAddr, recv, sendmsg, setsockopt};
+
+use super::ffi::MnlSocket;
+
+/// The kernel answers while we call it, so this is long.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The kernel makes a dump's datagrams at most 32 KiB (`netlink_dump`, `net/netlink/af_netlink.c`).
+const DATAGRAM: usize = 64 * 1024;
+
+/// Room for the verdicts on some thousand refused operations.
+const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+
+/// A socket to the kernel's netfilter subsystems.
+pub(super) struct Socket {
+    socket: MnlSocket,
+    buffer: Vec<u8>,
+    /// How many bytes a datagram of ours may have; a new socket takes what is common.
+    sendable: usize,
+}
+
+impl Socket {
+    pub(super) fn open() -> io::Result<Self> {
+        let socket = MnlSocket::open()?;
+        let descriptor = socket.descriptor();
+        let seconds = i64::try_from(TIMEOUT.as_secs()).unwrap_or(i64::MAX);
+        setsockopt(&descriptor, ReceiveTimeout, &nix::sys::time::TimeVal::new(seconds, 0))?;
+        // Without privilege the buffer is as large as net.core.rmem_max lets it be.
+        if setsockopt(&descriptor, RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            setsockopt(&descriptor, RcvBuf, &RECEIVE_BUFFER)?;
+        }
+        // Verdicts without the message that they are about, and with the place of the fault in it.
+        socket.switch_on(libc::NETLINK_CAP_ACK)?;
+        socket.switch_on(libc::NETLINK_EXT_ACK)?;
+        Ok(Self { socket, buffer: vec![0; DATAGRAM], sendable: 0 })
+    }
+
+    /// Sends the pieces as one datagram: of a batch that comes in several the kernel carries out nothing.
+    pub(super) fn send(&mut self, pieces: &[&[u8]]) -> io::Result<()> {
+        let length = pieces.iter().map(|piece| piece.len()).sum();
+        self.make_room(length)?;
+        let slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        let kernel = NetlinkAddr::new(0, 0);
+        let sent =
+            sendmsg(self.socket.descriptor().as_raw_fd(), &slices, &[], MsgFlags::empty(), Some(&kernel))?;
+        if sent == length { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    }
+
+    fn make_room(&mut self, length: usize) -> io::Result<()> {
+        if length > self.sendable {
+            let descriptor = self.socket.descriptor();
+            // The kernel doubles the number for its own overhead, which is more than the 32 bytes that it needs.
+            if setsockopt(&descriptor, SndBufForce, &length).is_err() {
+                setsockopt(&descriptor, SndBuf, &length)?;
+            }
+            self.sendable = length;
+        }
+        Ok(())
+    }
+
+    /// The next datagram; waits for it, but not for ever.
+    pub(super) fn receive(&mut self) -> io::Result<&[u8]> {
+        match self.take(MsgFlags::empty()) {
+            Ok(length) => Ok(self.buffer.get(..length).unwrap_or_default()),
+            Err(Errno::EAGAIN) => Err(io::ErrorKind::TimedOut.into()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// The next datagram if there is one.
+    pub(super) fn receive_now(&mut self) -> io::Result<Option<&[u8]>> {
+        match self.take(MsgFlags::MSG_DONTWAIT) {
+            Ok(length) => Ok(self.buffer.get(..length)),
+            Err(Errno::EAGAIN) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn take(&mut self, flags: MsgFlags) -> nix::Result<usize> {
+        loop {
+            // With MSG_TRUNC the kernel tells the datagram's whole length, also if it was cut off.
+            match recv(self.socket.descriptor().as_raw_fd(), &mut self.buffer, flags | MsgFlags::MSG_TRUNC) {
+                Ok(length) if length > self.buffer.len() => return Err(Errno::ENOSPC),
+                Err(Errno::EINTR) => {}
+                other => return other,
+            }
+        }
+    }
+}

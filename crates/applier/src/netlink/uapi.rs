@@ -1,0 +1,135 @@
+//! The numbers of `linux/netfilter/nf_tables.h`, `nfnetlink.h` and `netlink.h` that libc lacks, by enum.
+
+/// Message types within the nf_tables subsystem (`enum nf_tables_msg_types`).
+pub(super) mod message {
+    pub(in crate::netlink) const NEWTABLE: u8 = 0;
+    pub(in crate::netlink) const GETTABLE: u8 = 1;
+    pub(in crate::netlink) const NEWCHAIN: u8 = 3;
+    pub(in crate::netlink) const GETCHAIN: u8 = 4;
+    pub(in crate::netlink) const NEWRULE: u8 = 6;
+    pub(in crate::netlink) const GETRULE: u8 = 7;
+    pub(in crate::netlink) const NEWSET: u8 = 9;
+    pub(in crate::netlink) const GETSET: u8 = 10;
+    pub(in crate::netlink) const DELSET: u8 = 11;
+    pub(in crate::netlink) const NEWSETELEM: u8 = 12;
+    pub(in crate::netlink) const GETSETELEM: u8 = 13;
+    pub(in crate::netlink) const DELSETELEM: u8 = 14;
+    pub(in crate::netlink) const NEWGEN: u8 = 15;
+    pub(in crate::netlink) const GETGEN: u8 = 16;
+    pub(in crate::netlink) const NEWOBJ: u8 = 18;
+    pub(in crate::netlink) const GETOBJ: u8 = 19;
+    pub(in crate::netlink) const NEWFLOWTABLE: u8 = 22;
+    pub(in crate::netlink) const GETFLOWTABLE: u8 = 23;
+}
+
+/// `enum nfnl_batch_attributes`
+pub(super) mod batch {
+    pub(in crate::netlink) const GENID: u16 = 1;
+}
+
+/// `enum nlmsgerr_attrs`
+pub(super) mod error {
+    pub(in crate::netlink) const OFFSET: u16 = 2;
+}
+
+/// `enum nft_gen_attributes`
+pub(super) mod generation {
+    pub(in crate::netlink) const ID: u16 = 1;
+}
+
+/// `enum nft_list_attributes`
+pub(super) const LIST_ELEM: u16 = 1;
+
+/// `enum nft_data_attributes`
+pub(super) const DATA_VALUE: u16 = 1;
+
+/// `enum nft_table_attributes`
+pub(super) mod table {
+    pub(in crate::netlink) const NAME: u16 = 1;
+    pub(in crate::netlink) const FLAGS: u16 = 2;
+    pub(in crate::netlink) const USERDATA: u16 = 6;
+}
+
+/// `enum nft_chain_attributes` and `enum nft_hook_attributes`
+pub(super) mod chain {
+    pub(in crate::netlink) const TABLE: u16 = 1;
+    pub(in crate::netlink) const NAME: u16 = 3;
+    pub(in crate::netlink) const HOOK: u16 = 4;
+    pub(in crate::netlink) const POLICY: u16 = 5;
+    pub(in crate::netlink) const TYPE: u16 = 7;
+    pub(in crate::netlink) const HOOK_NUMBER: u16 = 1;
+    pub(in crate::netlink) const HOOK_PRIORITY: u16 = 2;
+}
+
+/// `enum nft_set_attributes` and its nested descriptions
+pub(super) mod set {
+    pub(in crate::netlink) const TABLE: u16 = 1;
+    pub(in crate::netlink) const NAME: u16 = 2;
+    pub(in crate::netlink) const FLAGS: u16 = 3;
+    pub(in crate::netlink) const KEY_TYPE: u16 = 4;
+    pub(in crate::netlink) const KEY_LEN: u16 = 5;
+    pub(in crate::netlink) const DATA_TYPE: u16 = 6;
+    pub(in crate::netlink) const DATA_LEN: u16 = 7;
+    pub(in crate::netlink) const POLICY: u16 = 8;
+    pub(in crate::netlink) const DESC: u16 = 9;
+    pub(in crate::netlink) const ID: u16 = 10;
+    pub(in crate::netlink) const TIMEOUT: u16 = 11;
+    pub(in crate::netlink) const GC_INTERVAL: u16 = 12;
+    pub(in crate::netlink) const USERDATA: u16 = 13;
+    pub(in crate::netlink) const OBJ_TYPE: u16 = 15;
+    pub(in crate::netlink) const EXPR: u16 = 17;
+    pub(in crate::netlink) const EXPRESSIONS: u16 = 18;
+    /// `NFTA_SET_COUNT`, which older kernels do not send
+    pub(in crate::netlink) const COUNT: u16 = 20;
+    pub(in crate::netlink) const DESC_SIZE: u16 = 1;
+    pub(in crate::netlink) const DESC_CONCAT: u16 = 2;
+    pub(in crate::netlink) const FIELD_LEN: u16 = 1;
+    /// `NFT_SET_CONCAT`, `enum nft_set_flags`
+    pub(in crate::netlink) const FLAG_CONCAT: u32 = 0x80;
+}
+
+/// `enum nft_set_elem_list_attributes`
+pub(super) mod elements {
+    pub(in crate::netlink) const SET: u16 = 2;
+    pub(in crate::netlink) const LIST: u16 = 3;
+}
+
+/// `enum nft_set_elem_attributes`
+pub(super) mod element {
+    pub(in crate::netlink) const KEY: u16 = 1;
+    pub(in crate::netlink) const DATA: u16 = 2;
+    pub(in crate::netlink) const FLAGS: u16 = 3;
+    pub(in crate::netlink) const USERDATA: u16 = 6;
+    pub(in crate::netlink) const EXPR: u16 = 7;
+    pub(in crate::netlink) const PAD: u16 = 8;
+    pub(in crate::netlink) const KEY_END: u16 = 10;
+}
+
+/// `enum nft_rule_attributes`
+pub(super) mod rule {
+    pub(in crate::netlink) const TABLE: u16 = 1;
+    pub(in crate::netlink) const CHAIN: u16 = 2;
+    pub(in crate::netlink) const HANDLE: u16 = 3;
+    pub(in crate::netlink) const EXPRESSIONS: u16 = 4;
+    pub(in crate::netlink) const COMPAT: u16 = 5;
+    pub(in crate::netlink) const USERDATA: u16 = 7;
+}
+
+/// `enum nft_object_attributes`; a flowtable's first two are the same
+pub(super) mod object {
+    pub(in crate::netlink) const TABLE: u16 = 1;
+    pub(in crate::netlink) const NAME: u16 = 2;
+    pub(in crate::netlink) const TYPE: u16 = 3;
+}
+
+/// `enum nft_expr_attributes`
+pub(super) mod expr {
+    pub(in crate::netlink) const NAME: u16 = 1;
+    pub(in crate::netlink) const DATA: u16 = 2;
+}
+
+/// `enum nft_counter_attributes`
+pub(super) mod counter {
+    pub(in crate::netlink) const BYTES: u16 = 1;
+    pub(in crate::netlink) const PACKETS: u16 = 2;
+}

@@ -1,0 +1,138 @@
+//! Userdata: what nft keeps in the kernel for itself, as type, length, value without padding
+//! (libnftnl `include/libnftnl/udata.h`).
+//!
+//! It changes nothing about packets; with it `nft list` shows comments and `typeof` as they were written.
+
+use rules::Family;
+use rules::ruleset::{SLOTS, Set, SetKind};
+
+/// `NFTNL_UDATA_TABLE_COMMENT` and `NFTNL_UDATA_SET_ELEM_COMMENT`.
+const COMMENT: u8 = 0;
+
+/// `NFTNL_UDATA_SET_ELEM_FLAGS` with `NFTNL_SET_ELEM_F_INTERVAL_OPEN`: no end element belongs to this start.
+const ELEMENT_FLAGS: u8 = 1;
+const INTERVAL_OPEN: u32 = 1;
+
+/// A userdata buffer as it is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Buffer(Vec<u8>);
+
+impl Buffer {
+    fn put(mut self, kind: u8, value: &[u8]) -> Self {
+        let length = u8::try_from(value.len()).expect("ids, comments and type descriptions are shorter");
+        self.0.extend_from_slice(&[kind, length]);
+        self.0.extend_from_slice(value);
+        self
+    }
+
+    /// Numbers are in this machine's order.
+    fn number(self, kind: u8, value: u32) -> Self {
+        self.put(kind, &value.to_ne_bytes())
+    }
+
+    fn nest(self, kind: u8, inner: Self) -> Self {
+        self.put(kind, &inner.0)
+    }
+}
+
+/// The comment of a table.
+pub(super) fn table(comment: &str) -> Vec<u8> {
+    with_comment(comment).0
+}
+
+/// What belongs to an element; empty for most.
+pub(super) fn element(comment: Option<&str>, open_interval: bool) -> Vec<u8> {
+    let buffer = comment.map_or_else(Buffer::default, with_comment);
+    if open_interval { buffer.number(ELEMENT_FLAGS, INTERVAL_OPEN).0 } else { buffer.0 }
+}
+
+fn with_comment(comment: &str) -> Buffer {
+    Buffer::default().put(COMMENT, &[comment.as_bytes(), &[0]].concat())
+}
+
+/// The comment in the userdata of a table or an element.
+pub(super) fn comment(userdata: &[u8]) -> Option<&str> {
+    let mut rest = userdata;
+    while let &[kind, length, ref tail @ ..] = rest {
+        let (value, after) = tail.split_at_checked(usize::from(length))?;
+        if kind == COMMENT {
+            return std::str::from_utf8(value.strip_suffix(&[0])?).ok();
+        }
+        rest = after;
+    }
+    None
+}
+
+/// `NFTNL_UDATA_SET_KEYBYTEORDER` and its siblings.
+mod set_field {
+    pub(super) const KEY_BYTEORDER: u8 = 0;
+    pub(super) const DATA_BYTEORDER: u8 = 1;
+    pub(super) const KEY_TYPEOF: u8 = 3;
+    pub(super) const DATA_TYPEOF: u8 = 4;
+    pub(super) const DATA_INTERVAL: u8 = 6;
+}
+
+/// `BYTEORDER_INVALID`, of a concatenation, and `BYTEORDER_BIG_ENDIAN` (nftables `include/datatype.h`).
+const MIXED: u32 = 0;
+const BIG_ENDIAN: u32 = 2;
+
+/// `EXPR_PAYLOAD`, `EXPR_CONCAT`, `EXPR_NUMGEN` (nftables `include/expression.h`).
+const PAYLOAD: u32 = 7;
+const CONCATENATION: u32 = 13;
+const NUMGEN: u32 = 23;
+
+/// How nft lists the set: the order of its bytes, and the expressions that its `typeof` names.
+pub(super) fn set(set: Set) -> Vec<u8> {
+    let empty = || expression(CONCATENATION, Buffer::default());
+    let [address, port, slot] = [daddr(set.family), tcp_dport(), numgen()];
+    let buffer = match set.kind {
+        SetKind::Clients => Buffer::default().number(set_field::KEY_BYTEORDER, BIG_ENDIAN),
+        SetKind::Backends => {
+            Buffer::default().number(set_field::KEY_BYTEORDER, MIXED).nest(set_field::KEY_TYPEOF, empty())
+        }
+        SetKind::Forward => map(empty(), empty()),
+        SetKind::Spread => {
+            map(concatenation([address.clone(), port.clone(), slot]), concatenation([address, port]))
+        }
+    };
+    buffer.0
+}
+
+fn map(key: Buffer, data: Buffer) -> Buffer {
+    Buffer::default()
+        .number(set_field::KEY_BYTEORDER, MIXED)
+        .number(set_field::DATA_BYTEORDER, MIXED)
+        .nest(set_field::KEY_TYPEOF, key)
+        .nest(set_field::DATA_TYPEOF, data)
+        .number(set_field::DATA_INTERVAL, 0)
+}
+
+/// `NFTNL_UDATA_SET_TYPEOF_EXPR` and `NFTNL_UDATA_SET_TYPEOF_DATA`.
+fn expression(kind: u32, data: Buffer) -> Buffer {
+    Buffer::default().number(0, kind).nest(1, data)
+}
+
+fn concatenation<const N: usize>(parts: [Buffer; N]) -> Buffer {
+    let numbered = (0..).zip(parts);
+    expression(CONCATENATION, numbered.fold(Buffer::default(), |buffer, (at, part)| buffer.nest(at, part)))
+}
+
+/// `NFTNL_UDATA_SET_KEY_PAYLOAD_DESC` and `_TYPE`: `PROTO_DESC_IP` 12 or `PROTO_DESC_IP6` 13, and the field's place
+/// in `enum ip_hdr_fields` or `enum ip6_hdr_fields` (nftables `include/proto.h`).
+fn daddr(family: Family) -> Buffer {
+    let (header, field) = match family {
+        Family::Ipv4 => (12, 12),
+        Family::Ipv6 => (13, 9),
+    };
+    expression(PAYLOAD, Buffer::default().number(0, header).number(1, field))
+}
+
+/// `PROTO_DESC_TCP`, `TCPHDR_DPORT`.
+fn tcp_dport() -> Buffer {
+    expression(PAYLOAD, Buffer::default().number(0, 8).number(1, 2))
+}
+
+/// `numgen random mod 60`: `NFT_NG_RANDOM`, the modulus, and offset 0.
+fn numgen() -> Buffer {
+    expression(NUMGEN, Buffer::default().number(0, 1).number(1, u32::from(SLOTS)).number(2, 0))
+}

@@ -1,0 +1,158 @@
+//! Makes the kernel's table what is wanted: dump, diff, commit, read back.
+
+use rules::{Actual, Changes, Ruleset, diff};
+
+use crate::kernel::{CommitError, Dump, DumpError, Generation, Netfilter, Table};
+
+/// How often a commit is tried while others change the ruleset or answers are lost.
+pub const ATTEMPTS: usize = 10;
+
+/// How often a table that is not as written is read before that is believed: a kernel that does not tell how many
+/// elements a set has may leave some out of a dump while the set's hash grows.
+const READ_BACKS: usize = 5;
+
+/// What [`sync`] found and did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Synced {
+    /// What was changed; empty if everything was in step, and then nothing was sent to the kernel.
+    pub changes: Changes,
+    /// The table as it was read last: it is what was wanted.
+    pub dump: Dump,
+}
+
+/// Why the table is not what is wanted.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// Somebody else's table bears the name of ours.
+    #[error(
+        "table inet cachenat is not ours ({why}); look at it with `nft list table inet cachenat`, and if nothing \
+         needs it, `nft delete table inet cachenat`"
+    )]
+    Foreign {
+        /// What tells it from ours.
+        why: String,
+    },
+    /// The ruleset could not be read.
+    #[error(transparent)]
+    Dump(#[from] DumpError),
+    /// The ruleset could not be read after a commit went out, so nobody knows what is in force.
+    #[error("the change was sent, but what is in force could not be read back")]
+    ReadBack(#[source] DumpError),
+    /// The kernel refused the transaction: nothing was changed.
+    #[error(transparent)]
+    Commit(CommitError),
+    /// The kernel could not be brought to it while others change the ruleset.
+    #[error("no commit went through in {attempts} attempts; see `nft monitor` for who changes the ruleset")]
+    Contended {
+        /// How often it was tried.
+        attempts: usize,
+        /// Why the last attempt was in vain.
+        #[source]
+        last: Option<CommitError>,
+    },
+    /// The kernel took the transaction, and holds something else nevertheless.
+    #[error("the kernel took the change, but what it holds differs from what was written:\n{difference}")]
+    NotAsWritten {
+        /// From what is there to what was written.
+        difference: Box<Changes>,
+    },
+}
+
+/// Dumps the table, commits what separates it from `desired` (`None`: it shall go), and reads back.
+///
+/// A commit that meets another writer is tried again from a new dump; a lost answer is resolved by a dump.
+///
+/// # Errors
+///
+/// See [`SyncError`].
+pub fn sync(kernel: &mut impl Netfilter, desired: Option<&Ruleset>) -> Result<Synced, SyncError> {
+    let dump = kernel.dump()?;
+    sync_from(kernel, dump, desired)
+}
+
+/// Like [`sync`], from a dump that the caller has: what was planned from it is committed only if the ruleset is still
+/// the same, else it is compared anew.
+///
+/// # Errors
+///
+/// See [`SyncError`].
+pub fn sync_from(
+    kernel: &mut impl Netfilter,
+    mut dump: Dump,
+    desired: Option<&Ruleset>,
+) -> Result<Synced, SyncError> {
+    let mut sent: Option<Changes> = None;
+    let mut last = None;
+    for _ in 0..ATTEMPTS {
+        let changes = difference(&dump, desired)?;
+        if changes.is_empty() {
+            return Ok(Synced { changes: sent.unwrap_or_default(), dump });
+        }
+        let before = dump.generation;
+        let written = match kernel.commit(&changes.transaction(), before) {
+            Ok(()) => true,
+            Err(error @ CommitError::Stale) => {
+                last = Some(error);
+                dump = kernel.dump()?;
+                continue;
+            }
+            // ENOBUFS says that the answer was lost, not what the kernel did: the next dump tells.
+            Err(error @ CommitError::OutcomeUnknown(_)) => {
+                last = Some(error);
+                false
+            }
+            Err(error) => return Err(SyncError::Commit(error)),
+        };
+        sent.get_or_insert(changes);
+        dump = kernel.dump().map_err(SyncError::ReadBack)?;
+        if written {
+            dump = settled(kernel, dump, before.next(), desired)?;
+        }
+    }
+    Err(SyncError::Contended { attempts: ATTEMPTS, last })
+}
+
+/// The dump after a commit that led to generation `written`: it is as desired, or somebody else has committed since,
+/// which is up to the next attempt.
+fn settled(
+    kernel: &mut impl Netfilter,
+    mut dump: Dump,
+    written: Generation,
+    desired: Option<&Ruleset>,
+) -> Result<Dump, SyncError> {
+    let mut reads = 1;
+    while dump.generation == written {
+        let difference = difference(&dump, desired)?;
+        if difference.is_empty() {
+            break;
+        }
+        if reads == READ_BACKS {
+            return Err(SyncError::NotAsWritten { difference: Box::new(difference) });
+        }
+        dump = kernel.dump().map_err(SyncError::ReadBack)?;
+        reads += 1;
+    }
+    Ok(dump)
+}
+
+/// What separates a dump from `desired`.
+///
+/// # Errors
+///
+/// [`SyncError::Foreign`].
+pub fn difference(dump: &Dump, desired: Option<&Ruleset>) -> Result<Changes, SyncError> {
+    Ok(diff(ours(dump)?, desired))
+}
+
+/// Our table, if it is there.
+///
+/// # Errors
+///
+/// [`SyncError::Foreign`].
+pub fn ours(dump: &Dump) -> Result<Option<&Actual>, SyncError> {
+    match &dump.table {
+        Table::Absent => Ok(None),
+        Table::Ours(actual) => Ok(Some(actual)),
+        Table::Foreign { why } => Err(SyncError::Foreign { why: why.clone() }),
+    }
+}

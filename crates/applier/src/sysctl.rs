@@ -1,0 +1,290 @@
+//! Kernel settings: the live value under `/proc/sys`, and the drop-in file that the next boot reads.
+//!
+//! Both are read before they are written, and written only where they differ, so a read-only `/proc` that is right
+//! already is fine. The drop-in also remembers what was there before, for `remove`.
+
+mod drop_in;
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rules::sysctl::{Place, Sysctl, SysctlChange};
+
+use drop_in::DropIn;
+
+/// The drop-in's name; of files that set the same thing, the last in this order wins (sysctl.d(5)).
+pub const DROP_IN: &str = "90-cachenat.conf";
+
+/// Where the settings of this host are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sysctls {
+    proc_sys: PathBuf,
+    drop_in: PathBuf,
+}
+
+/// Why a setting could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum SysctlError {
+    /// A live value cannot be read.
+    #[error("read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// A live value cannot be set.
+    #[error("write {value} to {}; run as root, or set it on the host with `sysctl -w {key}={value}`", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The setting.
+        key: &'static str,
+        /// The value it should get.
+        value: String,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel took a live value and shows another.
+    #[error("wrote {written} to {}, which then read {found:?}", path.display())]
+    NotAsWritten {
+        /// The file.
+        path: PathBuf,
+        /// What was written.
+        written: String,
+        /// What was read back.
+        found: String,
+    },
+    /// The drop-in cannot be read, written or deleted.
+    #[error("drop-in {}; sysctl_dir in the configuration says where it is", path.display())]
+    DropIn {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of the drop-in's name that something else wrote.
+    #[error("{} was not written by cachenat; move it away, or set sysctl_dir in the configuration", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// What [`Sysctls::apply`] changed, and how to take it back if a later step fails.
+#[derive(Debug)]
+#[must_use = "undo() takes the changes back when a later step fails"]
+pub struct Applied {
+    /// What was changed; empty if everything was as needed.
+    pub changes: Vec<SysctlChange>,
+    sysctls: Sysctls,
+    /// The drop-in as it was, if it was written.
+    drop_in_before: Option<Option<DropIn>>,
+    /// Live values as they were, where they were written.
+    live_before: Vec<(Sysctl, String)>,
+}
+
+impl Applied {
+    /// Puts everything back as it was before.
+    ///
+    /// # Errors
+    ///
+    /// See [`SysctlError`].
+    pub fn undo(self) -> Result<(), SysctlError> {
+        for (sysctl, value) in &self.live_before {
+            self.sysctls.write_live(*sysctl, value)?;
+        }
+        match self.drop_in_before {
+            Some(before) => self.sysctls.write_drop_in(before.as_ref()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Sysctls {
+    /// The settings of the running kernel, with the drop-in in `sysctl_dir` (`/etc/sysctl.d`).
+    pub fn new(sysctl_dir: &Path) -> Self {
+        Self::with_proc(sysctl_dir, Path::new("/proc/sys"))
+    }
+
+    /// The settings under another root than `/proc/sys`.
+    pub fn with_proc(sysctl_dir: &Path, proc_sys: &Path) -> Self {
+        Self { proc_sys: proc_sys.to_owned(), drop_in: sysctl_dir.join(DROP_IN) }
+    }
+
+    /// What [`Sysctls::apply`] would change.
+    ///
+    /// # Errors
+    ///
+    /// See [`SysctlError`].
+    pub fn plan(&self, wanted: &[Sysctl]) -> Result<Vec<SysctlChange>, SysctlError> {
+        let drop_in = self.read_drop_in()?;
+        let mut changes = Vec::new();
+        for &sysctl in wanted {
+            let to = Some(Sysctl::WANTED.to_owned());
+            let live = self.read_live(sysctl)?;
+            if live != Sysctl::WANTED {
+                changes.push(SysctlChange { sysctl, place: Place::Live, from: Some(live), to: to.clone() });
+            }
+            let boot = drop_in.as_ref().and_then(|file| file.value(sysctl));
+            if boot != Some(Sysctl::WANTED) {
+                changes.push(SysctlChange { sysctl, place: Place::Boot, from: boot.map(str::to_owned), to });
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Gives the settings the value that forwarding needs, now and for the next boot.
+    ///
+    /// A setting of an earlier run that is no longer wanted stays until [`Sysctls::remove`]: others may have come to
+    /// rely on it.
+    ///
+    /// # Errors
+    ///
+    /// See [`SysctlError`]. What was changed before the error has been put back.
+    pub fn apply(&self, wanted: &[Sysctl]) -> Result<Applied, SysctlError> {
+        let changes = self.plan(wanted)?;
+        let mut applied = Applied {
+            changes: Vec::new(),
+            sysctls: self.clone(),
+            drop_in_before: None,
+            live_before: Vec::new(),
+        };
+        match self.carry_out(&changes, &mut applied) {
+            Ok(()) => Ok(Applied { changes, ..applied }),
+            Err(error) => {
+                // The first fault is the one to report; whatever cannot be put back is met by the next run.
+                let _ = applied.undo();
+                Err(error)
+            }
+        }
+    }
+
+    fn carry_out(&self, changes: &[SysctlChange], applied: &mut Applied) -> Result<(), SysctlError> {
+        // The drop-in comes first: it holds the values to go back to, and a run may end at any point.
+        if changes.iter().any(|change| change.place == Place::Boot) {
+            let before = self.read_drop_in()?;
+            let mut after = before.clone().unwrap_or_default();
+            for change in changes.iter().filter(|change| change.place == Place::Boot) {
+                after.set(change.sysctl, Sysctl::WANTED, &self.read_live(change.sysctl)?);
+            }
+            self.write_drop_in(Some(&after))?;
+            applied.drop_in_before = Some(before);
+        }
+        for change in changes.iter().filter(|change| change.place == Place::Live) {
+            self.write_live(change.sysctl, Sysctl::WANTED)?;
+            applied.live_before.extend(change.from.clone().map(|from| (change.sysctl, from)));
+        }
+        Ok(())
+    }
+
+    /// What [`Sysctls::remove`] would change.
+    ///
+    /// # Errors
+    ///
+    /// See [`SysctlError`].
+    pub fn plan_removal(&self) -> Result<Vec<SysctlChange>, SysctlError> {
+        let Some(drop_in) = self.read_drop_in()? else { return Ok(Vec::new()) };
+        let mut changes = Vec::new();
+        for (sysctl, setting) in drop_in.settings() {
+            let live = self.read_live(sysctl)?;
+            // A live value that is no longer ours is somebody else's decision.
+            if live == setting.value && live != setting.before {
+                let to = Some(setting.before.clone());
+                changes.push(SysctlChange { sysctl, place: Place::Live, from: Some(live), to });
+            }
+            let from = Some(setting.value.clone());
+            changes.push(SysctlChange { sysctl, place: Place::Boot, from, to: None });
+        }
+        Ok(changes)
+    }
+
+    /// Puts back the values that were there before cachenat, and deletes the drop-in.
+    ///
+    /// # Errors
+    ///
+    /// See [`SysctlError`].
+    pub fn remove(&self) -> Result<Vec<SysctlChange>, SysctlError> {
+        let changes = self.plan_removal()?;
+        for change in changes.iter().filter(|change| change.place == Place::Live) {
+            if let Some(before) = &change.to {
+                self.write_live(change.sysctl, before)?;
+            }
+        }
+        self.write_drop_in(None)?;
+        Ok(changes)
+    }
+
+    fn live_path(&self, sysctl: Sysctl) -> PathBuf {
+        self.proc_sys.join(sysctl.key().replace('.', "/"))
+    }
+
+    fn read_live(&self, sysctl: Sysctl) -> Result<String, SysctlError> {
+        let path = self.live_path(sysctl);
+        match fs::read_to_string(&path) {
+            Ok(value) => Ok(value.trim_end().to_owned()),
+            Err(source) => Err(SysctlError::Read { path, source }),
+        }
+    }
+
+    fn write_live(&self, sysctl: Sysctl, value: &str) -> Result<(), SysctlError> {
+        let path = self.live_path(sysctl);
+        if let Err(source) = fs::write(&path, format!("{value}\n")) {
+            return Err(SysctlError::Write { path, key: sysctl.key(), value: value.to_owned(), source });
+        }
+        let found = self.read_live(sysctl)?;
+        if found == value {
+            return Ok(());
+        }
+        Err(SysctlError::NotAsWritten { path, written: value.to_owned(), found })
+    }
+
+    fn read_drop_in(&self) -> Result<Option<DropIn>, SysctlError> {
+        match fs::read_to_string(&self.drop_in) {
+            Ok(text) => match DropIn::parse(&text) {
+                Some(drop_in) => Ok(Some(drop_in)),
+                None => Err(SysctlError::Foreign { path: self.drop_in.clone() }),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(self.drop_in_error(source)),
+        }
+    }
+
+    /// Writes the drop-in, or deletes it (`None`); a reader sees the whole of the old file or of the new one.
+    fn write_drop_in(&self, drop_in: Option<&DropIn>) -> Result<(), SysctlError> {
+        let written = match drop_in {
+            Some(drop_in) => replace_file(&self.drop_in, &drop_in.to_string()),
+            None => match fs::remove_file(&self.drop_in) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                other => other,
+            },
+        };
+        written.map_err(|source| self.drop_in_error(source))
+    }
+
+    fn drop_in_error(&self, source: io::Error) -> SysctlError {
+        SysctlError::DropIn { path: self.drop_in.clone(), source }
+    }
+}
+
+fn replace_file(path: &Path, text: &str) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(directory)?;
+    let mode = fs::Permissions::from_mode(0o644);
+    let mut file =
+        tempfile::Builder::new().prefix(".cachenat").permissions(mode.clone()).tempfile_in(directory)?;
+    file.write_all(text.as_bytes())?;
+    // The umask has had its say on the mode above.
+    file.as_file().set_permissions(mode)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+use std::fs;
+use std::path::PathBuf;
+
+use expect_test::expect;
+use rules::sysctl::Sysctl::{self, Ipv4Forward, Ipv6Forward};
+use tempfile::TempDir;
+
+use super::*;
+
+/// A `/proc/sys` and an `/etc/sysctl.d` of the test's own.
+struct Host {
+    root: TempDir,
+    sysctls: Sysctls,
+}
+
+impl Host {
+    fn new(ipv4: &str) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let sysctls = Sysctls::with_proc(&root.path().join("sysctl.d"), &root.path().join("proc"));
+        let host = Self { root, sysctls };
+        host.set(Ipv4Forward, ipv4);
+        host.set(Ipv6Forward, "0");
+        host
+    }
+
+    fn set(&self, sysctl: Sysctl, value: &str) {
+        let path = self.sysctls.live_path(sysctl);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!("{value}\n")).unwrap();
+    }
+
+    fn live(&self, sysctl: Sysctl) -> String {
+        self.sysctls.read_live(sysctl).unwrap()
+    }
+
+    fn drop_in(&self) -> PathBuf {
+        self.root.path().join("sysctl.d").join(DROP_IN)
+    }
+}
+
+fn text(changes: &[SysctlChange]) -> String {
+    changes.iter().map(SysctlChange::to_string).collect()
+}
+
+#[test]
+fn apply_sets_the_live_value_and_the_drop_in_and_the_second_time_nothing() {
+    let host = Host::new("0");
+    let plan = host.sysctls.plan(&[Ipv4Forward]).unwrap();
+    let applied = host.sysctls.apply(&[Ipv4Forward]).unwrap();
+    assert_eq!(applied.changes, plan);
+    expect![[r#"
+        - sysctl net.ipv4.ip_forward = 0
+        + sysctl net.ipv4.ip_forward = 1
+        + sysctl.d net.ipv4.ip_forward = 1
+    "#]]
+    .assert_eq(&text(&plan));
+    assert_eq!(host.live(Ipv4Forward), "1");
+    expect![[r#"
+        # Written by cachenat. `cachenat remove` deletes this file and puts back what was there before:
+        # net.ipv4.ip_forward = 0
+        net.ipv4.ip_forward = 1
+    "#]]
+    .assert_eq(&fs::read_to_string(host.drop_in()).unwrap());
+    assert_eq!(fs::metadata(host.drop_in()).unwrap().permissions().mode() & 0o777, 0o644);
+    assert_eq!(host.sysctls.apply(&[Ipv4Forward]).unwrap().changes, []);
+}
+
+#[test]
+fn remove_puts_back_the_value_from_before_the_first_apply() {
+    let host = Host::new("0");
+    let _ = host.sysctls.apply(&[Ipv4Forward]).unwrap();
+    let _ = host.sysctls.apply(&[Ipv4Forward, Ipv6Forward]).unwrap();
+    let plan = host.sysctls.plan_removal().unwrap();
+    assert_eq!(host.sysctls.remove().unwrap(), plan);
+    assert_eq!((host.live(Ipv4Forward), host.live(Ipv6Forward)), ("0".to_owned(), "0".to_owned()));
+    assert!(!host.drop_in().exists());
+    assert_eq!(host.sysctls.remove().unwrap(), []);
+}
+
+#[test]
+fn remove_leaves_on_what_was_on_before_cachenat_came() {
+    let host = Host::new("1");
+    let _ = host.sysctls.apply(&[Ipv4Forward]).unwrap();
+    host.sysctls.remove().unwrap();
+    assert_eq!(host.live(Ipv4Forward), "1");
+}
+
+#[test]
+fn undo_restores_the_live_value_and_the_drop_in_as_they_were() {
+    let host = Host::new("0");
+    host.sysctls.apply(&[Ipv4Forward]).unwrap().undo().unwrap();
+    assert_eq!(host.live(Ipv4Forward), "0");
+    assert!(!host.drop_in().exists());
+
+    let _ = host.sysctls.apply(&[Ipv4Forward]).unwrap();
+    let before = fs::read_to_string(host.drop_in()).unwrap();
+    host.sysctls.apply(&[Ipv4Forward, Ipv6Forward]).unwrap().undo().unwrap();
+    assert_eq!(fs::read_to_string(host.drop_in()).unwrap(), before);
+    assert_eq!((host.live(Ipv4Forward), host.live(Ipv6Forward)), ("1".to_owned(), "0".to_owned()));
+}
+
+#[test]
+fn a_failure_half_way_leaves_everything_as_it_was_and_names_file_and_remedy() {
+    let host = Host::new("0");
+    let ipv6 = host.sysctls.live_path(Ipv6Forward);
+    // A full device stands for a /proc that refuses: root may write to anything that is merely read-only.
+    fs::remove_file(&ipv6).unwrap();
+    std::os::unix::fs::symlink("/dev/full", &ipv6).unwrap();
+    let readable = host.root.path().join("zero");
+    fs::write(&readable, "0\n").unwrap();
+    let applied = &mut Applied {
+        changes: vec![],
+        sysctls: host.sysctls.clone(),
+        drop_in_before: None,
+        live_before: vec![],
+    };
+    let change =
+        |sysctl, place| SysctlChange { sysctl, place, from: Some("0".to_owned()), to: Some("1".to_owned()) };
+    let changes = [
+        change(Ipv4Forward, Place::Boot),
+        change(Ipv4Forward, Place::Live),
+        change(Ipv6Forward, Place::Live),
+    ];
+    let error = host.sysctls.carry_out(&changes, applied).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "write 1 to {}; run as root, or set it on the host with `sysctl -w net.ipv6.conf.all.forwarding=1`",
+            ipv6.display()
+        )
+    );
+    assert_eq!(host.live(Ipv4Forward), "1");
+    std::mem::replace(applied, host.sysctls.apply(&[]).unwrap()).undo().unwrap();
+    assert_eq!(host.live(Ipv4Forward), "0");
+    assert!(!host.drop_in().exists());
+}
+
+#[test]
+fn a_live_value_that_is_right_is_not_written_even_if_it_could_not_be() {
+    let host = Host::new("1");
+    let _ = host.sysctls.apply(&[Ipv4Forward]).unwrap();
+    let path = host.sysctls.live_path(Ipv4Forward);
+    let before = fs::metadata(&path).unwrap().modified().unwrap();
+    assert_eq!(host.sysctls.apply(&[Ipv4Forward]).unwrap().changes, []);
+    assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before);
+}
+
+#[test]
+fn a_drop_in_of_somebody_else_is_refused_by_name_before_anything_is_touched() {
+    let host = Host::new("0");
+    fs::create_dir_all(host.drop_in().parent().unwrap()).unwrap();
+    fs::write(host.drop_in(), "net.ipv4.ip_forward = 1\n").unwrap();
+    let error = host.sysctls.apply(&[Ipv4Forward]).unwrap_err();
+    assert!(matches!(&error, SysctlError::Foreign { path } if *path == host.drop_in()), "{error}");
+    assert_eq!(host.live(Ipv4Forward), "0");
+    assert!(host.sysctls.remove().is_err());
+    assert!(host.drop_in().exists());
+}
+
+#[test]
+fn a_drop_in_edited_by_hand_is_set_right_and_keeps_the_value_from_before() {
+    let host = Host::new("0");
+    let _ = host.sysctls.apply(&[Ipv4Forward]).unwrap();
+    let edited = fs::read_to_string(host.drop_in())
+        .unwrap()
+        .replace("\nnet.ipv4.ip_forward = 1", "\nnet.ipv4.ip_forward=0");
+    fs::write(host.drop_in(), edited).unwrap();
+    expect![[r#"
+        - sysctl.d net.ipv4.ip_forward = 0
+        + sysctl.d net.ipv4.ip_forward = 1
+    "#]]
+    .assert_eq(&text(&host.sysctls.apply(&[Ipv4Forward]).unwrap().changes));
+    host.sysctls.remove().unwrap();
+    assert_eq!(host.live(Ipv4Forward), "0");
+}
