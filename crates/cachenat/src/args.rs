@@ -1,0 +1,166 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Forwards ports of this NAT instance to the nodes of ElastiCache caches, in the kernel.
+#[derive(Debug, Parser)]
+#[command(name = "cachenat", version, max_term_width = 100, arg_required_else_help = true, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, or in step
+  1  diff found something to change
+  2  error: nothing was changed
+  3  part of the sources could not be read: the rest is applied, the unread part kept as it was";
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The configuration file
+    #[arg(
+        long,
+        global = true,
+        env = "CACHENAT_CONFIG",
+        default_value = "/etc/cachenat/config.yaml",
+        value_name = "FILE"
+    )]
+    pub(crate) config: PathBuf,
+    /// Take this output of 'discover --json' instead of discovering; - for standard input
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) inventory: Option<PathBuf>,
+    /// Say nothing but data, warnings and errors
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Say also what is in step
+    #[arg(long, short, global = true)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print the nodes of all sources; touches nothing
+    #[command(after_help = "Examples:\n  cachenat discover\n  cachenat discover --json > inventory.json")]
+    Discover {
+        /// As JSON, for --inventory
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the ruleset and the kernel settings that are wanted; touches nothing, needs no privilege
+    #[command(
+        after_help = "Examples:\n  cachenat render\n  cachenat render --format json > rendered.json\n  \
+                      cachenat render | nft --check -f -"
+    )]
+    Render {
+        /// nft loads with 'nft -f', iptables-restore is AWS's own form for review, json is for 'diff --against'
+        #[arg(long, value_enum, default_value_t)]
+        format: RenderFormat,
+    },
+    /// Print what apply would change; touches nothing. Exit code 1: there is something to change
+    #[command(after_help = "Examples:\n  cachenat diff\n  cachenat diff --format json\n  \
+                      cachenat diff --inventory inventory.json --against rendered.json")]
+    Diff {
+        /// text is nft syntax behind - and +
+        #[arg(long, value_enum, default_value_t)]
+        format: DiffFormat,
+        /// Compare with this output of 'render --format json' instead of the kernel
+        #[arg(long, value_name = "FILE")]
+        against: Option<PathBuf>,
+    },
+    /// Make the kernel forward to the nodes as they are now, once; sends nothing where all is in step
+    #[command(
+        after_help = "Examples:\n  cachenat apply\n  cachenat apply --wait 120s        (in EC2 user-data)\n  \
+                      * * * * * root cachenat apply    (in /etc/cron.d/cachenat)"
+    )]
+    Apply {
+        /// Report the changes as JSON
+        #[arg(long)]
+        json: bool,
+        /// Believe a source that answers without any node, and remove those it had
+        #[arg(long)]
+        allow_empty: bool,
+        /// Try again for so long until every source can be read whole: 90s, 2m
+        #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "0s", hide_default_value = true)]
+        wait: Duration,
+    },
+    /// Print what is in force, by listener; touches nothing
+    #[command(after_help = "Examples:\n  cachenat status\n  cachenat status --format json")]
+    Status {
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        format: StatusFormat,
+    },
+    /// Take the table, the sysctl drop-in and the changed kernel settings back
+    #[command(after_help = "Examples:\n  cachenat remove")]
+    Remove,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum RenderFormat {
+    #[default]
+    Nft,
+    IptablesRestore,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum DiffFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum StatusFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// `90s`, `2m`, `1h`; a number alone is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text.get(digits.len()..) {
+        Some("" | "s") => Some(1),
+        Some("m") => Some(60),
+        Some("h") => Some(3600),
+        _ => None,
+    };
+    let seconds = unit.zip(digits.parse::<u64>().ok()).and_then(|(unit, count)| count.checked_mul(unit));
+    seconds.map(Duration::from_secs).ok_or_else(|| "write a number and s, m or h, such as 90s".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent_and_each_command_has_an_example() {
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains(&format!("cachenat {}", sub.get_name())), "{}", sub.get_name());
+        }
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
+        for bad in ["", "s", "1d", "-1s", "99999999999999999999h", "9999999999999999999h"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! `diff`: prints what `apply` would change.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use applier::kernel::Netfilter;
+use applier::netlink::Kernel;
+use applier::sync::{difference, ours};
+use applier::sysctl::Sysctls;
+use discovery::{Emptied, Inventory};
+use rules::json::Wanted;
+use rules::sysctl::{Place, SysctlChange};
+use rules::{Actual, Ruleset, Sysctl, diff};
+
+use super::Setting;
+use crate::args::{DiffFormat, Global};
+use crate::desired::Desired;
+use crate::inventory;
+use crate::output::Exit;
+use crate::report::Report;
+use crate::state::State;
+
+pub(super) fn run(global: &Global, format: DiffFormat, against: Option<&Path>) -> anyhow::Result<Exit> {
+    let setting = Setting::read(global)?;
+    let state = setting.state();
+    let take = || {
+        let (own, last_good) = (&setting.gateway.addresses, state.last_good.as_ref());
+        inventory::take(&setting.config, own, global.inventory.as_deref(), last_good, Duration::ZERO)
+    };
+    let (report, whole) = match against {
+        Some(file) => against_file(&setting, &state, file, take)?,
+        None => {
+            setting.check_host()?;
+            against_kernel(&setting, &state, take)?
+        }
+    };
+    match format {
+        DiffFormat::Text => setting.output.diff(&report.text())?,
+        DiffFormat::Json => setting.output.data(&report.json()?)?,
+    }
+    if report.is_empty() {
+        setting.output.idle("in step: nothing to change");
+    } else {
+        setting.output.note(&format!("'cachenat apply' would change this: {}", report.summary()));
+    }
+    Ok(match (whole, report.is_empty()) {
+        (false, _) => Exit::Partial,
+        (true, false) => Exit::Found,
+        (true, true) => Exit::Done,
+    })
+}
+
+fn against_kernel(
+    setting: &Setting,
+    state: &State,
+    take: impl FnOnce() -> anyhow::Result<Inventory>,
+) -> anyhow::Result<(Report, bool)> {
+    let dump = Kernel::open()?.dump()?;
+    let nothing = Ruleset::default();
+    let actual = ours(&dump)?.map_or(&nothing, |actual| &actual.ruleset);
+    let fresh = take()?;
+    let Desired { ruleset, sysctls, kept, .. } = setting.desired(&fresh, state, actual, Emptied::Keep)?;
+    let changes = difference(&dump, Some(&ruleset))?;
+    let sysctls = Sysctls::new(&setting.config.sysctl_dir).plan(&sysctls)?;
+    let whole = super::is_whole(&fresh) && kept.is_empty();
+    Ok((Report { changes, sysctls, kept }, whole))
+}
+
+fn against_file(
+    setting: &Setting,
+    state: &State,
+    file: &Path,
+    take: impl FnOnce() -> anyhow::Result<Inventory>,
+) -> anyhow::Result<(Report, bool)> {
+    let name = || format!("rendered ruleset {}", file.display());
+    let before = Wanted::from_json(&fs::read_to_string(file).with_context(name)?).with_context(name)?;
+    let fresh = take()?;
+    let after = setting.desired(&fresh, state, &before.ruleset, Emptied::Keep)?;
+    let actual = Actual { ruleset: before.ruleset, strangers: vec![] };
+    let changes = diff(Some(&actual), Some(&after.ruleset));
+    let sysctls = between(&before.sysctls, &after.sysctls);
+    let whole = super::is_whole(&fresh) && after.kept.is_empty();
+    Ok((Report { changes, sysctls, kept: after.kept }, whole))
+}
+
+/// The settings that the one list has and the other has not.
+fn between(before: &[Sysctl], after: &[Sysctl]) -> Vec<SysctlChange> {
+    let value = || Some(Sysctl::WANTED.to_owned());
+    let lacking = |these: &[Sysctl], those: &[Sysctl]| -> Vec<Sysctl> {
+        these.iter().filter(|sysctl| !those.contains(sysctl)).copied().collect()
+    };
+    let gone = lacking(before, after).into_iter().map(|sysctl| (sysctl, value(), None));
+    let new = lacking(after, before).into_iter().map(|sysctl| (sysctl, None, value()));
+    gone.chain(new).map(|(sysctl, from, to)| SysctlChange { sysctl, place: Place::Live, from, to }).collect()
+}

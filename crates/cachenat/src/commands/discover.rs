@@ -1,0 +1,48 @@
+//! `discover`: prints the inventory.
+
+use std::time::Duration;
+
+use discovery::{Inventory, Node};
+
+use crate::args::Global;
+use crate::config::Config;
+use crate::gateway::Gateway;
+use crate::inventory;
+use crate::output::{Exit, Output, columns};
+
+pub(super) fn run(global: &Global, json: bool) -> anyhow::Result<Exit> {
+    let output = Output::new(global);
+    let config = Config::read(&global.config)?;
+    // Discovery works off the gateway too; only there is an address known that can be no target.
+    let own = Gateway::resolve(&config).map(|gateway| gateway.addresses).unwrap_or_default();
+    let inventory = inventory::take(&config, &own, global.inventory.as_deref(), None, Duration::ZERO)?;
+    for report in &inventory.sources {
+        if let Some(error) = &report.error {
+            output.warn(&format!("{}: {error}", report.source));
+        }
+    }
+    output.data(&if json { inventory.to_json() } else { table(&inventory) })?;
+    Ok(Exit::of(super::is_whole(&inventory)))
+}
+
+fn table(inventory: &Inventory) -> String {
+    let header = ["CLUSTER", "SHARD", "ROLE", "NODE", "ENDPOINT", "ADDRESSES", "STATUS", "TLS", "NOTE"];
+    columns(header, inventory.nodes.iter().map(row))
+}
+
+fn row(node: &Node) -> [String; 9] {
+    let word = |text: Option<&str>| text.filter(|text| !text.is_empty()).unwrap_or("-").to_owned();
+    let addresses: Vec<String> = node.addresses.iter().map(ToString::to_string).collect();
+    let endpoint = (!node.host.is_empty()).then(|| format!("{}:{}", node.host, node.port));
+    [
+        word(Some(&node.cluster)),
+        word(node.shard.as_deref()),
+        word(node.role.map(|role| format!("{role:?}").to_lowercase()).as_deref()),
+        node.id.to_string(),
+        word(endpoint.as_deref()),
+        word(Some(&addresses.join(" "))),
+        word(Some(&node.status)),
+        if node.tls { "yes" } else { "no" }.to_owned(),
+        word(node.error.as_deref()),
+    ]
+}

@@ -1,0 +1,28 @@
+//! `remove`: takes the table, the drop-in and the changed kernel settings back.
+
+use applier::lock;
+use applier::netlink::Kernel;
+use applier::sync::{Synced, sync};
+use applier::sysctl::Sysctls;
+
+use crate::args::Global;
+use crate::config::Config;
+use crate::output::{Exit, Output};
+use crate::report::Report;
+
+pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
+    let output = Output::new(global);
+    let config = Config::read(&global.config)?;
+    let _lock = lock::acquire(&config.lock_file, lock::WAIT)?;
+    let Synced { changes, .. } = sync(&mut Kernel::open()?, None)?;
+    let sysctls = Sysctls::new(&config.sysctl_dir).remove()?;
+    let report = Report { changes, sysctls, kept: vec![] };
+    output.data(&report.lines())?;
+    if report.is_empty() {
+        output.idle("nothing of cachenat was there");
+    } else {
+        let state = config.state_dir.display();
+        output.note(&format!("removed: {}; the port leases stay in {state}", report.summary()));
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,54 @@
+//! `render`: prints the ruleset and the kernel settings that are wanted.
+
+use std::time::Duration;
+
+use applier::kernel::Netfilter;
+use applier::netlink::Kernel;
+use applier::sync::ours;
+use discovery::Emptied;
+use rules::Ruleset;
+use rules::iptables::iptables_restore;
+use rules::json::Wanted;
+
+use super::Setting;
+use crate::args::{Global, RenderFormat};
+use crate::inventory;
+use crate::output::Exit;
+use crate::state::State;
+
+pub(super) fn run(global: &Global, format: RenderFormat) -> anyhow::Result<Exit> {
+    let setting = Setting::read(global)?;
+    if setting.gateway.absent_addresses()?.is_empty() {
+        setting.gateway.check_listening(&setting.config)?;
+    }
+    let state = setting.state();
+    let (own, last_good) = (&setting.gateway.addresses, state.last_good.as_ref());
+    let fresh =
+        inventory::take(&setting.config, own, global.inventory.as_deref(), last_good, Duration::ZERO)?;
+    let desired = setting.desired(&fresh, &state, &remembered(&state), Emptied::Keep)?;
+    let text = match format {
+        RenderFormat::Nft => {
+            let sysctls: String =
+                desired.sysctls.iter().map(|sysctl| format!("# sysctl {sysctl}\n")).collect();
+            sysctls + &desired.ruleset.script()
+        }
+        RenderFormat::IptablesRestore => {
+            let sysctls: String =
+                desired.sysctls.iter().map(|sysctl| format!("# sysctl {sysctl}\n")).collect();
+            sysctls + &iptables_restore(&desired.ruleset)
+        }
+        RenderFormat::Json => Wanted { ruleset: desired.ruleset, sysctls: desired.sysctls }.to_json(),
+    };
+    setting.output.data(&text)?;
+    Ok(Exit::of(super::is_whole(&fresh) && desired.kept.is_empty()))
+}
+
+/// What the kernel remembers of ports and targets where the state directory does not; nothing where it may not be asked.
+fn remembered(state: &State) -> Ruleset {
+    if state.leases.is_some() {
+        return Ruleset::default();
+    }
+    let dump = Kernel::open().ok().and_then(|mut kernel| kernel.dump().ok());
+    let actual = dump.as_ref().and_then(|dump| ours(dump).ok().flatten());
+    actual.map(|actual| actual.ruleset.clone()).unwrap_or_default()
+}

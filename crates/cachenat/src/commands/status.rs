@@ -1,0 +1,144 @@
+//! `status`: prints what is in force.
+
+use std::collections::BTreeMap;
+
+use applier::kernel::{Dump, Netfilter};
+use applier::netlink::Kernel;
+use applier::sync::{difference, ours};
+use applier::sysctl::Sysctls;
+use discovery::{Emptied, Node};
+use rules::ruleset::Key;
+use rules::{Endpoint, ForwardId, Ruleset};
+use serde::Serialize;
+
+use super::Setting;
+use crate::args::{Global, StatusFormat};
+use crate::desired::listeners;
+use crate::output::{Exit, columns};
+use crate::report::Report;
+
+#[derive(Serialize)]
+struct Status {
+    version: u32,
+    /// Whether our table is there.
+    installed: bool,
+    /// Whether what is in force is what was last known to be wanted.
+    in_step: bool,
+    listeners: Vec<Listener>,
+    /// What separates the two, in nft's words and as settings.
+    drift: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Listener {
+    id: String,
+    cluster: Option<String>,
+    role: Option<discovery::Role>,
+    listen: String,
+    targets: Vec<String>,
+    /// Connections made since the element was added.
+    connections: u64,
+    /// When the port was leased, in seconds since 1970.
+    since: Option<u64>,
+    /// For how long, in seconds.
+    age: Option<u64>,
+}
+
+pub(super) fn run(global: &Global, format: StatusFormat) -> anyhow::Result<Exit> {
+    let setting = Setting::read(global)?;
+    let state = setting.state();
+    let dump = Kernel::open()?.dump()?;
+    let nothing = Ruleset::default();
+    let actual = ours(&dump)?;
+    let in_force = actual.map_or(&nothing, |actual| &actual.ruleset);
+    let last_good = state.last_good.clone().unwrap_or_default();
+
+    let desired = setting.desired(&last_good, &state, in_force, Emptied::Keep)?;
+    // Before the first run there is nothing that could have drifted.
+    let expected = state.last_good.is_some();
+    let changes =
+        if expected { difference(&dump, Some(&desired.ruleset))? } else { rules::Changes::default() };
+    let sysctls =
+        if expected { Sysctls::new(&setting.config.sysctl_dir).plan(&desired.sysctls)? } else { vec![] };
+    let report = Report { changes, sysctls, kept: vec![] };
+
+    let nodes: BTreeMap<&str, &Node> = last_good.nodes.iter().map(|node| (node.id.as_str(), node)).collect();
+    let since: BTreeMap<(&ForwardId, u16), u64> = desired
+        .leases
+        .iter()
+        .filter(|lease| lease.released.is_none() && state.leases.is_some())
+        .map(|lease| ((&lease.id, lease.port.get()), lease.since))
+        .collect();
+    let connections = connections(&dump);
+    let listener = |(id, listen, to): (ForwardId, Endpoint, Vec<Endpoint>)| {
+        let node = nodes.get(id.as_str());
+        let since = since.get(&(&id, listen.port.get())).copied();
+        Listener {
+            cluster: node.map(|node| node.cluster.clone()),
+            role: node.and_then(|node| node.role),
+            listen: listen.to_string(),
+            targets: to.iter().map(ToString::to_string).collect(),
+            connections: connections.get(&listen).copied().unwrap_or_default(),
+            since,
+            age: since.map(|since| super::now().saturating_sub(since)),
+            id: id.to_string(),
+        }
+    };
+    let status = Status {
+        version: 1,
+        installed: actual.is_some(),
+        in_step: report.is_empty(),
+        listeners: listeners(in_force).into_iter().map(listener).collect(),
+        drift: report.text().lines().map(str::to_owned).collect(),
+    };
+    match format {
+        StatusFormat::Json => setting.output.data(&(serde_json::to_string_pretty(&status)? + "\n"))?,
+        StatusFormat::Text => setting.output.data(&text(&status))?,
+    }
+    if !status.in_step && matches!(format, StatusFormat::Text) {
+        let summary = report.summary();
+        setting.output.warn(&format!(
+            "out of step ({summary}): 'cachenat diff' shows what differs, 'cachenat apply' mends it"
+        ));
+    }
+    Ok(Exit::Done)
+}
+
+/// The connections made through each listener, over all of its elements.
+fn connections(dump: &Dump) -> BTreeMap<Endpoint, u64> {
+    let mut connections = BTreeMap::new();
+    for ((_, key), counter) in &dump.counters {
+        if let Key::Endpoint(listen) | Key::Slots { listen, .. } = *key {
+            *connections.entry(listen).or_default() += counter.packets;
+        }
+    }
+    connections
+}
+
+fn text(status: &Status) -> String {
+    if !status.installed {
+        return "no table inet cachenat: nothing is forwarded\n".to_owned();
+    }
+    let row = |listener: &Listener| {
+        [
+            listener.id.clone(),
+            listener.role.map_or_else(|| "-".to_owned(), |role| format!("{role:?}").to_lowercase()),
+            listener.listen.clone(),
+            listener.targets.join(" "),
+            listener.connections.to_string(),
+            listener.age.map_or_else(|| "-".to_owned(), age),
+        ]
+    };
+    let header = ["NODE", "ROLE", "LISTEN", "TARGET", "CONNECTIONS", "AGE"];
+    columns(header, status.listeners.iter().map(row))
+}
+
+/// An age as people say it: its largest unit.
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86400 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86400),
+    }
+}

@@ -1,0 +1,236 @@
+//! The configuration, parsed once into types that can't hold nonsense.
+
+mod document;
+mod read;
+mod sources;
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+use std::io;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use discovery::{Source, SourceName};
+use ipnet::IpNet;
+use rules::{ForwardId, IfName};
+
+use document::{Document, Mistake, Step};
+
+/// Everything that the configuration file says, with the defaults filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// The file that it came from, for messages.
+    pub(crate) file: PathBuf,
+    /// The file's text, to find the line of a key.
+    text: String,
+    /// Who may connect.
+    pub(crate) clients: Vec<IpNet>,
+    /// What the gateway is.
+    pub(crate) gateway: Gateway,
+    /// The pool of sources that have none of their own.
+    pub(crate) ports: Pool,
+    /// `aws.region`.
+    pub(crate) region: Option<String>,
+    /// Where nodes come from.
+    pub(crate) sources: Vec<ConfiguredSource>,
+    /// Ports fixed by hand.
+    pub(crate) pins: BTreeMap<ForwardId, NonZeroU16>,
+    /// What happens to flows whose target is gone.
+    pub(crate) on_move: OnMove,
+    /// Where leases and the last good inventory live.
+    pub(crate) state_dir: PathBuf,
+    /// Where the sysctl drop-in goes.
+    pub(crate) sysctl_dir: PathBuf,
+    /// What keeps two of us apart.
+    pub(crate) lock_file: PathBuf,
+}
+
+/// A source and the pool that is its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ConfiguredSource {
+    pub(crate) source: Source,
+    pub(crate) ports: Option<Pool>,
+}
+
+/// `auto`, or what stands there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Auto<T> {
+    #[default]
+    Auto,
+    Set(T),
+}
+
+/// The `gateway` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Gateway {
+    pub(crate) interface: Auto<IfName>,
+    pub(crate) addresses: Auto<Vec<IpAddr>>,
+    pub(crate) public_address: Auto<IpAddr>,
+    pub(crate) snat: Snat,
+}
+
+/// `gateway.snat`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Snat {
+    /// The first gateway address.
+    #[default]
+    Auto,
+    Masquerade,
+    Address(IpAddr),
+    Off,
+}
+
+/// `on_move`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum OnMove {
+    #[default]
+    Cut,
+    Drain,
+}
+
+/// A range of TCP ports, first and last included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pool(RangeInclusive<u16>);
+
+impl Pool {
+    pub(crate) fn range(&self) -> RangeInclusive<u16> {
+        self.0.clone()
+    }
+
+    pub(crate) fn contains(&self, port: NonZeroU16) -> bool {
+        self.0.contains(&port.get())
+    }
+}
+
+impl Default for Pool {
+    /// 1,000 ports from Redis' own on.
+    fn default() -> Self {
+        Self(6379..=7378)
+    }
+}
+
+impl FromStr for Pool {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let port = |text: &str| text.trim().parse::<NonZeroU16>().map(NonZeroU16::get).map_err(|_| ());
+        let (first, last) = (port(first)?, port(last)?);
+        if first <= last { Ok(Self(first..=last)) } else { Err(()) }
+    }
+}
+
+impl Display for Pool {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.0.start(), self.0.end())
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("configuration {}", file.display())]
+    Unreadable {
+        file: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{}", describe(file, mistakes))]
+    Mistaken { file: PathBuf, mistakes: Vec<Mistake> },
+}
+
+fn describe(file: &Path, mistakes: &[Mistake]) -> String {
+    let file = file.display();
+    match mistakes {
+        [only] => format!("{file}:{only}"),
+        several => {
+            let list: String = several.iter().map(|mistake| format!("\n  {file}:{mistake}")).collect();
+            format!("{} mistakes in {file}{list}", several.len())
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks the file.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] with every mistake that could be found in one go: file, line, key and remedy.
+    pub(crate) fn read(file: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
+        Self::parse(file, text)
+    }
+
+    pub(crate) fn parse(file: &Path, text: String) -> Result<Self, ConfigError> {
+        let mistaken = |mistakes| ConfigError::Mistaken { file: file.to_owned(), mistakes };
+        let document = Document::parse(&text).map_err(|mistake| mistaken(vec![mistake]))?;
+        let config = read::config(&document, file, &text);
+        let mistakes = document.mistakes();
+        if mistakes.is_empty() { Ok(config) } else { Err(mistaken(mistakes)) }
+    }
+
+    /// The pool of a source and the key that sets it, for messages.
+    pub(crate) fn pool(&self, source: &SourceName) -> (&Pool, String) {
+        let own = self.sources.iter().enumerate().find(|(_, configured)| configured.source.name() == *source);
+        match own {
+            Some((index, ConfiguredSource { ports: Some(pool), .. })) => {
+                (pool, format!("sources[{index}].ports"))
+            }
+            _ => (&self.ports, "ports".to_owned()),
+        }
+    }
+
+    /// The pools that sources draw from, each with its key.
+    fn pools(&self) -> impl Iterator<Item = (Vec<Step>, &Pool)> {
+        let own = self.sources.iter().enumerate().filter_map(|(index, source)| {
+            let key = vec![Step::key("sources"), Step::Index(index), Step::key("ports")];
+            Some((key, source.ports.as_ref()?))
+        });
+        let shared = self.sources.iter().any(|source| source.ports.is_none()) || self.sources.is_empty();
+        own.chain(shared.then(|| (vec![Step::key("ports")], &self.ports)))
+    }
+
+    /// Whether a pool or a pin takes the port.
+    pub(crate) fn uses(&self, port: NonZeroU16) -> bool {
+        self.pools().any(|(_, pool)| pool.contains(port)) || self.pins.values().any(|&pin| pin == port)
+    }
+
+    /// Checks that no pool and no pin takes a port that this host itself listens on.
+    ///
+    /// `listening` are the ports with what is known of who listens: `sshd on 0.0.0.0`.
+    ///
+    /// # Errors
+    ///
+    /// Every clash, with the line and key of the pool or pin.
+    pub(crate) fn check_listening(
+        &self,
+        listening: &BTreeMap<NonZeroU16, String>,
+    ) -> Result<(), ConfigError> {
+        let mut mistakes = Vec::new();
+        let mut clash = |key: Vec<Step>, port: NonZeroU16, who: &str, remedy: String| {
+            let what = format!("port {port} is taken on this host: {who} listens on it");
+            mistakes.push(Mistake::new(&self.text, key, what, remedy));
+        };
+        for (key, pool) in self.pools() {
+            for (&port, who) in listening.iter().filter(|(port, _)| pool.contains(**port)) {
+                let remedy = format!("choose a range without {port}, or move that service");
+                clash(key.clone(), port, who, remedy);
+            }
+        }
+        for (id, port) in &self.pins {
+            if let Some(who) = listening.get(port) {
+                let key = vec![Step::key("pins"), Step::key(id.as_str())];
+                clash(key, *port, who, format!("pin {id} to another port, or move that service"));
+            }
+        }
+        let file = self.file.clone();
+        if mistakes.is_empty() { Ok(()) } else { Err(ConfigError::Mistaken { file, mistakes }) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+use super::*;
+use expect_test::expect;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(Path::new("config.yaml"), text.to_owned())
+}
+
+fn error(text: &str) -> String {
+    parse(text).unwrap_err().to_string()
+}
+
+const SMALLEST: &str = "clients: [198.51.100.27]\nsources: [{replication_group: my-cluster}]\n";
+
+#[test]
+fn the_smallest_file_has_the_documented_defaults() {
+    let config = parse(SMALLEST).unwrap();
+    assert_eq!(config.clients, ["198.51.100.27/32".parse().unwrap()]);
+    assert_eq!(config.gateway, Gateway::default());
+    assert_eq!(config.ports.to_string(), "6379-7378");
+    assert_eq!(config.on_move, OnMove::Cut);
+    assert_eq!(config.state_dir, Path::new("/var/lib/cachenat"));
+    assert_eq!(config.sysctl_dir, Path::new("/etc/sysctl.d"));
+    assert_eq!(config.lock_file, Path::new("/run/cachenat.lock"));
+}
+
+#[test]
+fn every_key_of_the_contract_is_read() {
+    let text = "
+clients: [198.51.100.27/32, 2001:db8::/32]
+gateway: {interface: ens5, addresses: [10.0.0.55], public_address: 203.0.113.73, snat: masquerade}
+ports: 6379-7378
+aws: {region: us-east-2}
+sources:
+  - {replication_group: my-cluster, expose: [nodes, reader], ports: 6379-6478}
+  - cache_cluster: sessions
+  - serverless_cache: carts
+  - {tags: {Environment: dev}, expose: all}
+  - in_band: {name: lab, redis: '10.0.1.230:6379', tls: true, username: reader, password_env: LAB_PASSWORD}
+  - in_band: {name: mem, memcached: '10.0.1.240:11211'}
+  - static: {name: local, nodes: [{id: local-001, host: 10.0.1.230, port: 6379}]}
+pins: {my-cluster-001: 6379}
+on_move: drain
+state_dir: /tmp/state
+sysctl_dir: /tmp/sysctl.d
+lock_file: /tmp/lock
+";
+    let config = parse(text).unwrap();
+    let names: Vec<String> = config.sources.iter().map(|source| source.source.name().to_string()).collect();
+    assert_eq!(
+        names,
+        [
+            "replication_group/my-cluster",
+            "cache_cluster/sessions",
+            "serverless_cache/carts",
+            "tags/Environment=dev",
+            "in_band/lab",
+            "in_band/mem",
+            "static/local"
+        ]
+    );
+    assert_eq!(config.gateway.snat, Snat::Masquerade);
+    assert_eq!(config.region.as_deref(), Some("us-east-2"));
+    assert_eq!(config.on_move, OnMove::Drain);
+    assert_eq!(config.pool(&config.sources[0].source.name()).1, "sources[0].ports");
+    assert_eq!(config.pool(&config.sources[1].source.name()).1, "ports");
+}
+
+#[test]
+fn several_mistakes_are_told_in_one_go_with_line_key_and_remedy() {
+    expect![[r#"
+        12 mistakes in config.yaml
+          config.yaml:1: clients[0]: 198.51.100.27/24 has bits behind its prefix; write 198.51.100.0/24 for the network or 198.51.100.27/32 for the one address
+          config.yaml:1: clients[1]: found "nobody"; write an address or network, such as 198.51.100.27 or 198.51.100.0/24
+          config.yaml:3: gateway.interfce: unknown key; did you mean interface?
+          config.yaml:4: gateway.snat: found "maybe"; write auto, masquerade, off or an address of the gateway
+          config.yaml:5: ports: the pool 20-30 takes port 22, the way into this host (SSH); choose a range without 22, such as 6379-7378
+          config.yaml:7: sources[0].replication_group: found "my cluster"; write the cache's identifier, such as my-cluster
+          config.yaml:8: sources[1]: several kinds of source in one entry; write one of replication_group, cache_cluster, serverless_cache, tags, in_band, static
+          config.yaml:12: sources[2].static.nodes[0].port: found 0; write a port from 1 to 65535
+          config.yaml:13: sources[2].static.nodes[1].id: found "b c"; write up to 120 letters, digits and -_./:
+          config.yaml:14: pins.a: port 22 is the way into this host (SSH); pin it to another port
+          config.yaml:14: pins.c: port 7000 is pinned to b as well; pin each to a port of its own
+          config.yaml:15: state_dir: found "here"; write an absolute path"#]].assert_eq(&error(
+        "clients: [198.51.100.27/24, nobody]
+gateway:
+  interfce: eth0
+  snat: maybe
+ports: 20-30
+sources:
+  - replication_group: my cluster
+  - {cache_cluster: a, serverless_cache: b}
+  - static:
+      name: local
+      nodes:
+        - {id: a, host: 10.0.1.1, port: 0}
+        - {id: b c, host: 10.0.1.1, port: 6379}
+pins: {a: 22, b: 7000, c: 7000}
+state_dir: here
+",
+    ));
+}
+
+#[test]
+fn missing_and_misspelt_keys_name_what_is_wanted() {
+    expect![[r#"
+        2 mistakes in config.yaml
+          config.yaml:1: client: unknown key; did you mean clients?
+          config.yaml:1: clients is missing; add clients: a list of addresses or networks, such as [198.51.100.27/32]"#]].assert_eq(&error("client: [198.51.100.27]\n"));
+    expect!["config.yaml:1: clients: nobody may connect; name at least one client, such as 198.51.100.27/32"]
+        .assert_eq(&error("clients: []\nsources: []\n"));
+    expect![[r#"
+        2 mistakes in config.yaml
+          config.yaml:1: found nothing; write a mapping with the keys clients, gateway, ports, aws, sources, pins, on_move, state_dir, sysctl_dir, lock_file
+          config.yaml:1: clients is missing; add clients: a list of addresses or networks, such as [198.51.100.27/32]"#]].assert_eq(&error(""));
+    expect![[r#"
+        2 mistakes in config.yaml
+          config.yaml:1: clients: found a mapping; write a list of addresses or networks, such as [198.51.100.27/32]
+          config.yaml:2: sources: found 7; write a list, such as [{replication_group: my-cluster}]"#]].assert_eq(&error("clients: {a: 1}\nsources: 7\n"));
+}
+
+#[test]
+fn what_is_no_yaml_is_told_with_its_line() {
+    expect!["config.yaml:2: did not find expected ',' or ']' at line 2 column 8, while parsing a flow sequence at line 1 column 10; the file must be YAML, see cachenat(1)"].assert_eq(&error("clients: [198.51.100.27\nsources: []\n"));
+    expect![[r#"config.yaml:1: duplicate entry with key "clients"; the file must be YAML, see cachenat(1)"#]]
+        .assert_eq(&error("clients: [198.51.100.27]\nclients: [198.51.100.28]\n"));
+}
+
+#[test]
+fn a_pin_inside_another_sources_own_pool_is_refused() {
+    let text = "clients: [198.51.100.27]
+sources:
+  - {replication_group: one, ports: 7000-7099}
+  - {replication_group: two, ports: 7100-7199}
+pins:
+  two-001: 7005
+";
+    expect!["config.yaml:6: pins.two-001: port 7005 lies in the pool 7000-7099 of sources[0] (replication_group/one); pin two-001 to a port outside 7000-7099, or move that pool"].assert_eq(&error(text));
+    parse(&text.replace("7005", "7105")).unwrap();
+    parse(&text.replace("7005", "6379")).unwrap();
+}
+
+#[test]
+fn the_same_source_or_target_twice_is_refused() {
+    expect![[r#"
+        3 mistakes in config.yaml
+          config.yaml:4: sources[1]: replication_group/one stands here twice; name each source once
+          config.yaml:5: sources[2].static.nodes[1]: a and b are both h:1; give each node an address and port of its own
+          config.yaml:5: sources[2]: the id a stands here twice; give each node an id of its own"#]].assert_eq(&error(
+        "clients: [198.51.100.27]
+sources:
+  - {replication_group: one}
+  - {replication_group: one, ports: 7000-7099}
+  - static: {name: s, nodes: [{id: a, host: h, port: 1}, {id: b, host: h, port: 1}, {id: a, host: i, port: 1}]}
+",
+    ));
+}
+
+#[test]
+fn a_port_that_this_host_listens_on_is_named_with_its_pool_or_pin() {
+    let config = parse(
+        "clients: [198.51.100.27]
+sources:
+  - {replication_group: one, ports: 7000-7099}
+  - {replication_group: two}
+pins:
+  one-001: 8000
+",
+    )
+    .unwrap();
+    let listening =
+        [(6400, "redis-server (pid 7) on 0.0.0.0"), (7001, "a process on ::"), (8000, "nginx (pid 9) on ::")];
+    let listening =
+        listening.iter().map(|&(port, who)| (NonZeroU16::new(port).unwrap(), who.to_owned())).collect();
+    expect![[r#"
+        4 mistakes in config.yaml
+          config.yaml:3: sources[0].ports: port 7001 is taken on this host: a process on :: listens on it; choose a range without 7001, or move that service
+          config.yaml:1: ports: port 6400 is taken on this host: redis-server (pid 7) on 0.0.0.0 listens on it; choose a range without 6400, or move that service
+          config.yaml:1: ports: port 7001 is taken on this host: a process on :: listens on it; choose a range without 7001, or move that service
+          config.yaml:6: pins.one-001: port 8000 is taken on this host: nginx (pid 9) on :: listens on it; pin one-001 to another port, or move that service"#]].assert_eq(&config.check_listening(&listening).unwrap_err().to_string());
+    assert!(config.uses(NonZeroU16::new(8000).unwrap()) && !config.uses(NonZeroU16::new(8001).unwrap()));
+}
+
+#[test]
+fn the_aws_words_for_everybody_are_taken_only_when_written_out() {
+    assert_eq!(parse(&SMALLEST.replace("198.51.100.27", "0.0.0.0/0")).unwrap().clients[0].prefix_len(), 0);
+    assert!(parse(&SMALLEST.replace("[198.51.100.27]", "any")).is_err());
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_panics_the_reader(text in "(clients|sources|ports|pins|gateway|[a-z0-9:{}\\[\\],\" \n-]{0,12}|: |\n){0,20}") {
+        let _ = parse(&text);
+    }
+}

@@ -1,0 +1,276 @@
+//! The one place where all meet: configuration, inventory, leases and what the kernel has become what is wanted.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use discovery::{Coverage, Emptied, Inventory, Merged, Node, Role, SourceName, over_last_good};
+use rules::ruleset::{Key, SetKind};
+use rules::{
+    Endpoint, Family, Forward, ForwardId, Leases, PlanError, Request, Ruleset, Sysctl, assign, render,
+};
+
+use crate::config::Config;
+use crate::gateway::Gateway;
+
+/// What is known when the plan is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known<'a> {
+    /// What discovery found now.
+    pub(crate) fresh: &'a Inventory,
+    /// What it found when it was last sure.
+    pub(crate) last_good: Option<&'a Inventory>,
+    /// What to make of a source that has no node any more.
+    pub(crate) emptied: Emptied,
+    /// The leases so far; `None`: the state is lost, and the kernel's comments tell.
+    pub(crate) leases: Option<&'a Leases>,
+    /// What is in force.
+    pub(crate) actual: &'a Ruleset,
+    /// Seconds since 1970.
+    pub(crate) now: u64,
+}
+
+/// What is wanted of the kernel, and what goes with it.
+#[derive(Debug)]
+pub(crate) struct Desired {
+    pub(crate) ruleset: Ruleset,
+    pub(crate) sysctls: Vec<Sysctl>,
+    pub(crate) leases: Leases,
+    /// The fresh inventory laid over the last good one: the next last good.
+    pub(crate) inventory: Inventory,
+    /// What was kept as it was because the inventory leaves it open; each line names the node or source and why.
+    pub(crate) kept: Vec<String>,
+}
+
+/// The listeners of a ruleset: id, listener and targets; the kernel's are the memory that survives the state directory.
+pub(crate) fn listeners(ruleset: &Ruleset) -> Vec<(ForwardId, Endpoint, Vec<Endpoint>)> {
+    let mut found: BTreeMap<(Endpoint, ForwardId), Vec<Endpoint>> = BTreeMap::new();
+    for kind in [SetKind::Forward, SetKind::Spread] {
+        for family in [Family::Ipv4, Family::Ipv6] {
+            for (key, element) in ruleset.elements(kind, family) {
+                let (Key::Endpoint(listen) | Key::Slots { listen, .. }) = *key else { continue };
+                let id = element.comment.as_deref().and_then(|comment| comment.parse().ok());
+                if let (Some(id), Some(target)) = (id, element.data) {
+                    found.entry((listen, id)).or_default().push(target);
+                }
+            }
+        }
+    }
+    found.into_iter().map(|((listen, id), targets)| (id, listen, targets)).collect()
+}
+
+/// A node that gets a port, and where the port shall lead.
+struct Backend {
+    id: ForwardId,
+    source: Option<SourceName>,
+    targets: BTreeSet<Endpoint>,
+}
+
+/// Puts together what is wanted.
+///
+/// What is in force stands in for the last good inventory and for the leases where the state directory was lost, so
+/// that what discovery is unsure of never takes a working forward away.
+///
+/// # Errors
+///
+/// [`PlanError`], if a pool is full or a pin is taken.
+pub(crate) fn desired(config: &Config, gateway: &Gateway, known: &Known<'_>) -> Result<Desired, PlanError> {
+    let Merged { inventory, kept } = over_last_good(known.fresh.clone(), known.last_good, known.emptied);
+    let inventory = in_order(config, inventory);
+    let mut kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
+    let in_force = in_force(known.actual);
+    let mut backends = backends(&inventory, gateway, &in_force, &mut kept);
+    backends.extend(unspoken(&inventory, &backends, &in_force, &mut kept));
+
+    let requests: Vec<Request> = backends.iter().map(|backend| request(config, backend)).collect();
+    let leases = match known.leases {
+        Some(leases) => assign(&requests, &config.pins, leases, known.now)?,
+        None => assign(&requests, &config.pins, &leases_of(known.actual, known.now), known.now)?,
+    };
+    let ports = leases.ports();
+    let forwards: Vec<Forward> = backends
+        .iter()
+        .filter_map(|backend| Some((backend, *ports.get(&backend.id)?)))
+        .flat_map(|(backend, port)| forwards(backend, gateway, port))
+        .collect();
+    let ruleset = render(&forwards, &config.clients, &as_seen_by_rules(gateway, &forwards));
+    let sysctls = Sysctl::needed_by(&ruleset);
+    Ok(Desired { ruleset, sysctls, leases, inventory, kept })
+}
+
+/// The nodes in the order in which they get their ports: by the configuration's sources, then shard and id.
+fn in_order(config: &Config, mut inventory: Inventory) -> Inventory {
+    let names = config.sources.iter().map(|configured| configured.source.name());
+    let places: HashMap<SourceName, usize> = names.zip(0..).collect();
+    let place = |node: &Node| places.get(&node.source).copied().unwrap_or(usize::MAX);
+    inventory.nodes.sort_by(|one, other| {
+        fn key(node: &Node) -> (&SourceName, &Option<String>, &discovery::NodeId) {
+            (&node.source, &node.shard, &node.id)
+        }
+        place(one).cmp(&place(other)).then_with(|| key(one).cmp(&key(other)))
+    });
+    inventory
+}
+
+/// The leases that a ruleset's comments tell of.
+fn leases_of(ruleset: &Ruleset, now: u64) -> Leases {
+    Leases::from_kernel(listeners(ruleset).into_iter().map(|(id, listen, _)| (id, listen.port)), now)
+}
+
+/// A family without a single forward would only be empty sets to read; IPv4 stands even so, as the table's frame.
+fn as_seen_by_rules(gateway: &Gateway, forwards: &[Forward]) -> rules::Gateway {
+    let has = |family| forwards.iter().any(|forward| Family::of(forward.listen.address) == family);
+    let families: BTreeSet<Family> = gateway.addresses.iter().map(|&address| Family::of(address)).collect();
+    let families = families.into_iter().filter(|&family| family == Family::Ipv4 || has(family)).collect();
+    rules::Gateway { interface: gateway.interface.clone(), families, snat: gateway.snat.clone() }
+}
+
+/// What the kernel leads each id to.
+fn in_force(actual: &Ruleset) -> HashMap<ForwardId, BTreeSet<Endpoint>> {
+    let mut targets: HashMap<ForwardId, BTreeSet<Endpoint>> = HashMap::new();
+    for (id, _, to) in listeners(actual) {
+        targets.entry(id).or_default().extend(to);
+    }
+    targets
+}
+
+/// A role is reached through a port of its own, behind which another node's address is no surprise.
+fn is_role(node: &Node) -> bool {
+    let suffix = node.id.as_str().strip_prefix(node.cluster.as_str());
+    node.role == Some(Role::Reader) || matches!(suffix, Some("/primary" | "/reader"))
+}
+
+/// The backends that the inventory names, in its order.
+fn backends(
+    inventory: &Inventory,
+    gateway: &Gateway,
+    in_force: &HashMap<ForwardId, BTreeSet<Endpoint>>,
+    kept: &mut Vec<String>,
+) -> Vec<Backend> {
+    let mut backends: Vec<Backend> = Vec::new();
+    let mut twins: HashMap<Endpoint, Vec<usize>> = HashMap::new();
+    for node in &inventory.nodes {
+        let Ok(id) = node.id.as_str().parse::<ForwardId>() else { continue };
+        let reachable =
+            |address: &&IpAddr| gateway.addresses.iter().any(|own| own.is_ipv4() == address.is_ipv4());
+        let mut targets: BTreeSet<Endpoint> = node
+            .addresses
+            .iter()
+            .filter(reachable)
+            .map(|&address| Endpoint { address, port: node.port })
+            .collect();
+        if node.addresses.is_empty() {
+            if let Some(before) = in_force.get(&id) {
+                let why = node.error.as_deref().unwrap_or("its address is not known now");
+                kept.push(format!("{id}: {why}; its forward to {} stays", list(before)));
+                targets.clone_from(before);
+            } else if node.is_leaving() {
+                continue;
+            }
+        }
+        if !is_role(node) {
+            targets.iter().for_each(|&target| twins.entry(target).or_default().push(backends.len()));
+        }
+        backends.push(Backend { id, source: Some(node.source.clone()), targets });
+    }
+    let mut twins: Vec<(Endpoint, Vec<usize>)> =
+        twins.into_iter().filter(|(_, nodes)| nodes.len() > 1).collect();
+    twins.sort();
+    for (target, nodes) in twins {
+        settle(&mut backends, target, &nodes, in_force, kept);
+    }
+    backends
+}
+
+/// Two nodes can't be one address and port: one of the answers is old. The node that has had it keeps it; the others
+/// stay where they were, or wait.
+fn settle(
+    backends: &mut [Backend],
+    target: Endpoint,
+    nodes: &[usize],
+    in_force: &HashMap<ForwardId, BTreeSet<Endpoint>>,
+    kept: &mut Vec<String>,
+) {
+    let had = |at: &usize| {
+        backends.get(*at).is_some_and(|node| in_force.get(&node.id).is_some_and(|to| to.contains(&target)))
+    };
+    let Some(owner) = nodes.iter().find(|at| had(at)).or(nodes.first()).copied() else { return };
+    let Some(owner_id) = backends.get(owner).map(|node| node.id.clone()) else { return };
+    for &at in nodes.iter().filter(|&&at| at != owner) {
+        let Some(backend) = backends.get_mut(at) else { continue };
+        let before = in_force.get(&backend.id).filter(|before| !before.contains(&target));
+        let instead = match before {
+            Some(before) => {
+                backend.targets.clone_from(before);
+                format!("its forward to {} stays", list(before))
+            }
+            None => {
+                backend.targets.remove(&target);
+                "it is not forwarded until its address is its own".to_owned()
+            }
+        };
+        kept.push(format!("{}: {target} is the address of {owner_id} as well; {instead}", backend.id));
+    }
+}
+
+/// Forwards in force that the inventory does not speak of, where some source's silence says nothing.
+///
+/// This matters only when the state directory was lost: else the last good inventory names them.
+fn unspoken(
+    inventory: &Inventory,
+    backends: &[Backend],
+    in_force: &HashMap<ForwardId, BTreeSet<Endpoint>>,
+    kept: &mut Vec<String>,
+) -> Vec<Backend> {
+    let unread: Vec<String> = inventory
+        .sources
+        .iter()
+        .filter(|report| matches!(report.coverage, Coverage::Part | Coverage::Nothing))
+        .map(|report| report.source.to_string())
+        .collect();
+    if unread.is_empty() {
+        return vec![];
+    }
+    let named: BTreeSet<&ForwardId> = backends.iter().map(|backend| &backend.id).collect();
+    let mut rest: Vec<Backend> = in_force
+        .iter()
+        .filter(|(id, _)| !named.contains(id))
+        .map(|(id, to)| Backend { id: id.clone(), source: None, targets: to.clone() })
+        .collect();
+    rest.sort_by(|one, other| one.id.cmp(&other.id));
+    for Backend { id, targets, .. } in &rest {
+        let why = format!("{} could not be read whole", unread.join(", "));
+        kept.push(format!("{id}: {why}; its forward to {} stays", list(targets)));
+    }
+    rest
+}
+
+fn list(targets: &BTreeSet<Endpoint>) -> String {
+    rules::diff::targets(&targets.iter().copied().collect::<Vec<_>>())
+}
+
+fn request(config: &Config, backend: &Backend) -> Request {
+    let (pool, pool_key) = match &backend.source {
+        Some(source) => config.pool(source),
+        None => (&config.ports, "ports".to_owned()),
+    };
+    Request { id: backend.id.clone(), pool: pool.range(), pool_key }
+}
+
+/// One forward per family in which the gateway and the node both have an address.
+fn forwards<'a>(
+    backend: &'a Backend,
+    gateway: &'a Gateway,
+    port: NonZeroU16,
+) -> impl Iterator<Item = Forward> + 'a {
+    [Family::Ipv4, Family::Ipv6].into_iter().filter_map(move |family| {
+        let targets: Vec<Endpoint> =
+            backend.targets.iter().filter(|target| Family::of(target.address) == family).copied().collect();
+        let address = *gateway.addresses.iter().find(|&&address| Family::of(address) == family)?;
+        let listen = Endpoint { address, port };
+        (!targets.is_empty()).then(|| Forward { id: backend.id.clone(), listen, targets })
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+use std::path::Path;
+
+use super::*;
+
+const CONFIG: &str = "clients: [198.51.100.27]
+sources:
+  - {replication_group: my-cluster, ports: 6379-6382}
+  - cache_cluster: sessions
+";
+
+fn config(text: &str) -> Config {
+    Config::parse(Path::new("config.yaml"), text.to_owned()).unwrap()
+}
+
+fn gateway(addresses: &[&str]) -> Gateway {
+    Gateway {
+        interface: "eth0".parse().unwrap(),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        snat: rules::Snat::Masquerade,
+    }
+}
+
+/// An inventory of nodes `id address[,address]`, all on port 6379, and of sources `name outcome`.
+fn inventory(nodes: &[&str], sources: &[&str]) -> Inventory {
+    let node = |line: &&str| {
+        let (id, addresses) = line.split_once(' ').unwrap();
+        let source = if id.starts_with("sessions") {
+            "cache_cluster/sessions"
+        } else {
+            "replication_group/my-cluster"
+        };
+        let cluster = source.split_once('/').unwrap().1;
+        let addresses: Vec<&str> = addresses.split(',').filter(|address| !address.is_empty()).collect();
+        let error = addresses.is_empty().then_some("SERVFAIL");
+        serde_json::json!({"id": id, "cluster": cluster, "source": source, "status": "available",
+            "host": format!("{id}.example"), "port": 6379, "addresses": addresses, "error": error})
+    };
+    let report = |line: &&str| {
+        let (source, outcome) = line.split_once(' ').unwrap();
+        let error = (outcome != "complete").then_some("throttled");
+        serde_json::json!({"source": source, "outcome": outcome, "error": error})
+    };
+    let json = serde_json::json!({"version": 1, "nodes": nodes.iter().map(node).collect::<Vec<_>>(),
+        "sources": sources.iter().map(report).collect::<Vec<_>>()});
+    Inventory::from_json(&json.to_string()).unwrap()
+}
+
+const BOTH: [&str; 2] = ["replication_group/my-cluster complete", "cache_cluster/sessions complete"];
+
+struct World {
+    config: Config,
+    gateway: Gateway,
+    last_good: Option<Inventory>,
+    leases: Option<Leases>,
+    actual: Ruleset,
+    kept: Vec<String>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            config: config(CONFIG),
+            gateway: gateway(&["10.0.0.55"]),
+            last_good: None,
+            leases: None,
+            actual: Ruleset::default(),
+            kept: vec![],
+        }
+    }
+
+    /// Plans from `fresh`, as `apply` would, and takes the plan as done.
+    fn run(&mut self, fresh: &Inventory) -> Vec<String> {
+        self.try_run(fresh).unwrap()
+    }
+
+    fn try_run(&mut self, fresh: &Inventory) -> Result<Vec<String>, PlanError> {
+        let known = Known {
+            fresh,
+            last_good: self.last_good.as_ref(),
+            emptied: Emptied::Keep,
+            leases: self.leases.as_ref(),
+            actual: &self.actual,
+            now: 1_000_000,
+        };
+        let desired = desired(&self.config, &self.gateway, &known)?;
+        self.last_good = Some(desired.inventory);
+        self.leases = Some(desired.leases);
+        self.actual = desired.ruleset;
+        self.kept = desired.kept;
+        let listeners = listeners(&self.actual).into_iter();
+        let line = |(id, listen, to): (ForwardId, Endpoint, Vec<Endpoint>)| {
+            format!("{id} {listen} {}", rules::diff::targets(&to))
+        };
+        Ok(listeners.map(line).collect())
+    }
+
+    fn lose_state(&mut self) {
+        self.last_good = None;
+        self.leases = None;
+    }
+}
+
+#[test]
+fn the_aws_example_comes_out_in_order_and_a_source_takes_its_own_pool() {
+    let mut world = World::new();
+    let nodes = [
+        "my-cluster-001 10.0.1.230",
+        "my-cluster-002 10.0.1.231",
+        "sessions-0001 10.0.1.240",
+        "my-cluster-003 10.0.1.232",
+    ];
+    let listeners = world.run(&inventory(&nodes, &BOTH));
+    assert_eq!(
+        listeners,
+        [
+            "my-cluster-001 10.0.0.55:6379 10.0.1.230:6379",
+            "my-cluster-002 10.0.0.55:6380 10.0.1.231:6379",
+            "my-cluster-003 10.0.0.55:6381 10.0.1.232:6379",
+            "sessions-0001 10.0.0.55:6382 10.0.1.240:6379",
+        ]
+    );
+    assert!(world.kept.is_empty());
+}
+
+#[test]
+fn a_replaced_node_keeps_its_port_and_a_removed_one_goes() {
+    let mut world = World::new();
+    world.run(&inventory(&["my-cluster-001 10.0.1.230", "my-cluster-002 10.0.1.231"], &BOTH));
+    assert_eq!(
+        world.run(&inventory(&["my-cluster-002 10.0.1.240"], &BOTH)),
+        ["my-cluster-002 10.0.0.55:6380 10.0.1.240:6379"]
+    );
+}
+
+#[test]
+fn a_node_that_does_not_resolve_keeps_its_forward_with_and_without_the_state_directory() {
+    let mut world = World::new();
+    let before = world.run(&inventory(&["my-cluster-001 10.0.1.230"], &BOTH));
+    let unresolved = inventory(&["my-cluster-001 "], &BOTH);
+    assert_eq!(world.run(&unresolved), before);
+    assert!(world.kept[0].starts_with("my-cluster-001"), "{:?}", world.kept);
+    world.lose_state();
+    assert_eq!(world.run(&unresolved), before);
+    assert_eq!(world.kept, ["my-cluster-001: SERVFAIL; its forward to 10.0.1.230:6379 stays"]);
+}
+
+#[test]
+fn a_source_that_fails_keeps_all_it_had_with_and_without_the_state_directory() {
+    let mut world = World::new();
+    let before = world.run(&inventory(&["my-cluster-001 10.0.1.230", "my-cluster-002 10.0.1.231"], &BOTH));
+    let failed = inventory(&[], &["replication_group/my-cluster failed", BOTH[1]]);
+    assert_eq!(world.run(&failed), before);
+    world.lose_state();
+    assert_eq!(world.run(&failed), before);
+    assert_eq!(world.kept.len(), 2);
+    let partial =
+        inventory(&["my-cluster-001 10.0.1.250"], &["replication_group/my-cluster partial", BOTH[1]]);
+    let after = world.run(&partial);
+    assert_eq!(after[0], "my-cluster-001 10.0.0.55:6379 10.0.1.250:6379");
+    assert_eq!(after[1], before[1]);
+}
+
+#[test]
+fn an_empty_answer_is_not_believed_unless_allowed() {
+    let mut world = World::new();
+    let before = world.run(&inventory(&["my-cluster-001 10.0.1.230"], &BOTH));
+    assert_eq!(world.run(&inventory(&[], &BOTH)), before);
+    assert_eq!(world.kept.len(), 1);
+}
+
+#[test]
+fn ports_come_back_from_the_kernels_comments_when_the_state_directory_is_lost() {
+    let mut world = World::new();
+    world.run(&inventory(&["my-cluster-001 10.0.1.230", "my-cluster-002 10.0.1.231"], &BOTH));
+    let before = world.run(&inventory(&["my-cluster-002 10.0.1.231"], &BOTH));
+    world.lose_state();
+    assert_eq!(world.run(&inventory(&["my-cluster-002 10.0.1.231"], &BOTH)), before);
+}
+
+#[test]
+fn of_two_nodes_on_one_address_the_one_that_had_it_keeps_it() {
+    let mut world = World::new();
+    world.run(&inventory(&["my-cluster-001 10.0.1.230", "my-cluster-002 10.0.1.231"], &BOTH));
+    let after = world.run(&inventory(&["my-cluster-001 10.0.1.231", "my-cluster-002 10.0.1.231"], &BOTH));
+    assert_eq!(
+        after,
+        ["my-cluster-001 10.0.0.55:6379 10.0.1.230:6379", "my-cluster-002 10.0.0.55:6380 10.0.1.231:6379"]
+    );
+    assert_eq!(
+        world.kept,
+        [
+            "my-cluster-001: 10.0.1.231:6379 is the address of my-cluster-002 as well; its forward to 10.0.1.230:6379 stays"
+        ]
+    );
+}
+
+#[test]
+fn of_two_new_nodes_on_one_address_only_the_first_is_forwarded() {
+    let mut world = World::new();
+    let after = world.run(&inventory(&["my-cluster-001 10.0.1.230", "my-cluster-002 10.0.1.230"], &BOTH));
+    assert_eq!(after, ["my-cluster-001 10.0.0.55:6379 10.0.1.230:6379"]);
+    assert_eq!(world.kept.len(), 1);
+    let roles = ["my-cluster-001 10.0.1.230", "my-cluster/primary 10.0.1.230"];
+    assert_eq!(world.run(&inventory(&roles, &BOTH)).len(), 2, "a role may share its node's address");
+}
+
+#[test]
+fn a_full_pool_is_an_error_that_names_the_key() {
+    let nodes: Vec<String> = (1..=5).map(|n| format!("my-cluster-00{n} 10.0.1.23{n}")).collect();
+    let nodes: Vec<&str> = nodes.iter().map(String::as_str).collect();
+    let error = World::new().try_run(&inventory(&nodes, &BOTH)).unwrap_err();
+    assert!(error.to_string().contains("widen sources[0].ports"), "{error}");
+}
+
+#[test]
+fn an_address_family_is_forwarded_where_gateway_and_node_both_have_it() {
+    let mut world = World::new();
+    let nodes = inventory(&["my-cluster-001 10.0.1.230,fd00:1::9", "my-cluster-002 fd00:1::10"], &BOTH);
+    assert_eq!(world.run(&nodes), ["my-cluster-001 10.0.0.55:6379 10.0.1.230:6379"]);
+    world.gateway = gateway(&["10.0.0.55", "fd00::55"]);
+    assert_eq!(
+        world.run(&nodes),
+        [
+            "my-cluster-001 10.0.0.55:6379 10.0.1.230:6379",
+            "my-cluster-001 [fd00::55]:6379 [fd00:1::9]:6379",
+            "my-cluster-002 [fd00::55]:6380 [fd00:1::10]:6379",
+        ]
+    );
+    assert_eq!(Sysctl::needed_by(&world.actual), [Sysctl::Ipv4Forward, Sysctl::Ipv6Forward]);
+}

@@ -1,0 +1,110 @@
+//! The inventory to work from: discovered now, or taken from a file.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use discovery::{Admission, Inventory, Options, Outcome, Source, SourceName, SourceReport, admit, discover};
+
+use crate::config::Config;
+
+/// How long to wait between two tries of `--wait`.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Reads the inventory: from `file` (`-` is standard input) if there is one, else from the sources, again and again
+/// until all are whole or `wait` is over.
+///
+/// `own` are the gateway's addresses, which can be no target. `last_good` tells whether a file that does not speak of
+/// a source leaves something open.
+pub(crate) fn take(
+    config: &Config,
+    own: &[IpAddr],
+    file: Option<&Path>,
+    last_good: Option<&Inventory>,
+    wait: Duration,
+) -> anyhow::Result<Inventory> {
+    let admission = Admission { vpc: vec![], own: own.to_vec() };
+    match file {
+        Some(file) => {
+            let inventory = read(file)?;
+            Ok(admitted(with_reports(inventory, config, last_good), &admission))
+        }
+        None => discovered(config, admission, wait),
+    }
+}
+
+fn read(file: &Path) -> anyhow::Result<Inventory> {
+    let name = format!("inventory {}", file.display());
+    let text = if file == Path::new("-") {
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        fs::read_to_string(file)
+    };
+    let text = text.with_context(|| name.clone())?;
+    Inventory::from_json(&text).with_context(|| name)
+}
+
+fn discovered(config: &Config, admission: Admission, wait: Duration) -> anyhow::Result<Inventory> {
+    if config.sources.is_empty() {
+        let file = config.file.display();
+        anyhow::bail!(
+            "{file}: sources: there is none; name one, or run 'cachenat remove' to forward nothing"
+        );
+    }
+    let sources: Vec<Source> = config.sources.iter().map(|configured| configured.source.clone()).collect();
+    let options = Options { region: config.region.clone(), admission, ..Options::default() };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
+    let deadline = Instant::now() + wait;
+    loop {
+        let inventory = runtime.block_on(discover(&sources, &options));
+        if inventory.is_complete() || Instant::now() + PAUSE > deadline {
+            return Ok(inventory);
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Gives each source that the file's nodes or the configuration name a report, where the file has none.
+///
+/// Nodes without a report are taken as they are. A source of the configuration that the file does not speak of at all
+/// was not read; that leaves something open only if it had nodes.
+fn with_reports(mut inventory: Inventory, config: &Config, last_good: Option<&Inventory>) -> Inventory {
+    let mut reported: BTreeSet<SourceName> =
+        inventory.sources.iter().map(|report| report.source.clone()).collect();
+    for node in &inventory.nodes {
+        if reported.insert(node.source.clone()) {
+            inventory.sources.push(SourceReport::complete(node.source.clone()));
+        }
+    }
+    for source in config.sources.iter().map(|configured| configured.source.name()) {
+        let had_nodes = last_good.is_some_and(|before| before.nodes.iter().any(|node| node.source == source));
+        if had_nodes && reported.insert(source.clone()) {
+            inventory.sources.push(SourceReport::failed(source, "the inventory file does not speak of it"));
+        }
+    }
+    inventory
+}
+
+/// Takes away the addresses that may not be targets; a file is trusted no more than DNS.
+fn admitted(mut inventory: Inventory, admission: &Admission) -> Inventory {
+    for node in &mut inventory.nodes {
+        let refused = node.addresses.iter().find_map(|&address| admit(address, admission).err());
+        let Some(refusal) = refused else { continue };
+        node.addresses.retain(|&address| admit(address, admission).is_ok());
+        node.error = Some(refusal.to_string());
+        if let Some(report) = inventory.sources.iter_mut().find(|report| report.source == node.source) {
+            if report.outcome == Outcome::Complete {
+                report.outcome = Outcome::Partial;
+            }
+            report.error.get_or_insert_with(|| format!("{}: {refusal}", node.id));
+        }
+    }
+    inventory
+}

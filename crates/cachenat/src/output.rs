@@ -1,0 +1,99 @@
+//! What goes to stdout, which is data, and to stderr, which is for people.
+
+use std::io::{self, ErrorKind, IsTerminal, Write};
+
+use comfy_table::{Table, presets};
+
+use crate::args::Global;
+
+/// How a command ends; the contract's exit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// Done, or in step.
+    Done = 0,
+    /// `diff` found something.
+    Found = 1,
+    /// Nothing was changed.
+    Error = 2,
+    /// Part of the sources could not be read; the rest is done.
+    Partial = 3,
+}
+
+impl Exit {
+    /// [`Exit::Done`] for a whole answer, else [`Exit::Partial`].
+    pub(crate) fn of(complete: bool) -> Self {
+        if complete { Self::Done } else { Self::Partial }
+    }
+}
+
+/// The two streams, as the global flags want them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    quiet: bool,
+    verbose: bool,
+}
+
+impl Output {
+    pub(crate) fn new(global: &Global) -> Self {
+        Self { quiet: global.quiet, verbose: global.verbose }
+    }
+
+    /// Prints data. A reader that has seen enough (`| head`) is no error.
+    pub(crate) fn data(self, text: &str) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Prints a diff, coloured on a terminal.
+    pub(crate) fn diff(self, text: &str) -> io::Result<()> {
+        let colour =
+            io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        if !colour {
+            return self.data(text);
+        }
+        let paint = |line: &str| match line.chars().next() {
+            Some('+') => format!("\x1b[32m{line}\x1b[0m\n"),
+            Some('-') => format!("\x1b[31m{line}\x1b[0m\n"),
+            _ => format!("{line}\n"),
+        };
+        self.data(&text.lines().map(paint).collect::<String>())
+    }
+
+    /// Says something that needs looking at; it is never silenced.
+    pub(crate) fn warn(self, text: &str) {
+        say(&format!("warning: {text}"));
+    }
+
+    /// Says what was done.
+    pub(crate) fn note(self, text: &str) {
+        if !self.quiet {
+            say(text);
+        }
+    }
+
+    /// Says what there was no need to do: to a person, but not to cron.
+    pub(crate) fn idle(self, text: &str) {
+        if self.verbose || (!self.quiet && io::stderr().is_terminal()) {
+            say(text);
+        }
+    }
+}
+
+/// One line on stderr; nobody is left to tell if that fails.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Rows under a header, in columns, without blanks at the ends of the lines.
+pub(crate) fn columns<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header).add_rows(rows);
+    table.lines().map(|line| line.trim().to_owned() + "\n").collect()
+}

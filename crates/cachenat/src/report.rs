@@ -1,0 +1,123 @@
+//! The changes, as `diff` and `apply` report them.
+
+use rules::diff::{Action, Change, targets};
+use rules::sysctl::{Place, SysctlChange};
+use rules::{Changes, Endpoint};
+use serde::Serialize;
+
+/// What would be changed, or was.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) changes: Changes,
+    pub(crate) sysctls: Vec<SysctlChange>,
+    /// What was kept as it was although the sources leave it open.
+    pub(crate) kept: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    version: u32,
+    changed: bool,
+    changes: Vec<ChangeForm>,
+    sysctls: Vec<SysctlForm<'a>>,
+    /// What is sent to the kernel, in nft's words.
+    commands: Vec<String>,
+    warnings: &'a [String],
+}
+
+#[derive(Serialize)]
+struct ChangeForm {
+    action: Action,
+    id: String,
+    listen: String,
+    from: Option<String>,
+    to: Option<String>,
+}
+
+#[derive(Serialize)]
+struct SysctlForm<'a> {
+    key: &'static str,
+    place: Place,
+    from: Option<&'a str>,
+    to: Option<&'a str>,
+}
+
+impl From<Change> for ChangeForm {
+    fn from(change: Change) -> Self {
+        let joined = |endpoints: &[Endpoint]| (!endpoints.is_empty()).then(|| targets(endpoints));
+        Self {
+            action: change.action,
+            id: change.id.to_string(),
+            listen: change.listen.to_string(),
+            from: joined(&change.from),
+            to: joined(&change.to),
+        }
+    }
+}
+
+impl Report {
+    /// Whether there is anything to change.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.sysctls.is_empty()
+    }
+
+    /// The JSON of the contract.
+    pub(crate) fn json(&self) -> serde_json::Result<String> {
+        let operations = self.changes.transaction().operations;
+        let document = Document {
+            version: 1,
+            changed: !self.is_empty(),
+            changes: self.changes.forwards().into_iter().map(ChangeForm::from).collect(),
+            sysctls: self
+                .sysctls
+                .iter()
+                .map(|change| SysctlForm {
+                    key: change.sysctl.key(),
+                    place: change.place,
+                    from: change.from.as_deref(),
+                    to: change.to.as_deref(),
+                })
+                .collect(),
+            commands: operations.iter().map(ToString::to_string).collect(),
+            warnings: &self.kept,
+        };
+        serde_json::to_string_pretty(&document).map(|json| json + "\n")
+    }
+
+    /// The changes in nft syntax.
+    pub(crate) fn text(&self) -> String {
+        let sysctls: String = self.sysctls.iter().map(ToString::to_string).collect();
+        format!("{}{sysctls}", self.changes)
+    }
+
+    /// What changes for clients, a line each.
+    pub(crate) fn lines(&self) -> String {
+        let forwards = self.changes.forwards().into_iter().map(|change| format!("{change}\n"));
+        let sysctls = self.sysctls.iter().map(|change| {
+            let to = change.to.as_deref().unwrap_or("not set");
+            let place = match change.place {
+                Place::Live => "now",
+                Place::Boot => "at boot",
+            };
+            format!("set {} {to} ({place})\n", change.sysctl.key())
+        });
+        forwards.chain(sysctls).collect()
+    }
+
+    /// The changes in numbers: `1 added, 2 moved`.
+    pub(crate) fn summary(&self) -> String {
+        let forwards = self.changes.forwards();
+        let count = |action| forwards.iter().filter(|change| change.action == action).count();
+        let counts = [
+            (count(Action::Add), "added"),
+            (count(Action::Remove), "removed"),
+            (count(Action::Move), "moved"),
+            (count(Action::Update), "updated"),
+            (self.sysctls.len(), "settings"),
+        ];
+        let counts =
+            counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+        let counts: Vec<String> = counts.collect();
+        if counts.is_empty() { "rules changed".to_owned() } else { counts.join(", ") }
+    }
+}

@@ -1,0 +1,187 @@
+//! The state directory: leases and the last good inventory.
+//!
+//! A file is replaced by rename, so a reader finds the old or the new one, whole.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use discovery::{Inventory, InventoryError};
+use rules::Leases;
+use serde::{Deserialize, Serialize};
+
+const VERSION: u32 = 1;
+
+/// The directory and what it held when it was opened.
+#[derive(Debug)]
+pub(crate) struct State {
+    dir: PathBuf,
+    /// The leases; `None` if there was no file, or none that could be read.
+    pub(crate) leases: Option<Leases>,
+    /// The last good inventory, under the same terms.
+    pub(crate) last_good: Option<Inventory>,
+    /// Files that were there and could not be read.
+    pub(crate) damaged: Vec<StateError>,
+}
+
+/// Why a state file can't be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StateError {
+    #[error("state file {}", file.display())]
+    Io {
+        file: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("state file {} is not a list of leases", file.display())]
+    Leases {
+        file: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("state file {} is no inventory", file.display())]
+    Inventory {
+        file: PathBuf,
+        #[source]
+        source: InventoryError,
+    },
+    #[error("state file {} has version {found}, this cachenat reads version {VERSION}", file.display())]
+    Version { file: PathBuf, found: u32 },
+}
+
+impl StateError {
+    fn file(&self) -> &Path {
+        match self {
+            Self::Io { file, .. }
+            | Self::Leases { file, .. }
+            | Self::Inventory { file, .. }
+            | Self::Version { file, .. } => file,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct LeaseFile {
+    version: u32,
+    leases: Leases,
+}
+
+impl State {
+    /// Reads the directory; what is missing or damaged is absent, and [`State::damaged`] says which.
+    pub(crate) fn open(dir: &Path) -> Self {
+        let mut damaged = Vec::new();
+        let mut keep = |error| damaged.push(error);
+        let leases = read(&dir.join("leases.json"), parse_leases).unwrap_or_else(|error| {
+            keep(error);
+            None
+        });
+        let last_good = read(&dir.join("inventory.json"), parse_inventory).unwrap_or_else(|error| {
+            keep(error);
+            None
+        });
+        Self { dir: dir.to_owned(), leases, last_good, damaged }
+    }
+
+    /// Writes what differs from what is there; damaged files are kept aside under another name.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`]; a file is then as it was.
+    pub(crate) fn save(&self, leases: &Leases, last_good: &Inventory) -> Result<(), StateError> {
+        for file in self.damaged.iter().map(StateError::file) {
+            let aside = file.with_extension("json.damaged");
+            fs::rename(file, aside).map_err(|source| StateError::Io { file: file.to_owned(), source })?;
+        }
+        if self.leases.as_ref() != Some(leases) {
+            let file = self.dir.join("leases.json");
+            let form = LeaseFile { version: VERSION, leases: leases.clone() };
+            let text = serde_json::to_string_pretty(&form)
+                .map_err(|source| StateError::Leases { file: file.clone(), source })?;
+            write(&file, &(text + "\n"))?;
+        }
+        if self.last_good.as_ref() != Some(last_good) {
+            write(&self.dir.join("inventory.json"), &last_good.to_json())?;
+        }
+        Ok(())
+    }
+}
+
+fn read<T>(file: &Path, parse: fn(&Path, &str) -> Result<T, StateError>) -> Result<Option<T>, StateError> {
+    match fs::read_to_string(file) {
+        Ok(text) => parse(file, &text).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StateError::Io { file: file.to_owned(), source }),
+    }
+}
+
+fn parse_leases(file: &Path, text: &str) -> Result<Leases, StateError> {
+    #[derive(Deserialize)]
+    struct Head {
+        version: u32,
+    }
+    let wrong = |source| StateError::Leases { file: file.to_owned(), source };
+    let Head { version } = serde_json::from_str(text).map_err(wrong)?;
+    if version != VERSION {
+        return Err(StateError::Version { file: file.to_owned(), found: version });
+    }
+    Ok(serde_json::from_str::<LeaseFile>(text).map_err(wrong)?.leases)
+}
+
+fn parse_inventory(file: &Path, text: &str) -> Result<Inventory, StateError> {
+    Inventory::from_json(text).map_err(|source| StateError::Inventory { file: file.to_owned(), source })
+}
+
+fn write(file: &Path, text: &str) -> Result<(), StateError> {
+    let write = || {
+        let dir = file.parent().ok_or(io::ErrorKind::InvalidFilename)?;
+        fs::create_dir_all(dir)?;
+        let mut temporary = tempfile::Builder::new().prefix(".cachenat-").tempfile_in(dir)?;
+        temporary.write_all(text.as_bytes())?;
+        temporary.as_file().set_permissions(Permissions::from_mode(0o644))?;
+        temporary.as_file().sync_all()?;
+        temporary.persist(file)?;
+        // The rename itself is durable only once the directory is.
+        File::open(dir)?.sync_all()
+    };
+    write().map_err(|source| StateError::Io { file: file.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leases() -> Leases {
+        serde_json::from_str(r#"[{"port":6379,"id":"my-cluster-001","since":7}]"#).unwrap()
+    }
+
+    #[test]
+    fn what_was_saved_is_read_back_and_an_unchanged_file_is_not_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let inventory = Inventory::default();
+        State::open(dir.path()).save(&leases(), &inventory).unwrap();
+        let state = State::open(dir.path());
+        assert_eq!(
+            (state.leases.clone(), state.last_good.clone()),
+            (Some(leases()), Some(inventory.clone()))
+        );
+
+        let inode = |name| std::os::unix::fs::MetadataExt::ino(&fs::metadata(dir.path().join(name)).unwrap());
+        let before = inode("leases.json");
+        state.save(&leases(), &inventory).unwrap();
+        assert_eq!(inode("leases.json"), before);
+    }
+
+    #[test]
+    fn a_damaged_file_counts_as_absent_and_is_kept_aside() {
+        for text in ["", "{", r#"{"version":2,"leases":[]}"#, r#"{"version":1,"leases":[{"port":0}]}"#] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("leases.json"), text).unwrap();
+            let state = State::open(dir.path());
+            assert_eq!((state.leases.is_none(), state.damaged.len()), (true, 1), "{text}");
+            state.save(&leases(), &Inventory::default()).unwrap();
+            assert_eq!(fs::read_to_string(dir.path().join("leases.json.damaged")).unwrap(), text);
+            assert_eq!(State::open(dir.path()).leases, Some(leases()));
+        }
+    }
+}
