@@ -1,0 +1,134 @@
+//! What the fake answers, as data that a file can hold.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// An account's caches in the shapes that boto3 and `aws elasticache describe-...` print.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scenario {
+    /// Entries of `ReplicationGroups`.
+    pub replication_groups: Vec<Value>,
+    /// Entries of `CacheClusters`, with their `CacheNodes`.
+    pub cache_clusters: Vec<Value>,
+    /// Entries of `ServerlessCaches`.
+    pub serverless_caches: Vec<Value>,
+    /// Tags by ARN.
+    pub tags: BTreeMap<String, BTreeMap<String, String>>,
+    /// Instance metadata by path below `/latest/meta-data/`; none: there is no IMDS.
+    pub imds: Option<BTreeMap<String, String>>,
+    /// Entries per answer, if fewer than the caller asks for.
+    pub page_size: Option<usize>,
+    /// Every marker leads back to the first page.
+    pub loop_pages: bool,
+    /// How long every answer takes.
+    pub delay_ms: u64,
+    /// How far the service's clock is ahead of this host's.
+    pub clock_ahead_s: i64,
+    /// What goes wrong; the first that fits counts.
+    pub faults: Vec<Fault>,
+}
+
+/// Something that goes wrong.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// The action that it happens to; none: all.
+    #[serde(default)]
+    pub action: Option<String>,
+    /// The page that it happens to, from 1; none: all.
+    #[serde(default)]
+    pub page: Option<usize>,
+    /// How many times; none: always.
+    #[serde(default)]
+    pub times: Option<usize>,
+    /// What happens.
+    pub how: How,
+}
+
+/// The way in which something goes wrong.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum How {
+    /// An error of the Query protocol.
+    Error {
+        /// The HTTP status.
+        status: u16,
+        /// `Throttling`, `AccessDenied`, ...
+        code: String,
+        /// For people.
+        message: String,
+    },
+    /// A load balancer's page: 500, HTML.
+    Html,
+    /// No answer, ever.
+    Hang,
+    /// The connection is reset instead of an answer.
+    Reset,
+    /// The answer breaks off in the middle.
+    HalfBody,
+    /// The answer is whole HTTP, but half XML.
+    HalfXml,
+    /// The account changes just before this answer.
+    Becomes(Box<Scenario>),
+}
+
+impl Fault {
+    /// Something that always happens to an action.
+    pub fn of(action: &str, how: How) -> Self {
+        Self { action: Some(action.to_owned()), page: None, times: None, how }
+    }
+
+    /// The same, on one page only.
+    #[must_use]
+    pub fn on_page(self, page: usize) -> Self {
+        Self { page: Some(page), ..self }
+    }
+
+    /// The same, a number of times.
+    #[must_use]
+    pub fn times(self, times: usize) -> Self {
+        Self { times: Some(times), ..self }
+    }
+}
+
+impl How {
+    /// An error of the Query protocol: 400 unless the code is known to have another status.
+    pub fn error(code: &str, message: &str) -> Self {
+        let status = match code {
+            "AccessDenied" | "ExpiredToken" | "SignatureDoesNotMatch" | "InvalidClientTokenId" => 403,
+            "InternalFailure" => 500,
+            "ServiceUnavailable" | "RequestLimitExceeded" => 503,
+            _ if code.contains("NotFound") => 404,
+            _ => 400,
+        };
+        Self::Error { status, code: code.to_owned(), message: message.to_owned() }
+    }
+}
+
+impl Scenario {
+    /// Reads a scenario from a JSON file.
+    ///
+    /// # Panics
+    ///
+    /// If it is none.
+    pub fn load(path: &Path) -> Self {
+        let text =
+            std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// Takes the fault that happens to this call, if one does, and counts it.
+    pub(super) fn fault(&mut self, action: &str, page: usize) -> Option<How> {
+        let fits = |fault: &&mut Fault| {
+            fault.action.as_deref().is_none_or(|of| of == action)
+                && fault.page.is_none_or(|of| of == page)
+                && fault.times != Some(0)
+        };
+        let fault = self.faults.iter_mut().find(fits)?;
+        fault.times = fault.times.map(|times| times - 1);
+        Some(fault.how.clone())
+    }
+}

@@ -1,0 +1,207 @@
+//! An honest ElastiCache behind a NAT instance, on one machine and with no network.
+//!
+//! ```text
+//!  client   198.51.100.27 ─┐
+//!  stranger 198.51.100.28 ─┤            203.0.113.73 ⇄ 10.0.0.55
+//!                       internet ── igw ───────────── vpc ─┬─ public  10.0.0.0/24 ── nat 10.0.0.55
+//!                                                          └─ private 10.0.1.0/24 ── nodes 10.0.1.230 …
+//! ```
+//!
+//! Each host is a network namespace; redis-server and memcached are the real ones; the ElastiCache API and the
+//! VPC's DNS are fakes on the NAT instance's loopback. Everything a lab made ends with its value, so tests build
+//! one each and run side by side.
+
+mod account;
+pub mod cache;
+pub mod namespace;
+pub mod network;
+pub mod product;
+pub mod redis;
+pub mod server;
+pub mod shell;
+pub mod wait;
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use hickory_resolver::proto::op::ResponseCode;
+use tempfile::TempDir;
+
+use crate::fake_aws::FakeAws;
+use crate::fake_dns::{Answer, FakeDns};
+pub use cache::{Cache, Kind, Node};
+pub use network::{CLIENT, GATEWAY, Network, PUBLIC, STRANGER};
+
+/// A network, the caches in it, and the fakes that speak of them.
+pub struct Lab {
+    caches: Vec<Cache>,
+    /// None: it was stopped.
+    api: Option<FakeAws>,
+    /// None: it was stopped.
+    dns: Option<FakeDns>,
+    /// The hosts and wires.
+    pub network: Network,
+    /// The last byte of the next node's address.
+    next_host: u8,
+    dir: TempDir,
+}
+
+impl Lab {
+    /// A VPC with a NAT instance and no cache yet.
+    ///
+    /// # Panics
+    ///
+    /// Without the right to make network namespaces, or without the programs that `scripts/setup` installs.
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("cachenat-lab-").tempdir();
+        let dir = dir.expect("the temporary directory is writable");
+        let network = Network::new();
+        let api = Some(network.nat.enter(|| FakeAws::start(SocketAddr::V4(product::API))));
+        let dns = Some(network.nat.enter(|| FakeDns::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 53)))));
+        let lab = Self { caches: Vec::new(), api, dns, network, next_host: 230, dir };
+        fs::write(lab.resolv_conf(), "nameserver 127.0.0.1\n").expect("the lab's directory is writable");
+        lab
+    }
+
+    /// The lab's own directory, which ends with it.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Adds a replication group, cluster mode disabled: `name-001` is the primary, the others its replicas.
+    pub fn add_replication_group(&mut self, name: &str, nodes: u16) {
+        self.add_cache(Cache::new(name, Kind::ReplicationGroup), 1, nodes);
+    }
+
+    /// Adds a replication group, cluster mode enabled: `shards` shards of a primary and a replica each.
+    pub fn add_cluster(&mut self, name: &str, shards: u16) {
+        self.add_cache(Cache::new(name, Kind::Cluster), shards, 2);
+    }
+
+    /// Adds a Memcached cluster.
+    pub fn add_memcached(&mut self, name: &str, nodes: u16) {
+        self.add_cache(Cache::new(name, Kind::Memcached), 1, nodes);
+    }
+
+    fn add_cache(&mut self, mut cache: Cache, shards: u16, nodes_each: u16) {
+        for (shard, number) in
+            (1..=shards).flat_map(|shard| (1..=nodes_each).map(move |number| (shard, number)))
+        {
+            let address = self.next_address();
+            cache.start_node(&self.network, self.dir.path(), address, shard, number);
+        }
+        if cache.kind == Kind::Cluster {
+            cache.form_cluster();
+        }
+        self.caches.push(cache);
+        self.write_config(&self.plain_config());
+        self.publish();
+    }
+
+    /// Adds a node to a replication group or a Memcached cluster, under the number after the highest, and
+    /// returns its id.
+    pub fn add_node(&mut self, cache: &str) -> String {
+        let place = self.caches.iter().position(|other| other.name == cache);
+        let place = place.unwrap_or_else(|| panic!("the lab has no cache {cache}"));
+        let number = self.caches[place].nodes.iter().map(|node| node.number).max().unwrap_or(0) + 1;
+        self.start_node(place, number)
+    }
+
+    /// Takes a node away: its host falls silent, and the API and DNS no longer know it.
+    pub fn remove_node(&mut self, id: &str) {
+        let place = self.cache_of(id);
+        self.answer_for(id, Answer::Code(ResponseCode::NXDomain));
+        self.caches[place].end_node(id);
+        self.publish();
+    }
+
+    /// Replaces a node as AWS does: another host with a new address, the same id and DNS name.
+    pub fn replace_node(&mut self, id: &str) {
+        let (place, number) = (self.cache_of(id), self.node(id).number);
+        let cache = &mut self.caches[place];
+        let is_primary = cache.kind == Kind::ReplicationGroup && cache.nodes[0].id == id;
+        assert!(!is_primary, "a primary would have to fail over first");
+        cache.end_node(id);
+        self.start_node(place, number);
+    }
+
+    fn start_node(&mut self, place: usize, number: u16) -> String {
+        let address = self.next_address();
+        let cache = &mut self.caches[place];
+        assert_ne!(cache.kind, Kind::Cluster, "a node of a Redis Cluster would have to join it");
+        let id = cache.start_node(&self.network, self.dir.path(), address, 1, number).id.clone();
+        self.publish();
+        id
+    }
+
+    /// A node by its id.
+    ///
+    /// # Panics
+    ///
+    /// If the lab has no such node.
+    pub fn node(&self, id: &str) -> &Node {
+        self.nodes().find(|node| node.id == id).unwrap_or_else(|| panic!("the lab has no node {id}"))
+    }
+
+    /// All nodes, in the order in which their caches were added.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.caches.iter().flat_map(|cache| &cache.nodes)
+    }
+
+    /// The place of the cache that a node is of.
+    fn cache_of(&self, id: &str) -> usize {
+        let has = |cache: &Cache| cache.nodes.iter().any(|node| node.id == id);
+        self.caches.iter().position(has).unwrap_or_else(|| panic!("the lab has no node {id}"))
+    }
+
+    fn next_address(&mut self) -> Ipv4Addr {
+        let address = Ipv4Addr::new(10, 0, 1, self.next_host);
+        self.next_host += 1;
+        address
+    }
+
+    /// Tells the API and DNS what there is.
+    fn publish(&self) {
+        if let Some(api) = &self.api {
+            api.set(account::describe(&self.caches));
+        }
+        if let Some(dns) = &self.dns {
+            account::name(&self.caches, dns);
+        }
+    }
+
+    /// The API, to make it answer otherwise.
+    ///
+    /// # Panics
+    ///
+    /// If it was stopped.
+    pub fn api(&self) -> &FakeAws {
+        self.api.as_ref().expect("the API was not stopped")
+    }
+
+    /// From now on nothing listens where the API was.
+    pub fn stop_api(&mut self) {
+        self.api = None;
+    }
+
+    /// From now on nothing listens where DNS was.
+    pub fn stop_dns(&mut self) {
+        self.dns = None;
+    }
+
+    /// Makes a node's name answer otherwise, until nodes change again.
+    ///
+    /// # Panics
+    ///
+    /// If DNS was stopped, or the lab has no such node.
+    pub fn answer_for(&self, id: &str, answer: Answer) {
+        self.dns.as_ref().expect("DNS was not stopped").set(&self.node(id).dns_name, answer);
+    }
+}
+
+impl Default for Lab {
+    fn default() -> Self {
+        Self::new()
+    }
+}

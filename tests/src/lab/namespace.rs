@@ -1,0 +1,101 @@
+//! A network namespace that lives exactly as long as its value.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd as _;
+use std::process::Command;
+use std::thread;
+
+use nix::sched::{CloneFlags, setns, unshare};
+
+use super::shell::{run, run_with_input};
+
+/// A network namespace, held open by a file descriptor of this process.
+///
+/// It bears no name in `/run/netns`, so labs side by side cannot meet, nothing has to be deleted, and nothing
+/// stays behind when the process is killed: the kernel drops a namespace with its last descriptor and process
+/// (network_namespaces(7)). A person can look inside with `nsenter --net=PATH`, see [`Namespace::path`].
+#[derive(Debug)]
+pub struct Namespace {
+    file: File,
+}
+
+impl Namespace {
+    /// Makes an empty namespace with its loopback up.
+    ///
+    /// # Panics
+    ///
+    /// Without CAP_SYS_ADMIN, which `scripts/test` sees to.
+    pub fn new() -> Self {
+        // unshare(2) moves only the calling thread, so a thread of its own keeps the caller where it is.
+        let file =
+            thread::scope(|scope| scope.spawn(Self::unshared).join()).expect("the thread has not panicked");
+        let namespace = Self { file };
+        namespace.ip("link set lo up");
+        namespace
+    }
+
+    fn unshared() -> File {
+        unshare(CloneFlags::CLONE_NEWNET)
+            .unwrap_or_else(|error| panic!("a new network namespace: {error}; run scripts/test, or as root"));
+        File::open("/proc/thread-self/ns/net").expect("proc is mounted")
+    }
+
+    /// Where other processes find the namespace: `nsenter --net=PATH`, `ip link set DEV netns PATH`.
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
+    }
+
+    /// A command that will run `program` inside; its process is the program itself (nsenter(1) execs).
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.path())).arg("--").arg(program);
+        command
+    }
+
+    /// Runs a closure on a thread inside: sockets that it opens, and threads and processes that it starts,
+    /// belong to the namespace for good.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let inside = || {
+            setns(&self.file, CloneFlags::CLONE_NEWNET).expect("the descriptor is a network namespace");
+            work()
+        };
+        let result = thread::scope(|scope| scope.spawn(inside).join());
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Carries out ip(8) commands, one a line, without the word `ip`.
+    pub fn ip(&self, batch: &str) {
+        run_with_input(self.command("ip").args(["-batch", "-"]), batch);
+    }
+
+    /// Loads rules in nft(8)'s language.
+    pub fn nft(&self, ruleset: &str) {
+        run_with_input(self.command("nft").args(["-f", "-"]), ruleset);
+    }
+
+    /// What nft(8) lists: `what` is as in `nft list WHAT`.
+    pub fn nft_list(&self, what: &str) -> String {
+        run(self.command("nft").arg("list").args(what.split(' ')))
+    }
+
+    /// Reads a sysctl by its path below `/proc/sys`.
+    pub fn sysctl(&self, path: &str) -> String {
+        let path = format!("/proc/sys/{path}");
+        self.enter(|| {
+            fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}")).trim().to_owned()
+        })
+    }
+
+    /// Sets a sysctl by its path below `/proc/sys`.
+    pub fn set_sysctl(&self, path: &str, value: &str) {
+        let path = format!("/proc/sys/{path}");
+        self.enter(|| fs::write(&path, value).unwrap_or_else(|error| panic!("{path}: {error}")));
+    }
+}
+
+impl Default for Namespace {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,116 @@
+//! What the instance knows about itself.
+
+use std::time::{Duration, Instant};
+
+use cachenat_tests::fake_aws::{Fault, How, Scenario, shapes};
+use discovery::{Imds, InstanceFacts, Options};
+
+use crate::setup::{Setup, block_on, cache_cluster, owned, show};
+
+const MAC: &str = "network/interfaces/macs/02:00:00:00:00:01";
+
+fn instance() -> Setup {
+    let mut imds = owned(&[
+        ("mac", "02:00:00:00:00:01"),
+        ("local-ipv4", "10.0.0.55"),
+        ("public-ipv4", "203.0.113.73"),
+        ("placement/region", "us-east-2"),
+    ]);
+    for (leaf, value) in [
+        ("local-ipv4s", "10.0.0.55\n10.0.0.56"),
+        ("public-ipv4s", "203.0.113.73"),
+        ("vpc-id", "vpc-0example"),
+        ("subnet-id", "subnet-0example"),
+        ("vpc-ipv4-cidr-blocks", "10.0.0.0/16\n100.64.0.0/16"),
+        ("vpc-ipv6-cidr-blocks", "2001:db8::/56"),
+    ] {
+        imds.insert(format!("{MAC}/{leaf}"), value.to_owned());
+    }
+    Setup::new(Scenario { imds: Some(imds), ..Scenario::default() })
+}
+
+fn facts(setup: &Setup) -> Option<InstanceFacts> {
+    block_on(async { Imds::at(setup.aws.url()).facts().await.cloned() })
+}
+
+#[test]
+fn addresses_ranges_and_region_come_from_imdsv2() {
+    let expected = InstanceFacts {
+        region: Some("us-east-2".into()),
+        mac: Some("02:00:00:00:00:01".into()),
+        local_ipv4: Some([10, 0, 0, 55].into()),
+        public_ipv4: Some([203, 0, 113, 73].into()),
+        local_ipv4s: vec![[10, 0, 0, 55].into(), [10, 0, 0, 56].into()],
+        public_ipv4s: vec![[203, 0, 113, 73].into()],
+        ipv6s: vec![],
+        vpc_id: Some("vpc-0example".into()),
+        subnet_id: Some("subnet-0example".into()),
+        vpc_cidrs: ["10.0.0.0/16", "100.64.0.0/16", "2001:db8::/56"]
+            .map(|range| range.parse().unwrap())
+            .into(),
+    };
+    assert_eq!(facts(&instance()), Some(expected));
+}
+
+#[test]
+fn an_instance_without_public_address_has_none() {
+    let setup = instance();
+    setup.aws.change(|scenario| {
+        scenario.imds.as_mut().unwrap().remove("public-ipv4");
+    });
+    let facts = facts(&setup).unwrap();
+    assert_eq!((facts.public_ipv4, facts.local_ipv4), (None, Some([10, 0, 0, 55].into())));
+}
+
+#[test]
+fn nonsense_is_no_fact() {
+    let setup = instance();
+    setup.aws.change(|scenario| {
+        let imds = scenario.imds.as_mut().unwrap();
+        imds.insert("local-ipv4".into(), "<html>".into());
+        imds.insert("placement/region".into(), "us-east-2\u{1b}[2J".into());
+        imds.insert(format!("{MAC}/vpc-ipv4-cidr-blocks"), "everything\n10.0.0.0/16".into());
+    });
+    let facts = facts(&setup).unwrap();
+    assert_eq!((facts.local_ipv4, facts.region, facts.vpc_cidrs.len()), (None, None, 2));
+}
+
+#[test]
+fn it_is_asked_once() {
+    let setup = instance();
+    let imds = Imds::at(setup.aws.url());
+    block_on(async {
+        imds.facts().await;
+        imds.clone().facts().await;
+    });
+    assert_eq!(setup.aws.count("IMDS /latest/meta-data/mac"), 1);
+    assert_eq!(setup.aws.count("IMDS /latest/api/token"), 1);
+}
+
+#[test]
+fn absence_costs_a_second_once_and_is_no_error() {
+    for fault in [Some(Fault::of("IMDS", How::Hang)), None] {
+        let setup = Setup::new(Scenario { faults: fault.into_iter().collect(), ..Scenario::default() });
+        let imds = Imds::at(setup.aws.url());
+        let began = Instant::now();
+        let facts = block_on(async {
+            imds.facts().await;
+            imds.facts().await.cloned()
+        });
+        assert_eq!(facts, None);
+        assert!(began.elapsed() < Duration::from_millis(1_900), "{:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn the_region_comes_from_the_instance_when_nothing_else_tells_it() {
+    let setup = instance();
+    setup.aws.change(|scenario| scenario.cache_clusters = vec![shapes::standalone("legacy")]);
+    setup.dns.point(&shapes::standalone_host("legacy"), "10.0.1.240");
+    let options = Options { region: None, imds: Imds::at(setup.aws.url()), ..setup.options() };
+    let found = setup.discover_with(&[cache_cluster("legacy")], &options);
+    assert!(found.is_complete(), "{}", show(&found));
+    let regions: Vec<String> =
+        setup.aws.calls().into_iter().map(|call| call.region).filter(|r| !r.is_empty()).collect();
+    assert_eq!(regions, ["us-east-2"]);
+}

@@ -1,0 +1,112 @@
+//! A fake AWS, a fake name server, and a discovery that sees nothing else.
+
+use std::collections::BTreeMap;
+
+use cachenat_tests::{
+    fake_aws::{FakeAws, Scenario, shapes::Group},
+    fake_dns::FakeDns,
+};
+use discovery::{Credentials, Expose, Imds, Inventory, Node, Options, ResolverSettings, Source};
+
+pub(crate) struct Setup {
+    pub(crate) aws: FakeAws,
+    pub(crate) dns: FakeDns,
+}
+
+impl Setup {
+    pub(crate) fn new(scenario: Scenario) -> Self {
+        let loopback = "127.0.0.1:0".parse().unwrap();
+        let setup = Self { aws: FakeAws::start(loopback), dns: FakeDns::start(loopback) };
+        setup.aws.set(scenario);
+        setup
+    }
+
+    /// A group whose nodes are at 10.0.1.230, .231, ...
+    pub(crate) fn with_group(group: &Group) -> Self {
+        let mut scenario = Scenario::default();
+        group.add_to(&mut scenario);
+        let setup = Self::new(scenario);
+        setup.point_members(group);
+        setup
+    }
+
+    pub(crate) fn point_members(&self, group: &Group) {
+        for (index, (_, member)) in group.members().iter().enumerate() {
+            self.dns.point(&group.host(member), &format!("10.0.1.{}", 230 + index));
+        }
+        self.dns.point(&group.primary(), "10.0.1.230");
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            region: Some("us-east-2".into()),
+            endpoint: Some(self.aws.url()),
+            credentials: Some(Credentials::new("AKIDEXAMPLE", "secret", None, None, "test")),
+            imds: Imds::off(),
+            resolver: ResolverSettings {
+                servers: vec![self.dns.address()],
+                timeout: std::time::Duration::from_millis(300),
+                ..ResolverSettings::default()
+            },
+            ..Options::default()
+        }
+    }
+
+    pub(crate) fn discover(&self, sources: &[Source]) -> Inventory {
+        self.discover_with(sources, &self.options())
+    }
+
+    pub(crate) fn discover_with(&self, sources: &[Source], options: &Options) -> Inventory {
+        block_on(discovery::discover(sources, options))
+    }
+}
+
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+pub(crate) fn replication_group(id: &str) -> Source {
+    Source::ReplicationGroup { id: id.into(), expose: Expose::default() }
+}
+
+pub(crate) fn cache_cluster(id: &str) -> Source {
+    Source::CacheCluster { id: id.into() }
+}
+
+pub(crate) fn serverless_cache(name: &str) -> Source {
+    Source::ServerlessCache { name: name.into() }
+}
+
+pub(crate) fn tags(pairs: &[(&str, &str)]) -> Source {
+    Source::Tags { tags: owned(pairs), expose: Expose::default() }
+}
+
+pub(crate) fn owned(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+/// One line for each node and each source, so that one failure shows the whole inventory.
+pub(crate) fn show(inventory: &Inventory) -> String {
+    let sources = inventory.sources.iter().map(|report| {
+        let error = report.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+        format!("{} {}{error}\n", report.source, report.outcome)
+    });
+    inventory.nodes.iter().map(line).chain(sources).collect()
+}
+
+fn line(node: &Node) -> String {
+    let addresses: Vec<String> = node.addresses.iter().map(ToString::to_string).collect();
+    let word = |word: Option<String>| word.unwrap_or_else(|| "-".into());
+    format!(
+        "{} {} {} {}{} {} [{}]:{}{}\n",
+        node.id,
+        word(node.shard.clone()),
+        word(node.role.map(|role| role.to_string())),
+        word(node.engine.as_ref().map(ToString::to_string)),
+        if node.tls { "+tls" } else { "" },
+        node.status,
+        addresses.join(" "),
+        node.port,
+        node.error.as_ref().map(|error| format!(" ! {error}")).unwrap_or_default(),
+    )
+}

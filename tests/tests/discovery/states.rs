@@ -1,0 +1,245 @@
+//! Caches that are being made, changed and deleted, and answers that do not fit together.
+
+use cachenat_tests::fake_aws::{
+    Fault, How, Scenario,
+    shapes::{self, Group},
+};
+use discovery::{Coverage, Expose, Source};
+use serde_json::{Value, json};
+
+use crate::setup::{Setup, cache_cluster, replication_group, serverless_cache, show, tags};
+
+fn set_status(scenario: &mut Scenario, status: &str) {
+    scenario.replication_groups.iter_mut().for_each(|group| group["Status"] = json!(status));
+    for cluster in &mut scenario.cache_clusters {
+        cluster["CacheClusterStatus"] = json!(status);
+        cluster["CacheNodes"]
+            .as_array_mut()
+            .unwrap()
+            .iter_mut()
+            .for_each(|node| node["CacheNodeStatus"] = json!(status));
+    }
+}
+
+/// As the API shows a cache that has no endpoints.
+fn drop_endpoints(scenario: &mut Scenario) {
+    let without = |value: &mut Value, key: &str| value.as_object_mut().unwrap().remove(key);
+    for group in &mut scenario.replication_groups {
+        without(group, "ConfigurationEndpoint");
+        for shard in group["NodeGroups"].as_array_mut().unwrap() {
+            without(shard, "PrimaryEndpoint");
+            without(shard, "ReaderEndpoint");
+            shard["NodeGroupMembers"].as_array_mut().unwrap().iter_mut().for_each(|member| {
+                without(member, "ReadEndpoint");
+            });
+        }
+    }
+    for cluster in &mut scenario.cache_clusters {
+        without(cluster, "CacheNodes");
+    }
+}
+
+#[test]
+fn a_cache_that_is_being_changed_is_as_usable_as_ever() {
+    for status in ["modifying", "snapshotting", "rebooting cluster nodes", "create-failed?", "UNHEARD-OF"] {
+        let setup = Setup::with_group(&Group::new("my-cluster", 1));
+        setup.aws.change(|scenario| set_status(scenario, status));
+        let expected = format!(
+            "my-cluster-001 0001 primary redis {} [10.0.1.230]:6379\nreplication_group/my-cluster complete\n",
+            status.to_lowercase()
+        );
+        assert_eq!(show(&setup.discover(&[replication_group("my-cluster")])), expected);
+    }
+}
+
+#[test]
+fn a_cache_that_is_being_made_names_its_nodes_without_addresses_and_is_not_complete() {
+    let setup = Setup::with_group(&Group::new("my-cluster", 2));
+    setup.aws.change(|scenario| {
+        set_status(scenario, "creating");
+        drop_endpoints(scenario);
+    });
+    let source = Source::ReplicationGroup { id: "my-cluster".into(), expose: Expose::all() };
+    let found = setup.discover(&[source]);
+    let expected = "\
+my-cluster/primary - primary redis creating []:6379 ! no endpoint yet (creating)
+my-cluster/reader - reader redis creating []:6379 ! no endpoint yet (creating)
+my-cluster-001 0001 primary redis creating []:6379 ! no endpoint yet (creating)
+my-cluster-002 0001 replica redis creating []:6379 ! no endpoint yet (creating)
+replication_group/my-cluster partial: my-cluster/primary: no endpoint yet (creating) (and 3 more)
+";
+    assert_eq!(show(&found), expected);
+    assert!(!found.is_complete());
+}
+
+#[test]
+fn a_group_without_any_member_yet_is_no_empty_answer() {
+    let setup = Setup::with_group(&Group::new("my-cluster", 1));
+    setup.aws.change(|scenario| {
+        scenario.cache_clusters.clear();
+        scenario.replication_groups[0] =
+            json!({"ReplicationGroupId": "my-cluster", "Status": "creating", "ClusterEnabled": false});
+    });
+    let found = setup.discover(&[replication_group("my-cluster")]);
+    assert_eq!(show(&found), "replication_group/my-cluster partial: my-cluster names no nodes (creating)\n");
+    assert_eq!(found.sources[0].coverage, Coverage::Part);
+}
+
+#[test]
+fn a_memcached_cluster_without_nodes_yet_is_no_empty_answer() {
+    let setup = Setup::new(Scenario {
+        cache_clusters: vec![shapes::memcached("sessions", 0)],
+        ..Scenario::default()
+    });
+    setup.aws.change(|scenario| scenario.cache_clusters[0]["CacheClusterStatus"] = json!("creating"));
+    let found = setup.discover(&[cache_cluster("sessions")]);
+    assert_eq!(show(&found), "cache_cluster/sessions partial: sessions names no nodes (creating)\n");
+    assert_eq!(found.sources[0].coverage, Coverage::Part);
+}
+
+#[test]
+fn a_node_that_is_being_deleted_is_nothing_to_wait_for() {
+    let setup = Setup::with_group(&Group::new("my-cluster", 1));
+    setup.aws.change(|scenario| {
+        set_status(scenario, "deleting");
+        drop_endpoints(scenario);
+    });
+    let found = setup.discover(&[replication_group("my-cluster")]);
+    let expected = "\
+my-cluster-001 0001 primary redis deleting []:6379 ! no endpoint yet (deleting)
+replication_group/my-cluster complete
+";
+    assert_eq!(show(&found), expected);
+    assert!(found.is_complete());
+}
+
+#[test]
+fn a_serverless_cache_that_is_being_made_is_told_in_lower_case() {
+    let cache = json!({"ServerlessCacheName": "carts", "Status": "CREATING", "Engine": "redis"});
+    let setup = Setup::new(Scenario { serverless_caches: vec![cache], ..Scenario::default() });
+    let expected = "\
+carts - - redis+tls creating []:6379 ! no endpoint yet (creating)
+serverless_cache/carts partial: carts: no endpoint yet (creating)
+";
+    assert_eq!(show(&setup.discover(&[serverless_cache("carts")])), expected);
+}
+
+#[test]
+fn a_member_that_the_listing_lacks_makes_the_answer_partial() {
+    let setup = Setup::with_group(&Group::sharded("my-cluster", 1, 2));
+    setup.aws.change(|scenario| {
+        scenario.cache_clusters.remove(1);
+    });
+    let found = setup.discover(&[replication_group("my-cluster")]);
+    assert_eq!(found.sources[0].coverage, Coverage::Part);
+    let error = found.sources[0].error.clone().unwrap();
+    let expected = "my-cluster-0001-002 is named by the group, but not by DescribeCacheClusters";
+    assert!(error.starts_with(expected), "{error}");
+    assert_eq!(found.nodes.len(), 2);
+}
+
+#[test]
+fn a_member_that_the_group_lacks_is_taken_from_the_listing() {
+    let group = Group::new("my-cluster", 3);
+    let setup = Setup::with_group(&group);
+    setup.aws.change(|scenario| {
+        scenario.replication_groups[0]["NodeGroups"][0]["NodeGroupMembers"].as_array_mut().unwrap().pop();
+        scenario.replication_groups[0]["MemberClusters"].as_array_mut().unwrap().pop();
+    });
+    let expected = "\
+my-cluster-001 0001 primary redis available [10.0.1.230]:6379
+my-cluster-002 0001 replica redis available [10.0.1.231]:6379
+my-cluster-003 0001 - redis available [10.0.1.232]:6379
+replication_group/my-cluster complete
+";
+    assert_eq!(show(&setup.discover(&[replication_group("my-cluster")])), expected);
+}
+
+/// 100 groups of one node, of which the last is the one that is asked for.
+fn crowd(page_size: usize) -> Setup {
+    let mut scenario = Scenario { page_size: Some(page_size), ..Scenario::default() };
+    let groups: Vec<Group> = (0..100).map(|n| Group::new(&format!("cluster-{n:03}"), 1)).collect();
+    groups.iter().for_each(|group| group.add_to(&mut scenario));
+    let setup = Setup::new(scenario);
+    for (n, group) in groups.iter().enumerate() {
+        setup.dns.point(&group.host(&format!("{}-001", group.id)), &format!("10.0.3.{n}"));
+    }
+    setup
+}
+
+#[test]
+fn a_hundred_caches_come_over_several_pages() {
+    let setup = crowd(30);
+    let sources: Vec<Source> = (0..100).map(|n| replication_group(&format!("cluster-{n:03}"))).collect();
+    let found = setup.discover(&sources);
+    let addresses: Vec<String> = found.nodes.iter().map(|node| node.addresses[0].to_string()).collect();
+    assert_eq!(addresses, (0..100).map(|n| format!("10.0.3.{n}")).collect::<Vec<_>>());
+    assert!(found.is_complete());
+    assert_eq!(setup.aws.count("DescribeCacheClusters"), 4);
+}
+
+#[test]
+fn a_cache_that_slips_from_one_page_to_another_is_not_taken_for_deleted() {
+    // The first groups are deleted between page 1 and page 2, so that what would open page 2 is never listed.
+    let setup = crowd(30);
+    let mut later = Scenario { page_size: Some(30), ..Scenario::default() };
+    (1..100).for_each(|n| Group::new(&format!("cluster-{n:03}"), 1).add_to(&mut later));
+    let fault = |action| Fault::of(action, How::Becomes(Box::new(later.clone()))).on_page(2).times(1);
+    setup.aws.change(|scenario| {
+        scenario.faults = vec![fault("DescribeReplicationGroups"), fault("DescribeCacheClusters")];
+    });
+    let found = setup.discover(&[replication_group("cluster-030")]);
+    let expected = "\
+cluster-030-001 0001 primary redis available [10.0.3.30]:6379
+replication_group/cluster-030 complete
+";
+    assert_eq!(show(&found), expected);
+}
+
+#[test]
+fn pages_that_never_end_are_an_error() {
+    let setup = crowd(1);
+    setup.aws.change(|scenario| scenario.loop_pages = true);
+    let found = setup.discover(&[replication_group("cluster-099")]);
+    let expected =
+        "replication_group/cluster-099 failed: DescribeReplicationGroups, page 2: the pages do not end\n";
+    assert_eq!(show(&found), expected);
+}
+
+#[test]
+fn a_cache_whose_tags_can_not_be_read_yet_is_in_doubt() {
+    let group = Group::new("my-cluster", 1);
+    let setup = Setup::with_group(&group);
+    setup.aws.change(|scenario| set_status(scenario, "modifying"));
+    let found = setup.discover(&[tags(&[("Environment", "dev")])]);
+    assert_eq!(found.sources[0].coverage, Coverage::Part);
+    let error = found.sources[0].error.clone().unwrap();
+    assert!(
+        error.contains("replicationgroup:my-cluster: ListTagsForResource: InvalidReplicationGroupState"),
+        "{error}"
+    );
+}
+
+#[test]
+fn nonsense_from_the_api_stays_out_of_names_and_terminals() {
+    let setup = Setup::with_group(&Group::sharded("my-cluster", 1, 4));
+    setup.aws.change(|scenario| {
+        let clusters = &mut scenario.cache_clusters;
+        clusters[0]["CacheClusterStatus"] = json!("\u{1b}[2Jgone");
+        clusters[1]["CacheNodes"][0]["Endpoint"] = json!({"Address": "a b\u{7}.example", "Port": 6379});
+        clusters[2]["CacheNodes"][0]["Endpoint"] = json!({"Address": "c.example", "Port": 0});
+        clusters[3]["CacheClusterId"] = json!("evil\" } flush ruleset");
+    });
+    let found = show(&setup.discover(&[replication_group("my-cluster")]));
+    assert!(!found.chars().any(|c| c.is_control() && c != '\n'), "{found:?}");
+    let expected = [
+        "my-cluster-0001-001 0001 - redis ?[2jgone [10.0.1.230]:6379\n",
+        "my-cluster-0001-002 0001 - redis available []:6379 ! the endpoint \"a b?.example\" is no name (available)\n",
+        "my-cluster-0001-003 0001 - redis available []:6379 ! the endpoint c.example has no port (available)\n",
+        "cannot stand in a name",
+    ];
+    for line in expected {
+        assert!(found.contains(line), "{line} is not in\n{found}");
+    }
+    assert!(!found.lines().any(|line| line.starts_with("evil")), "{found}");
+}

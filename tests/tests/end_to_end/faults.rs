@@ -1,0 +1,56 @@
+//! What cachenat is unsure of never takes a working forward away.
+
+use cachenat_tests::fake_dns::Answer;
+use cachenat_tests::lab::product::Run;
+use cachenat_tests::programs;
+use hickory_resolver::proto::op::ResponseCode;
+
+use crate::common::{applied, reached, table};
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn an_api_that_is_down_leaves_every_forward_and_exits_with_3() {
+    let mut lab = applied();
+    let before = table(&lab);
+    lab.stop_api();
+    let run = lab.cachenat(&["apply"]).exits(3);
+    assert!(run.stderr.contains("replication_group/my-cluster"), "{}", run.stderr);
+    assert_eq!(table(&lab), before);
+    for (node, port) in lab.nodes().zip(6379..) {
+        assert_eq!(reached(&lab, port), node.run_id());
+    }
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_dns_that_is_down_leaves_every_forward_and_exits_with_3() {
+    let mut lab = applied();
+    let before = table(&lab);
+    lab.stop_dns();
+    lab.cachenat(&["apply"]).exits(3);
+    assert_eq!(table(&lab), before);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_node_whose_name_does_not_resolve_is_kept_while_another_is_followed() {
+    let mut lab = applied();
+    lab.replace_node("my-cluster-003");
+    lab.answer_for("my-cluster-002", Answer::Code(ResponseCode::ServFail));
+    lab.cachenat(&["apply"]).exits(3);
+    assert_eq!(reached(&lab, 6380), lab.node("my-cluster-002").run_id());
+    assert_eq!(reached(&lab, 6381), lab.node("my-cluster-003").run_id());
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn without_privilege_apply_exits_with_2_and_touches_nothing() {
+    let mut lab = applied();
+    let before = table(&lab);
+    lab.replace_node("my-cluster-002");
+    let mut unprivileged = lab.operator_command("setpriv");
+    unprivileged.arg("--bounding-set=-all").arg(programs::cachenat()).arg("apply");
+    let run = Run::from(unprivileged.output().unwrap()).exits(2);
+    assert!(run.stderr.contains("CAP_NET_ADMIN"), "{}", run.stderr);
+    assert_eq!(table(&lab), before);
+}

@@ -1,0 +1,105 @@
+//! Nodes come, move and go; all that is not theirs stays as it was.
+
+use std::io;
+
+use cachenat_tests::lab::redis::Redis;
+
+use crate::common::{applied, dial, open, reached, table, without};
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_node_that_is_added_gets_the_next_port_and_disturbs_nothing() {
+    let mut lab = applied();
+    let mut connections = [open(&lab, 6379), open(&lab, 6380), open(&lab, 6381)];
+    let before = table(&lab);
+
+    let id = lab.add_node("my-cluster");
+    lab.cachenat(&["apply"]).exits(0);
+
+    assert_eq!(without(table(&lab), &["10.0.1.233"]), before);
+    assert!(connections.iter_mut().all(is_alive));
+    assert_eq!(reached(&lab, 6382), lab.node(&id).run_id());
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_node_that_is_replaced_keeps_its_port_and_disturbs_nothing() {
+    let mut lab = applied();
+    let mut connections = [open(&lab, 6379), open(&lab, 6381)];
+    let former = lab.node("my-cluster-002").run_id();
+    let before = table(&lab);
+
+    lab.replace_node("my-cluster-002");
+    lab.cachenat(&["apply"]).exits(0);
+
+    let moved = ["10.0.1.231", "10.0.1.233"];
+    assert_eq!(without(table(&lab), &moved), without(before, &moved));
+    assert!(connections.iter_mut().all(is_alive));
+    assert_eq!(reached(&lab, 6380), lab.node("my-cluster-002").run_id());
+    assert_ne!(reached(&lab, 6380), former);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_node_that_is_removed_is_out_of_reach_and_the_others_stay() {
+    let mut lab = applied();
+    let mut connections = [open(&lab, 6379), open(&lab, 6381)];
+    let before = table(&lab);
+
+    lab.remove_node("my-cluster-002");
+    lab.cachenat(&["apply"]).exits(0);
+
+    assert_eq!(table(&lab), without(before, &["10.0.1.231"]));
+    assert!(connections.iter_mut().all(is_alive));
+    let refused = dial(&lab.network.client, 6380).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+}
+
+/// A client that knows a removed node's port must not come to another node's data.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn the_port_of_a_removed_node_is_not_given_to_the_next() {
+    let mut lab = applied();
+    lab.remove_node("my-cluster-002");
+    lab.cachenat(&["apply"]).exits(0);
+    let id = lab.add_node("my-cluster");
+    lab.cachenat(&["apply"]).exits(0);
+
+    assert!(dial(&lab.network.client, 6380).is_err());
+    assert_eq!(reached(&lab, 6382), lab.node(&id).run_id());
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn diff_says_what_apply_will_do_and_touches_nothing() {
+    let mut lab = applied();
+    lab.replace_node("my-cluster-003");
+    let before = table(&lab);
+
+    let diff = lab.cachenat(&["diff", "--format", "json"]).exits(1).json();
+    assert_eq!(table(&lab), before);
+    assert_eq!(diff["changes"][0]["action"], "move");
+    assert_eq!(diff["changes"][0]["id"], "my-cluster-003");
+    assert_eq!(diff["changes"][0]["listen"], "10.0.0.55:6381");
+    assert_eq!(diff["changes"][0]["from"], "10.0.1.232:6379");
+    assert_eq!(diff["changes"][0]["to"], "10.0.1.233:6379");
+
+    let applied = lab.cachenat(&["apply", "--json"]).exits(0).json();
+    assert_eq!(applied["changes"], diff["changes"]);
+    lab.cachenat(&["diff"]).exits(0);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn an_apply_that_finds_everything_in_step_changes_nothing_and_says_nothing() {
+    let lab = applied();
+    let before = table(&lab);
+    let again = lab.cachenat(&["apply"]).exits(0);
+    assert_eq!((again.stdout.as_str(), again.stderr.as_str()), ("", ""));
+    assert_eq!(lab.cachenat(&["apply", "--json"]).exits(0).json()["changed"], false);
+    assert_eq!(table(&lab), before);
+}
+
+fn is_alive(connection: &mut Redis) -> bool {
+    connection.call(&["PING"]).is_ok_and(|reply| reply == "PONG")
+}

@@ -1,0 +1,117 @@
+//! Who reaches what.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+
+use cachenat_tests::lab::namespace::Namespace;
+use cachenat_tests::lab::redis::Redis;
+use cachenat_tests::lab::server::Elsewhere;
+use cachenat_tests::lab::{Lab, PUBLIC};
+
+use crate::common::{applied, dial, open, reached};
+
+const APP: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 100);
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 99);
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn each_port_reaches_its_own_node_and_no_other() {
+    let lab = applied();
+    let servers: Vec<String> = (6379..=6381).map(|port| reached(&lab, port)).collect();
+    let nodes: Vec<String> = lab.nodes().map(|node| node.run_id()).collect();
+    assert_eq!(servers, nodes);
+    assert_eq!(BTreeSet::from_iter(&nodes).len(), 3);
+    assert!(dial(&lab.network.client, 6382).is_err(), "no node has this port");
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn each_memcached_node_has_a_port_after_those_of_the_source_before() {
+    let mut lab = Lab::new();
+    lab.add_replication_group("my-cluster", 1);
+    lab.add_memcached("sessions", 2);
+    lab.cachenat(&["apply"]).exits(0);
+    for (id, port) in [("sessions-0001", 6380), ("sessions-0002", 6381)] {
+        let node = lab.node(id);
+        let outside = memcached_pid(&lab.network.client, SocketAddrV4::new(PUBLIC, port));
+        assert_eq!(outside, memcached_pid(&node.host, node.at), "{id}");
+    }
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_client_that_is_not_on_the_list_reaches_no_port() {
+    let lab = applied();
+    for port in 6379..=6381 {
+        assert!(dial(&lab.network.stranger, port).is_err(), "port {port}");
+    }
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_node_sees_the_gateway_as_the_source() {
+    let lab = applied();
+    for port in 6379..=6381 {
+        assert_eq!(source(&mut open(&lab, port)), "10.0.0.55");
+    }
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn transit_to_another_hosts_cache_port_is_not_hijacked() {
+    let (lab, app, elsewhere) = transit();
+    // The allow-list has the app's subnet, so that nothing but the destination tells its traffic from a client's.
+    let config = lab.plain_config().replace("clients: [", "clients: [10.0.1.0/24, ");
+    lab.write_config(&config);
+    lab.cachenat(&["apply"]).exits(0);
+    let mut connection = Redis::connect(&app, elsewhere.at).unwrap();
+    assert_eq!(connection.info("run_id").unwrap(), elsewhere.run_id());
+    assert_eq!(source(&mut connection), PUBLIC.to_string(), "it went through the NAT instance");
+}
+
+/// The control of the test above: without a match on the destination, the lab's traffic is hijacked.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn the_hand_typed_rules_do_hijack_transit() {
+    let (lab, app, elsewhere) = transit();
+    lab.network.nat.set_sysctl("net/ipv4/ip_forward", "1");
+    lab.network.nat.nft(
+        "table ip byhand {
+            chain PREROUTING { type nat hook prerouting priority dstnat;
+                iifname eth0 tcp dport 6379 dnat to 10.0.1.230:6379
+            }
+            chain POSTROUTING { type nat hook postrouting priority srcnat;
+                oifname eth0 snat to 10.0.0.55
+            }
+        }",
+    );
+    let hijacked = Redis::connect(&app, elsewhere.at).unwrap().info("run_id").unwrap();
+    assert_eq!(hijacked, lab.node("my-cluster-001").run_id());
+}
+
+/// A lab with an app in the private subnet, whose way to the internet is the NAT instance, and a Redis out there.
+fn transit() -> (Lab, Namespace, Elsewhere) {
+    let mut lab = Lab::new();
+    lab.add_replication_group("my-cluster", 1);
+    let app = lab.network.private_host(APP);
+    let elsewhere = Elsewhere::start(lab.network.internet_host(ELSEWHERE), lab.dir(), ELSEWHERE);
+    (lab, app, elsewhere)
+}
+
+/// Where the server sees a connection come from.
+fn source(connection: &mut Redis) -> String {
+    let id = format!("id={}", connection.call(&["CLIENT", "ID"]).unwrap());
+    let clients = connection.call(&["CLIENT", "LIST"]).unwrap();
+    let me = clients.lines().find(|line| line.split(' ').any(|field| field == id)).unwrap();
+    let address = me.split(' ').find_map(|field| field.strip_prefix("addr=")).unwrap();
+    address.parse::<SocketAddrV4>().unwrap().ip().to_string()
+}
+
+/// What tells one memcached from another.
+fn memcached_pid(from: &Namespace, at: SocketAddrV4) -> String {
+    let mut stream = from.enter(|| TcpStream::connect(at)).unwrap();
+    stream.write_all(b"stats\r\n").unwrap();
+    let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+    lines.find(|line| line.starts_with("STAT pid ")).unwrap()
+}

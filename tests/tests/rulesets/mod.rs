@@ -1,0 +1,99 @@
+//! Rulesets for the tests of the applier.
+
+// Each test file takes what it needs.
+#![allow(dead_code)]
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU16;
+
+use rules::ruleset::{Element, Endpoint, Family, Key, Ruleset, Set, SetKind};
+use rules::{AddressRange, Forward, Gateway, Snat, render};
+
+/// `10.0.0.55:6379`, `[2001:db8::55]:6379`
+pub fn at(text: &str) -> Endpoint {
+    text.parse().unwrap()
+}
+
+/// A forward from a listener to its targets.
+pub fn forward(id: &str, listen: &str, targets: &[&str]) -> Forward {
+    let targets = targets.iter().map(|target| at(target)).collect();
+    Forward { id: id.parse().unwrap(), listen: at(listen), targets }
+}
+
+/// The gateway of the example: eth0, 10.0.0.55.
+pub fn gateway(families: &[Family], snat: Snat) -> Gateway {
+    Gateway { interface: "eth0".parse().unwrap(), families: families.to_vec(), snat }
+}
+
+/// SNAT to the gateway's own addresses.
+pub fn to_gateway() -> Snat {
+    Snat::Addresses(vec!["10.0.0.55".parse().unwrap(), "2001:db8::55".parse().unwrap()])
+}
+
+/// The example: three nodes on ports 6379 to 6381.
+pub fn example() -> Ruleset {
+    let forwards = [
+        forward("my-cluster-001", "10.0.0.55:6379", &["10.0.1.230:6379"]),
+        forward("my-cluster-002", "10.0.0.55:6380", &["10.0.1.231:6379"]),
+        forward("my-cluster-003", "10.0.0.55:6381", &["10.0.1.232:6379"]),
+    ];
+    render(&forwards, &["198.51.100.27/32".parse().unwrap()], &gateway(&[Family::Ipv4], to_gateway()))
+}
+
+/// So many nodes, each on a port of its own.
+pub fn nodes(count: u16) -> Ruleset {
+    let forwards: Vec<Forward> = (0..count)
+        .map(|at| {
+            let port = NonZeroU16::new(at + 1024).unwrap();
+            let listen = Endpoint { address: "10.0.0.55".parse().unwrap(), port };
+            let address = IpAddr::V4(Ipv4Addr::from_bits(0x0a01_0000 + u32::from(at)));
+            let target = Endpoint { address, port: NonZeroU16::new(6379).unwrap() };
+            Forward { id: format!("node-{at:05}").parse().unwrap(), listen, targets: vec![target] }
+        })
+        .collect();
+    render(&forwards, &["198.51.100.27/32".parse().unwrap()], &gateway(&[Family::Ipv4], to_gateway()))
+}
+
+/// Everything that a ruleset can hold: both families, spreads, networks, ranges to both ends of the address space.
+pub fn everything(snat: Snat) -> Ruleset {
+    let forwards = [
+        forward("my-cluster-001", "10.0.0.55:6379", &["10.0.1.230:6379"]),
+        forward("my-cluster-002", "10.0.0.55:6380", &["10.0.1.231:6379"]),
+        forward(
+            "my-cluster/reader",
+            "10.0.0.55:6390",
+            &["10.0.1.231:6379", "10.0.1.232:6379", "10.0.1.233:6379"],
+        ),
+        forward("my-cluster/one-slot", "10.0.0.56:1", &["10.0.1.231:65535"]),
+        forward("six-001", "[2001:db8::55]:6379", &["[2001:db8:1::230]:6379"]),
+        forward("six/reader", "[2001:db8::55]:6390", &["[2001:db8:1::230]:6379", "[2001:db8:1::231]:6379"]),
+    ];
+    let clients =
+        ["198.51.100.27/32", "203.0.113.0/25", "0.0.0.0/8", "255.255.255.0/24", "2001:db8::/32", "ffff::/16"];
+    let clients = clients.map(|client| client.parse().unwrap());
+    let mut ruleset = render(&forwards, &clients, &gateway(&[Family::Ipv4, Family::Ipv6], snat));
+    // A range that is no network, beside one that it touches.
+    for text in ["192.0.2.10-192.0.2.20", "192.0.2.21-192.0.2.21", "192.0.2.22-192.0.2.100"] {
+        client(&mut ruleset, text, Some("office"));
+    }
+    ruleset
+}
+
+/// Adds a range to the IPv4 clients.
+pub fn client(ruleset: &mut Ruleset, range: &str, comment: Option<&str>) {
+    let range: AddressRange = range.parse().unwrap();
+    let set = Set::new(SetKind::Clients, Family::of(range.first()));
+    let element = Element { data: None, comment: comment.map(Into::into) };
+    ruleset.sets.entry(set).or_default().insert(Key::Addresses(range), element);
+}
+
+/// Leads the listener to another target, as when a node was replaced.
+pub fn redirect(ruleset: &mut Ruleset, listen: &str, target: &str) {
+    let set = |kind| Set::new(kind, Family::Ipv4);
+    let element =
+        ruleset.sets.get_mut(&set(SetKind::Forward)).unwrap().get_mut(&Key::Endpoint(at(listen))).unwrap();
+    let old = element.data.replace(at(target)).unwrap();
+    let backends = ruleset.sets.get_mut(&set(SetKind::Backends)).unwrap();
+    backends.remove(&Key::Endpoint(old));
+    backends.insert(Key::Endpoint(at(target)), Element::default());
+}
