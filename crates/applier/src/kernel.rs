@@ -52,6 +52,9 @@ pub struct Counter {
     pub bytes: u64,
 }
 
+/// The counters of maps' elements.
+pub type Counters = BTreeMap<(Set, Key), Counter>;
+
 /// The table and its counters, all of one generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dump {
@@ -60,7 +63,7 @@ pub struct Dump {
     /// The table.
     pub table: Table,
     /// The counters of the maps' elements; empty for a table that is not ours.
-    pub counters: BTreeMap<(Set, Key), Counter>,
+    pub counters: Counters,
 }
 
 /// The kernel's nf_tables, or something that keeps its promises.

@@ -11,3 +11,5 @@ pub mod lock;
 pub mod netlink;
 pub mod sync;
 pub mod sysctl;
+
+pub use netlink::{conntrack, monitor};

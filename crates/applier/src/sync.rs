@@ -83,30 +83,31 @@ pub fn sync_from(
 ) -> Result<Synced, SyncError> {
     let mut sent: Option<Changes> = None;
     let mut last = None;
-    for _ in 0..ATTEMPTS {
+    for attempt in 0.. {
         let changes = difference(&dump, desired)?;
         if changes.is_empty() {
             return Ok(Synced { changes: sent.unwrap_or_default(), dump });
         }
+        if attempt == ATTEMPTS {
+            break;
+        }
         let before = dump.generation;
-        let written = match kernel.commit(&changes.transaction(), before) {
-            Ok(()) => true,
+        match kernel.commit(&changes.transaction(), before) {
+            Ok(()) => {
+                sent.get_or_insert(changes);
+                dump = settled(kernel, before.next(), desired)?;
+            }
             Err(error @ CommitError::Stale) => {
                 last = Some(error);
                 dump = kernel.dump()?;
-                continue;
             }
-            // ENOBUFS says that the answer was lost, not what the kernel did: the next dump tells.
+            // ENOBUFS says that the answer was lost, not what the kernel did: the dump tells.
             Err(error @ CommitError::OutcomeUnknown(_)) => {
                 last = Some(error);
-                false
+                sent.get_or_insert(changes);
+                dump = kernel.dump().map_err(SyncError::ReadBack)?;
             }
             Err(error) => return Err(SyncError::Commit(error)),
-        };
-        sent.get_or_insert(changes);
-        dump = kernel.dump().map_err(SyncError::ReadBack)?;
-        if written {
-            dump = settled(kernel, dump, before.next(), desired)?;
         }
     }
     Err(SyncError::Contended { attempts: ATTEMPTS, last })
@@ -116,23 +117,21 @@ pub fn sync_from(
 /// which is up to the next attempt.
 fn settled(
     kernel: &mut impl Netfilter,
-    mut dump: Dump,
     written: Generation,
     desired: Option<&Ruleset>,
 ) -> Result<Dump, SyncError> {
-    let mut reads = 1;
-    while dump.generation == written {
+    let mut reads = 0;
+    loop {
+        let dump = kernel.dump().map_err(SyncError::ReadBack)?;
         let difference = difference(&dump, desired)?;
-        if difference.is_empty() {
-            break;
+        if dump.generation != written || difference.is_empty() {
+            return Ok(dump);
         }
+        reads += 1;
         if reads == READ_BACKS {
             return Err(SyncError::NotAsWritten { difference: Box::new(difference) });
         }
-        dump = kernel.dump().map_err(SyncError::ReadBack)?;
-        reads += 1;
     }
-    Ok(dump)
 }
 
 /// What separates a dump from `desired`.
@@ -156,3 +155,6 @@ pub fn ours(dump: &Dump) -> Result<Option<&Actual>, SyncError> {
         Table::Foreign { why } => Err(SyncError::Foreign { why: why.clone() }),
     }
 }
+
+#[cfg(test)]
+mod tests;

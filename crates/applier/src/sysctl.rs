@@ -76,36 +76,6 @@ pub enum SysctlError {
     },
 }
 
-/// What [`Sysctls::apply`] changed, and how to take it back if a later step fails.
-#[derive(Debug)]
-#[must_use = "undo() takes the changes back when a later step fails"]
-pub struct Applied {
-    /// What was changed; empty if everything was as needed.
-    pub changes: Vec<SysctlChange>,
-    sysctls: Sysctls,
-    /// The drop-in as it was, if it was written.
-    drop_in_before: Option<Option<DropIn>>,
-    /// Live values as they were, where they were written.
-    live_before: Vec<(Sysctl, String)>,
-}
-
-impl Applied {
-    /// Puts everything back as it was before.
-    ///
-    /// # Errors
-    ///
-    /// See [`SysctlError`].
-    pub fn undo(self) -> Result<(), SysctlError> {
-        for (sysctl, value) in &self.live_before {
-            self.sysctls.write_live(*sysctl, value)?;
-        }
-        match self.drop_in_before {
-            Some(before) => self.sysctls.write_drop_in(before.as_ref()),
-            None => Ok(()),
-        }
-    }
-}
-
 impl Sysctls {
     /// The settings of the running kernel, with the drop-in in `sysctl_dir` (`/etc/sysctl.d`).
     pub fn new(sysctl_dir: &Path) -> Self {
@@ -144,43 +114,57 @@ impl Sysctls {
     /// A setting of an earlier run that is no longer wanted stays until [`Sysctls::remove`]: others may have come to
     /// rely on it.
     ///
+    /// Returns what was changed, for [`Sysctls::revert`].
+    ///
     /// # Errors
     ///
     /// See [`SysctlError`]. What was changed before the error has been put back.
-    pub fn apply(&self, wanted: &[Sysctl]) -> Result<Applied, SysctlError> {
+    pub fn apply(&self, wanted: &[Sysctl]) -> Result<Vec<SysctlChange>, SysctlError> {
         let changes = self.plan(wanted)?;
-        let mut applied = Applied {
-            changes: Vec::new(),
-            sysctls: self.clone(),
-            drop_in_before: None,
-            live_before: Vec::new(),
-        };
-        match self.carry_out(&changes, &mut applied) {
-            Ok(()) => Ok(Applied { changes, ..applied }),
+        match self.carry_out(&changes) {
+            Ok(()) => Ok(changes),
             Err(error) => {
                 // The first fault is the one to report; whatever cannot be put back is met by the next run.
-                let _ = applied.undo();
+                let _ = self.revert(&changes);
                 Err(error)
             }
         }
     }
 
-    fn carry_out(&self, changes: &[SysctlChange], applied: &mut Applied) -> Result<(), SysctlError> {
+    fn carry_out(&self, changes: &[SysctlChange]) -> Result<(), SysctlError> {
         // The drop-in comes first: it holds the values to go back to, and a run may end at any point.
         if changes.iter().any(|change| change.place == Place::Boot) {
-            let before = self.read_drop_in()?;
-            let mut after = before.clone().unwrap_or_default();
+            let mut drop_in = self.read_drop_in()?.unwrap_or_default();
             for change in changes.iter().filter(|change| change.place == Place::Boot) {
-                after.set(change.sysctl, Sysctl::WANTED, &self.read_live(change.sysctl)?);
+                drop_in.set(change.sysctl, Sysctl::WANTED, &self.read_live(change.sysctl)?);
             }
-            self.write_drop_in(Some(&after))?;
-            applied.drop_in_before = Some(before);
+            self.write_drop_in(Some(&drop_in))?;
         }
         for change in changes.iter().filter(|change| change.place == Place::Live) {
             self.write_live(change.sysctl, Sysctl::WANTED)?;
-            applied.live_before.extend(change.from.clone().map(|from| (change.sysctl, from)));
         }
         Ok(())
+    }
+
+    /// Puts back what [`Sysctls::apply`] changed.
+    ///
+    /// # Errors
+    ///
+    /// See [`SysctlError`].
+    pub fn revert(&self, changes: &[SysctlChange]) -> Result<(), SysctlError> {
+        for change in changes.iter().filter(|change| change.place == Place::Live) {
+            if let Some(before) = &change.from
+                && self.read_live(change.sysctl)? != *before
+            {
+                self.write_live(change.sysctl, before)?;
+            }
+        }
+        let boot: Vec<&SysctlChange> = changes.iter().filter(|change| change.place == Place::Boot).collect();
+        let Some(mut drop_in) = self.read_drop_in()?.filter(|_| !boot.is_empty()) else { return Ok(()) };
+        for change in boot {
+            drop_in.put_back(change.sysctl, change.from.as_deref());
+        }
+        self.write_drop_in(Some(&drop_in).filter(|drop_in| !drop_in.is_empty()))
     }
 
     /// What [`Sysctls::remove`] would change.

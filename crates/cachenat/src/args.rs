@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use rules::ForwardId;
 
 /// Forwards ports of this NAT instance to the nodes of ElastiCache caches, in the kernel.
 #[derive(Debug, Parser)]
@@ -87,9 +88,37 @@ pub(crate) enum Command {
         /// Believe a source that answers without any node, and remove those it had
         #[arg(long)]
         allow_empty: bool,
+        /// Take the change back after so many seconds unless it is confirmed, here or by 'cachenat confirm'
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+        confirm: Option<u64>,
         /// Try again for so long until every source can be read whole: 90s, 2m
         #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "0s", hide_default_value = true)]
         wait: Duration,
+    },
+    /// Keep the change that 'apply --confirm' made
+    #[command(after_help = "Examples:\n  cachenat confirm")]
+    Confirm,
+    /// Take an unconfirmed change back; 'apply --confirm' starts it
+    #[command(hide = true, after_help = "Examples:\n  cachenat guard")]
+    Guard,
+    /// Apply again and again: DNS often, the API seldom, and at once when somebody else changes the rules
+    #[command(after_help = "Examples:\n  cachenat watch\n  cachenat watch --interval 5m --dns-interval 5s")]
+    Watch {
+        /// How often the API is asked
+        #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "60s")]
+        interval: Duration,
+        /// How often DNS is asked; a shorter TTL shortens it
+        #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2s")]
+        dns_interval: Duration,
+    },
+    /// Put the last good rules in force, without AWS or DNS; for boot
+    #[command(after_help = "Examples:\n  cachenat restore")]
+    Restore,
+    /// List the ports and who holds them, or give a removed node's port free
+    #[command(after_help = "Examples:\n  cachenat leases\n  cachenat leases release my-cluster-004")]
+    Leases {
+        #[command(subcommand)]
+        action: Option<LeasesAction>,
     },
     /// Print what is in force, by listener; touches nothing
     #[command(after_help = "Examples:\n  cachenat status\n  cachenat status --format json")]
@@ -101,6 +130,17 @@ pub(crate) enum Command {
     /// Take the table, the sysctl drop-in and the changed kernel settings back
     #[command(after_help = "Examples:\n  cachenat remove")]
     Remove,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LeasesAction {
+    /// List all ports that were ever given out
+    List,
+    /// Let another node have the port of one that is gone, before its 7 days are over
+    Release {
+        /// The removed node's id
+        id: ForwardId,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]

@@ -40,6 +40,8 @@ pub(crate) struct Config {
     pub(crate) pins: BTreeMap<ForwardId, NonZeroU16>,
     /// What happens to flows whose target is gone.
     pub(crate) on_move: OnMove,
+    /// How many percent of a source's nodes one answer may remove.
+    pub(crate) removal_guard: u8,
     /// Where leases and the last good inventory live.
     pub(crate) state_dir: PathBuf,
     /// Where the sysctl drop-in goes.

@@ -1,10 +1,13 @@
 //! The one place where all meet: configuration, inventory, leases and what the kernel has become what is wanted.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
-use discovery::{Coverage, Emptied, Inventory, Merged, Node, Role, SourceName, over_last_good};
+use discovery::{
+    Coverage, Emptied, Inventory, Merged, Node, Policy, Role, SourceName, SourceReport, over_last_good,
+};
+use rules::json::Wanted;
 use rules::ruleset::{Key, SetKind};
 use rules::{
     Endpoint, Family, Forward, ForwardId, Leases, PlanError, Request, Ruleset, Sysctl, assign, render,
@@ -42,6 +45,13 @@ pub(crate) struct Desired {
     pub(crate) kept: Vec<String>,
 }
 
+impl Desired {
+    /// What is asked of the kernel.
+    pub(crate) fn wanted(&self) -> Wanted {
+        Wanted { ruleset: self.ruleset.clone(), sysctls: self.sysctls.clone() }
+    }
+}
+
 /// The listeners of a ruleset: id, listener and targets; the kernel's are the memory that survives the state directory.
 pub(crate) fn listeners(ruleset: &Ruleset) -> Vec<(ForwardId, Endpoint, Vec<Endpoint>)> {
     let mut found: BTreeMap<(Endpoint, ForwardId), Vec<Endpoint>> = BTreeMap::new();
@@ -75,12 +85,15 @@ struct Backend {
 ///
 /// [`PlanError`], if a pool is full or a pin is taken.
 pub(crate) fn desired(config: &Config, gateway: &Gateway, known: &Known<'_>) -> Result<Desired, PlanError> {
-    let Merged { inventory, kept } = over_last_good(known.fresh.clone(), known.last_good, known.emptied);
+    let policy = Policy { emptied: known.emptied, at_once: config.removal_guard, now: known.now };
+    let Merged { inventory, kept } = over_last_good(known.fresh.clone(), known.last_good, policy);
     let inventory = in_order(config, inventory);
     let mut kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
     let in_force = in_force(known.actual);
     let mut backends = backends(&inventory, gateway, &in_force, &mut kept);
-    backends.extend(unspoken(&inventory, &backends, &in_force, &mut kept));
+    if known.last_good.is_none() {
+        backends.extend(unspoken(&inventory, &backends, &in_force, known.emptied, &mut kept));
+    }
 
     let requests: Vec<Request> = backends.iter().map(|backend| request(config, backend)).collect();
     let leases = match known.leases {
@@ -215,19 +228,22 @@ fn settle(
 
 /// Forwards in force that the inventory does not speak of, where some source's silence says nothing.
 ///
-/// This matters only when the state directory was lost: else the last good inventory names them.
+/// This is for a state directory that was lost: else the last good inventory names the nodes of each source.
 fn unspoken(
     inventory: &Inventory,
     backends: &[Backend],
     in_force: &HashMap<ForwardId, BTreeSet<Endpoint>>,
+    emptied: Emptied,
     kept: &mut Vec<String>,
 ) -> Vec<Backend> {
-    let unread: Vec<String> = inventory
-        .sources
-        .iter()
-        .filter(|report| matches!(report.coverage, Coverage::Part | Coverage::Nothing))
-        .map(|report| report.source.to_string())
-        .collect();
+    let sources_with_nodes: HashSet<&SourceName> = inventory.nodes.iter().map(|node| &node.source).collect();
+    let silent = |report: &&SourceReport| match (report.coverage, emptied) {
+        (Coverage::Part | Coverage::Nothing, _) | (Coverage::Absent, Emptied::Keep) => true,
+        (Coverage::Whole, Emptied::Keep) => !sources_with_nodes.contains(&report.source),
+        (Coverage::Whole | Coverage::Absent, Emptied::Remove) => false,
+    };
+    let unread: Vec<String> =
+        inventory.sources.iter().filter(silent).map(|report| report.source.to_string()).collect();
     if unread.is_empty() {
         return vec![];
     }

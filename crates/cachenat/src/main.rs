@@ -5,11 +5,14 @@
 mod args;
 mod commands;
 mod config;
+mod converge;
 mod desired;
 mod gateway;
 mod inventory;
 mod output;
+mod pending;
 mod report;
+mod setting;
 mod state;
 
 use std::io::{self, ErrorKind};

@@ -97,3 +97,13 @@ pub(crate) fn columns<const N: usize>(
     table.load_style(presets::NOTHING).set_header(header).add_rows(rows);
     table.lines().map(|line| line.trim().to_owned() + "\n").collect()
 }
+
+/// An age as people say it: its largest unit.
+pub(crate) fn age(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86400 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86400),
+    }
+}

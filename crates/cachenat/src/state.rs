@@ -1,4 +1,4 @@
-//! The state directory: leases and the last good inventory.
+//! The state directory: leases, the last good inventory and the ruleset made from it.
 //!
 //! A file is replaced by rename, so a reader finds the old or the new one, whole.
 
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use discovery::{Inventory, InventoryError};
 use rules::Leases;
+use rules::json::{JsonError, Wanted};
 use serde::{Deserialize, Serialize};
 
 const VERSION: u32 = 1;
@@ -46,6 +47,12 @@ pub(crate) enum StateError {
         #[source]
         source: InventoryError,
     },
+    #[error("state file {} is no ruleset", file.display())]
+    Ruleset {
+        file: PathBuf,
+        #[source]
+        source: JsonError,
+    },
     #[error("state file {} has version {found}, this cachenat reads version {VERSION}", file.display())]
     Version { file: PathBuf, found: u32 },
 }
@@ -56,6 +63,7 @@ impl StateError {
             Self::Io { file, .. }
             | Self::Leases { file, .. }
             | Self::Inventory { file, .. }
+            | Self::Ruleset { file, .. }
             | Self::Version { file, .. } => file,
         }
     }
@@ -71,48 +79,83 @@ impl State {
     /// Reads the directory; what is missing or damaged is absent, and [`State::damaged`] says which.
     pub(crate) fn open(dir: &Path) -> Self {
         let mut damaged = Vec::new();
-        let mut keep = |error| damaged.push(error);
-        let leases = read(&dir.join("leases.json"), parse_leases).unwrap_or_else(|error| {
-            keep(error);
-            None
-        });
-        let last_good = read(&dir.join("inventory.json"), parse_inventory).unwrap_or_else(|error| {
-            keep(error);
-            None
-        });
+        let leases = read(&dir.join("leases.json"), parse_leases, &mut damaged);
+        let last_good = read(&dir.join("inventory.json"), parse_inventory, &mut damaged);
         Self { dir: dir.to_owned(), leases, last_good, damaged }
     }
 
-    /// Writes what differs from what is there; damaged files are kept aside under another name.
+    /// What was asked of the kernel last; `None` if that was never.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`], if the file is there and can't be read.
+    pub(crate) fn ruleset(dir: &Path) -> Result<Option<Wanted>, StateError> {
+        let mut damaged = Vec::new();
+        let wanted = read(&dir.join("ruleset.json"), parse_ruleset, &mut damaged);
+        damaged.pop().map_or(Ok(wanted), Err)
+    }
+
+    /// Writes what differs from what is there, and the ruleset if it is new (`None`: it is as it was).
+    ///
+    /// Damaged files are kept aside under another name.
     ///
     /// # Errors
     ///
     /// [`StateError::Io`]; a file is then as it was.
-    pub(crate) fn save(&self, leases: &Leases, last_good: &Inventory) -> Result<(), StateError> {
+    pub(crate) fn save(
+        &self,
+        leases: &Leases,
+        last_good: &Inventory,
+        ruleset: Option<&Wanted>,
+    ) -> Result<(), StateError> {
         for file in self.damaged.iter().map(StateError::file) {
             let aside = file.with_extension("json.damaged");
             fs::rename(file, aside).map_err(|source| StateError::Io { file: file.to_owned(), source })?;
         }
         if self.leases.as_ref() != Some(leases) {
-            let file = self.dir.join("leases.json");
-            let form = LeaseFile { version: VERSION, leases: leases.clone() };
-            let text = serde_json::to_string_pretty(&form)
-                .map_err(|source| StateError::Leases { file: file.clone(), source })?;
-            write(&file, &(text + "\n"))?;
+            self.save_leases(leases)?;
         }
         if self.last_good.as_ref() != Some(last_good) {
             write(&self.dir.join("inventory.json"), &last_good.to_json())?;
         }
-        Ok(())
+        let file = self.dir.join("ruleset.json");
+        match ruleset {
+            Some(ruleset) => write(&file, &ruleset.to_json()),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether there is a ruleset to restore.
+    pub(crate) fn has_ruleset(&self) -> bool {
+        self.dir.join("ruleset.json").exists()
+    }
+
+    /// Writes the leases.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`]; the file is then as it was.
+    pub(crate) fn save_leases(&self, leases: &Leases) -> Result<(), StateError> {
+        let file = self.dir.join("leases.json");
+        let form = LeaseFile { version: VERSION, leases: leases.clone() };
+        let text = serde_json::to_string_pretty(&form)
+            .map_err(|source| StateError::Leases { file: file.clone(), source })?;
+        write(&file, &(text + "\n"))
     }
 }
 
-fn read<T>(file: &Path, parse: fn(&Path, &str) -> Result<T, StateError>) -> Result<Option<T>, StateError> {
-    match fs::read_to_string(file) {
-        Ok(text) => parse(file, &text).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+/// What the file holds; `None` if it is not there or can't be read, and then `damaged` knows.
+fn read<T>(
+    file: &Path,
+    parse: fn(&Path, &str) -> Result<T, StateError>,
+    damaged: &mut Vec<StateError>,
+) -> Option<T> {
+    let parsed = match fs::read_to_string(file) {
+        Ok(text) => parse(file, &text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(source) => Err(StateError::Io { file: file.to_owned(), source }),
-    }
+    };
+    parsed.map_err(|error| damaged.push(error)).ok()
 }
 
 fn parse_leases(file: &Path, text: &str) -> Result<Leases, StateError> {
@@ -132,7 +175,12 @@ fn parse_inventory(file: &Path, text: &str) -> Result<Inventory, StateError> {
     Inventory::from_json(text).map_err(|source| StateError::Inventory { file: file.to_owned(), source })
 }
 
-fn write(file: &Path, text: &str) -> Result<(), StateError> {
+fn parse_ruleset(file: &Path, text: &str) -> Result<Wanted, StateError> {
+    Wanted::from_json(text).map_err(|source| StateError::Ruleset { file: file.to_owned(), source })
+}
+
+/// Replaces the file by one with this text, or leaves it as it was.
+pub(crate) fn write(file: &Path, text: &str) -> Result<(), StateError> {
     let write = || {
         let dir = file.parent().ok_or(io::ErrorKind::InvalidFilename)?;
         fs::create_dir_all(dir)?;
@@ -155,11 +203,15 @@ mod tests {
         serde_json::from_str(r#"[{"port":6379,"id":"my-cluster-001","since":7}]"#).unwrap()
     }
 
+    fn wanted() -> Wanted {
+        Wanted { ruleset: rules::Ruleset::default(), sysctls: vec![rules::Sysctl::Ipv4Forward] }
+    }
+
     #[test]
     fn what_was_saved_is_read_back_and_an_unchanged_file_is_not_written_again() {
         let dir = tempfile::tempdir().unwrap();
         let inventory = Inventory::default();
-        State::open(dir.path()).save(&leases(), &inventory).unwrap();
+        State::open(dir.path()).save(&leases(), &inventory, Some(&wanted())).unwrap();
         let state = State::open(dir.path());
         assert_eq!(
             (state.leases.clone(), state.last_good.clone()),
@@ -168,7 +220,7 @@ mod tests {
 
         let inode = |name| std::os::unix::fs::MetadataExt::ino(&fs::metadata(dir.path().join(name)).unwrap());
         let before = inode("leases.json");
-        state.save(&leases(), &inventory).unwrap();
+        state.save(&leases(), &inventory, None).unwrap();
         assert_eq!(inode("leases.json"), before);
     }
 
@@ -179,7 +231,7 @@ mod tests {
             fs::write(dir.path().join("leases.json"), text).unwrap();
             let state = State::open(dir.path());
             assert_eq!((state.leases.is_none(), state.damaged.len()), (true, 1), "{text}");
-            state.save(&leases(), &Inventory::default()).unwrap();
+            state.save(&leases(), &Inventory::default(), Some(&wanted())).unwrap();
             assert_eq!(fs::read_to_string(dir.path().join("leases.json.damaged")).unwrap(), text);
             assert_eq!(State::open(dir.path()).leases, Some(leases()));
         }

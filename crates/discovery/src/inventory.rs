@@ -89,27 +89,37 @@ pub struct SourceReport {
     pub error: Option<String>,
     /// What a missing node means: the fact that decides what is kept.
     pub coverage: Coverage,
+    /// Since when it has not been read whole, in seconds since 1970; known to whoever remembers the last good inventory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<u64>,
+    /// Nodes that the last whole answer did not name, and that one more such answer removes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<NodeId>,
 }
 
 impl SourceReport {
+    fn new(source: SourceName, outcome: Outcome, error: Option<String>, coverage: Coverage) -> Self {
+        Self { source, outcome, error, coverage, failing_since: None, held: Vec::new() }
+    }
+
     /// Everything that the source has was read.
     pub fn complete(source: SourceName) -> Self {
-        Self { source, outcome: Outcome::Complete, error: None, coverage: Coverage::Whole }
+        Self::new(source, Outcome::Complete, None, Coverage::Whole)
     }
 
     /// Some nodes may be missing from the answer.
     pub fn partial(source: SourceName, error: impl fmt::Display) -> Self {
-        Self { source, outcome: Outcome::Partial, error: Some(error.to_string()), coverage: Coverage::Part }
+        Self::new(source, Outcome::Partial, Some(error.to_string()), Coverage::Part)
     }
 
     /// There is no answer.
     pub fn failed(source: SourceName, error: impl fmt::Display) -> Self {
-        Self { source, outcome: Outcome::Failed, error: Some(error.to_string()), coverage: Coverage::Nothing }
+        Self::new(source, Outcome::Failed, Some(error.to_string()), Coverage::Nothing)
     }
 
     /// The API's own word is that there is no such cache.
     pub fn absent(source: SourceName, error: impl fmt::Display) -> Self {
-        Self { source, outcome: Outcome::Failed, error: Some(error.to_string()), coverage: Coverage::Absent }
+        Self::new(source, Outcome::Failed, Some(error.to_string()), Coverage::Absent)
     }
 
     /// The list of nodes is whole, but some node has no address: partial for people, nothing to keep beyond that node.
@@ -294,6 +304,10 @@ struct RawSourceReport {
     error: Option<String>,
     #[serde(default)]
     coverage: Option<Coverage>,
+    #[serde(default)]
+    failing_since: Option<u64>,
+    #[serde(default)]
+    held: Vec<NodeId>,
 }
 
 impl From<RawSourceReport> for SourceReport {
@@ -304,7 +318,8 @@ impl From<RawSourceReport> for SourceReport {
             Outcome::Failed => Coverage::Nothing,
         });
         let error = raw.error.as_deref().map(crate::text::plain);
-        Self { source: raw.source, outcome: raw.outcome, error, coverage }
+        let RawSourceReport { source, outcome, failing_since, held, .. } = raw;
+        Self { source, outcome, error, coverage, failing_since, held }
     }
 }
 

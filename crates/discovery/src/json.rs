@@ -106,29 +106,29 @@ impl Inventory {
             return Err(InventoryError::Version { found: outline.version });
         }
 
-        let mut lines: BTreeMap<NodeId, usize> = BTreeMap::new();
+        let mut lines = Lines { text, offset: 0, line: 1 };
+        let mut taken: BTreeMap<NodeId, usize> = BTreeMap::new();
         let mut nodes = Vec::with_capacity(outline.nodes.len());
         for (index, raw) in outline.nodes.into_iter().enumerate() {
-            let node = read_node(text, raw, index)?;
-            let line = line_of(text, raw);
-            if let Some(first) = lines.insert(node.id.clone(), line) {
+            let line = lines.of(raw);
+            let node = read_node(raw, line, index)?;
+            if let Some(first) = taken.insert(node.id.clone(), line) {
                 return Err(InventoryError::Duplicate { line, node: node.id, first });
             }
             nodes.push(node);
         }
-        let sources = outline
-            .sources
-            .into_iter()
-            .enumerate()
-            .map(|(index, raw)| read_source(text, raw, index))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut lines = Lines { text, offset: 0, line: 1 };
+        let mut sources = Vec::with_capacity(outline.sources.len());
+        for (index, raw) in outline.sources.into_iter().enumerate() {
+            sources.push(read_source(raw, lines.of(raw), index)?);
+        }
         Ok(Self { nodes, sources })
     }
 }
 
-fn read_node(text: &str, raw: &RawValue, index: usize) -> Result<Node, InventoryError> {
+fn read_node(raw: &RawValue, line: usize, index: usize) -> Result<Node, InventoryError> {
     let mut node: Node = serde_json::from_str(raw.get()).map_err(|error| InventoryError::Node {
-        line: line_of(text, raw) + error.line().saturating_sub(1),
+        line: line + error.line().saturating_sub(1),
         node: name_of(raw, "id", index),
         reason: reason(&error),
     })?;
@@ -141,9 +141,9 @@ fn read_node(text: &str, raw: &RawValue, index: usize) -> Result<Node, Inventory
     Ok(node)
 }
 
-fn read_source(text: &str, raw: &RawValue, index: usize) -> Result<SourceReport, InventoryError> {
+fn read_source(raw: &RawValue, line: usize, index: usize) -> Result<SourceReport, InventoryError> {
     serde_json::from_str(raw.get()).map_err(|error| InventoryError::Source {
-        line: line_of(text, raw) + error.line().saturating_sub(1),
+        line: line + error.line().saturating_sub(1),
         source_name: name_of(raw, "source", index),
         reason: reason(&error),
     })
@@ -158,10 +158,22 @@ fn name_of(raw: &RawValue, key: &str, index: usize) -> String {
     }
 }
 
-/// The line on which an entry begins. The entry is a slice of `text`, so its place is the difference of addresses.
-fn line_of(text: &str, raw: &RawValue) -> usize {
-    let offset = (raw.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
-    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+/// Counts lines through a text, once, for entries in their order.
+struct Lines<'a> {
+    text: &'a str,
+    offset: usize,
+    line: usize,
+}
+
+impl Lines<'_> {
+    /// The line on which an entry begins. The entry is a slice of the text, so its place is the difference of addresses.
+    fn of(&mut self, entry: &RawValue) -> usize {
+        let offset = (entry.get().as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize);
+        let between = self.text.as_bytes().get(self.offset..offset).unwrap_or_default();
+        self.line += between.iter().filter(|byte| **byte == b'\n').count();
+        self.offset = offset.max(self.offset);
+        self.line
+    }
 }
 
 /// The parser's words without its own line and column, which count from the entry's begin.

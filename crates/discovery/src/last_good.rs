@@ -5,7 +5,7 @@ use std::{
     fmt,
 };
 
-use crate::{Coverage, Inventory, Node, NodeId, Role, SourceName, SourceReport};
+use crate::{Coverage, Inventory, Node, NodeId, Outcome, Role, SourceName, SourceReport};
 
 /// What to do when a whole answer has no node left for a source that had some.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,6 +15,17 @@ pub enum Emptied {
     Keep,
     /// Believe it (`--allow-empty`).
     Remove,
+}
+
+/// How far a fresh inventory is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// What to do with a source that has no node left.
+    pub emptied: Emptied,
+    /// How many percent of a source's nodes one answer may remove; if more vanish, one more answer has to say so.
+    pub at_once: u8,
+    /// Seconds since 1970.
+    pub now: u64,
 }
 
 /// The inventory to act on, and what in it is not fresh.
@@ -45,6 +56,15 @@ pub enum Warning {
         /// How many nodes stay.
         nodes: usize,
     },
+    /// A whole answer from which many nodes are missing: they stay until one more says the same.
+    RemovalHeld {
+        /// The source.
+        source: SourceName,
+        /// How many nodes are missing.
+        missing: usize,
+        /// How many it had.
+        of: usize,
+    },
     /// Half an answer does not name the node: it stays.
     NodeNotNamed {
         /// The node.
@@ -69,9 +89,16 @@ pub enum Warning {
 /// - Half an answer keeps the nodes that it does not name.
 /// - A node without an address keeps its last one; a reader whose replicas are not all known keeps theirs too.
 /// - A whole answer removes the nodes that it does not name, and a config without the source removes the source's.
+/// - A whole answer that misses more than [`Policy::at_once`] percent of the nodes removes them when it comes twice.
 /// - A whole answer without any node, or the API's word that there is no such cache, removes only with [`Emptied::Remove`].
-pub fn over_last_good(fresh: Inventory, last_good: Option<&Inventory>, emptied: Emptied) -> Merged {
+pub fn over_last_good(fresh: Inventory, last_good: Option<&Inventory>, policy: Policy) -> Merged {
     let mut merged = Merged { inventory: fresh, kept: Vec::new() };
+    let reports: HashMap<&SourceName, &SourceReport> =
+        last_good.iter().flat_map(|before| &before.sources).map(|report| (&report.source, report)).collect();
+    for report in merged.inventory.sources.iter_mut().filter(|report| report.outcome != Outcome::Complete) {
+        let before = reports.get(&report.source).and_then(|before| before.failing_since);
+        report.failing_since = before.or(Some(policy.now));
+    }
     let Some(last_good) = last_good else { return merged };
 
     let before: HashMap<&NodeId, &Node> = last_good.nodes.iter().map(|node| (&node.id, node)).collect();
@@ -85,12 +112,23 @@ pub fn over_last_good(fresh: Inventory, last_good: Option<&Inventory>, emptied: 
         unnamed.entry(&node.source).or_default().push(node);
     }
     let filled: HashSet<SourceName> = merged.inventory.nodes.iter().map(|node| node.source.clone()).collect();
-    for report in &merged.inventory.sources {
-        let unnamed = unnamed.remove(&report.source).unwrap_or_default();
-        if let Some(warnings) = keep_unnamed(report, &unnamed, filled.contains(&report.source), emptied) {
-            merged.kept.extend(warnings);
-            merged.inventory.nodes.extend(unnamed.into_iter().cloned());
+    let mut had: HashMap<&SourceName, usize> = HashMap::new();
+    for node in &last_good.nodes {
+        *had.entry(&node.source).or_default() += 1;
+    }
+    for report in &mut merged.inventory.sources {
+        let missing = Missing {
+            nodes: unnamed.remove(&report.source).unwrap_or_default(),
+            of: had.get(&report.source).copied().unwrap_or_default(),
+            has_nodes: filled.contains(&report.source),
+            held: reports.get(&report.source).map(|before| before.held.as_slice()).unwrap_or_default(),
+        };
+        let Some(warnings) = missing.kept(report, policy) else { continue };
+        if warnings.iter().any(|warning| matches!(warning, Warning::RemovalHeld { .. })) {
+            report.held = missing.nodes.iter().map(|node| node.id.clone()).collect();
         }
+        merged.kept.extend(warnings);
+        merged.inventory.nodes.extend(missing.nodes.into_iter().cloned());
     }
     merged.inventory.sort();
     merged
@@ -113,34 +151,48 @@ fn keep_addresses(node: &mut Node, before: &Node) -> Option<Warning> {
     Some(Warning::AddressKept { node: node.id.clone(), error })
 }
 
-/// The warnings under which nodes that the answer does not name stay; none: they are gone.
-fn keep_unnamed(
-    report: &SourceReport,
-    unnamed: &[&Node],
+/// The nodes of a source that its answer does not name.
+struct Missing<'a> {
+    nodes: Vec<&'a Node>,
+    /// How many nodes the source had.
+    of: usize,
+    /// Whether the answer names any node.
     has_nodes: bool,
-    emptied: Emptied,
-) -> Option<Vec<Warning>> {
-    let (source, nodes) = (report.source.clone(), unnamed.len());
-    let error = report.error.clone().unwrap_or_else(|| "no reason was given".into());
-    match (report.coverage, emptied) {
-        _ if unnamed.is_empty() => None,
-        (Coverage::Nothing, _) => Some(vec![Warning::SourceUnread { source, nodes, error }]),
-        (Coverage::Absent, Emptied::Keep) => Some(vec![Warning::SourceUnread { source, nodes, error }]),
-        (Coverage::Whole, Emptied::Keep) if !has_nodes => {
-            Some(vec![Warning::SourceEmptied { source, nodes }])
+    /// The nodes that were missing from the answer before already.
+    held: &'a [NodeId],
+}
+
+impl Missing<'_> {
+    /// The warnings under which they stay; none: they are gone.
+    fn kept(&self, report: &SourceReport, policy: Policy) -> Option<Vec<Warning>> {
+        let (source, nodes) = (report.source.clone(), self.nodes.len());
+        let error = report.error.clone().unwrap_or_else(|| "no reason was given".into());
+        match (report.coverage, policy.emptied) {
+            _ if self.nodes.is_empty() => None,
+            (Coverage::Nothing, _) | (Coverage::Absent, Emptied::Keep) => {
+                Some(vec![Warning::SourceUnread { source, nodes, error }])
+            }
+            (Coverage::Whole, Emptied::Keep) if !self.has_nodes => {
+                Some(vec![Warning::SourceEmptied { source, nodes }])
+            }
+            (Coverage::Whole, Emptied::Keep) if self.is_suspicious(&source, policy) => {
+                Some(vec![Warning::RemovalHeld { source, missing: nodes, of: self.of }])
+            }
+            (Coverage::Part, _) => Some(self.nodes.iter().map(|node| not_named(node, &error)).collect()),
+            (Coverage::Whole | Coverage::Absent, Emptied::Keep | Emptied::Remove) => None,
         }
-        (Coverage::Part, _) => Some(
-            unnamed
-                .iter()
-                .map(|node| Warning::NodeNotNamed {
-                    node: node.id.clone(),
-                    source: report.source.clone(),
-                    error: error.clone(),
-                })
-                .collect(),
-        ),
-        (Coverage::Whole | Coverage::Absent, Emptied::Keep | Emptied::Remove) => None,
     }
+
+    /// Whether too many are missing at once for one answer. What the configuration spells out needs no second word.
+    fn is_suspicious(&self, source: &SourceName, policy: Policy) -> bool {
+        let many = self.nodes.len() * 100 > self.of * usize::from(policy.at_once);
+        let said_before = self.nodes.iter().all(|node| self.held.contains(&node.id));
+        many && !said_before && !source.as_str().starts_with("static/")
+    }
+}
+
+fn not_named(node: &Node, error: &str) -> Warning {
+    Warning::NodeNotNamed { node: node.id.clone(), source: node.source.clone(), error: error.to_owned() }
 }
 
 impl fmt::Display for Warning {
@@ -152,6 +204,10 @@ impl fmt::Display for Warning {
             Self::SourceEmptied { source, nodes } => write!(
                 f,
                 "{source}: the answer has no nodes; they stay as they were ({nodes}), --allow-empty removes them"
+            ),
+            Self::RemovalHeld { source, missing, of } => write!(
+                f,
+                "{source}: {missing} of its {of} nodes are missing at once; they stay until one more answer says the same"
             ),
             Self::NodeNotNamed { node, source, error } => {
                 write!(
@@ -189,7 +245,8 @@ mod tests {
     }
 
     fn merge(nodes: Vec<Node>, report: SourceReport, emptied: Emptied) -> Merged {
-        over_last_good(Inventory { nodes, sources: vec![report] }, Some(&last_good()), emptied)
+        let policy = Policy { emptied, at_once: 50, now: 1_000 };
+        over_last_good(Inventory { nodes, sources: vec![report] }, Some(&last_good()), policy)
     }
 
     #[test]

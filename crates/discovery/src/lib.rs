@@ -27,12 +27,12 @@ use futures_util::future::{join, join_all};
 pub use aws_credential_types::Credentials;
 
 pub use admission::{Admission, Refusal, admit};
-pub use elasticache::{ApiError, Cause};
+pub use elasticache::{Action, ApiError, Cause};
 pub use imds::{Imds, InstanceFacts, instance_facts};
 pub use in_band::InBandError;
 pub use inventory::{Coverage, Engine, Inventory, Network, Node, Outcome, Role, SourceReport};
 pub use json::InventoryError;
-pub use last_good::{Emptied, Merged, Warning, over_last_good};
+pub use last_good::{Emptied, Merged, Policy, Warning, over_last_good};
 pub use names::{MAX_NAME, NameError, NodeId, SourceName};
 pub use resolve::{LookupError, ResolverSettings};
 pub use source::{

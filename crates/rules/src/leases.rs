@@ -95,6 +95,15 @@ impl Leases {
         self.0.is_empty()
     }
 
+    /// Forgets the ports that rest after `id`, so that they count as never given out; the last one, if there was any.
+    ///
+    /// A port that `id` holds stays its own.
+    pub fn forget(&mut self, id: &ForwardId) -> Option<NonZeroU16> {
+        let resting = self.iter().filter(|lease| lease.id == *id && lease.released.is_some());
+        let ports: Vec<NonZeroU16> = resting.map(|lease| lease.port).collect();
+        ports.into_iter().inspect(|port| drop(self.0.remove(port))).last()
+    }
+
     /// The ports that are held, by their holder.
     pub fn ports(&self) -> BTreeMap<&ForwardId, NonZeroU16> {
         self.iter().filter(|lease| lease.released.is_none()).map(|lease| (&lease.id, lease.port)).collect()

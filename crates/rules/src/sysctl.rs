@@ -48,7 +48,7 @@ impl Display for Sysctl {
 }
 
 /// Where a setting is changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Place {
     /// The running kernel, `/proc/sys`.
@@ -58,7 +58,7 @@ pub enum Place {
 }
 
 /// A setting that differs from what forwarding needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SysctlChange {
     /// Which one.
     pub sysctl: Sysctl,

@@ -39,8 +39,7 @@ pub(super) fn respond(request: &Request, state: &Mutex<State>) -> Response {
     let answered = match &how {
         Some(How::Error { status, code, message }) => Err((*status, code.as_str(), message.clone())),
         _ => check(request, region.as_deref(), scenario)
-            .and_then(|()| answer(&action, request, &page, scenario))
-            .map_err(|(status, code, message)| (status, code, message)),
+            .and_then(|()| answer(&action, request, &page, scenario)),
     };
     let mut message = match answered {
         Ok(result) => message(200, "text/xml", &success(&action, &result), scenario),

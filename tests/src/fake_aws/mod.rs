@@ -1,6 +1,6 @@
 //! A fake of what AWS answers on loopback: the ElastiCache Query API, and IMDSv2 under `/latest/`.
 //!
-//! It answers in the shapes of botocore's service model elasticache/2015-02-02; `tests/boto3_agrees.py` reads the same
+//! It answers in the shapes of botocore's service model elasticache/2015-02-02; `tests/boto3_reads.py` reads the same
 //! answers with boto3 and compares.
 
 mod answer;

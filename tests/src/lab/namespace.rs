@@ -2,13 +2,19 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io;
+use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::shell::{run, run_with_input};
+
+/// How long a connect or an answer may take; a gateway that drops packets costs a test this much.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A network namespace, held open by a file descriptor of this process.
 ///
@@ -62,6 +68,18 @@ impl Namespace {
         };
         let result = thread::scope(|scope| scope.spawn(inside).join());
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Opens a TCP connection from inside.
+    ///
+    /// # Errors
+    ///
+    /// Refused, unreachable, or no answer within 2 seconds; reads and writes have as long.
+    pub fn connect(&self, to: SocketAddrV4) -> io::Result<TcpStream> {
+        let stream = self.enter(|| TcpStream::connect_timeout(&SocketAddr::V4(to), TIMEOUT))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
+        Ok(stream)
     }
 
     /// Carries out ip(8) commands, one a line, without the word `ip`.

@@ -1,13 +1,9 @@
 //! A Redis connection small enough to hold open through everything that a test does.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, SocketAddrV4, TcpStream};
-use std::time::Duration;
+use std::net::{SocketAddrV4, TcpStream};
 
 use super::namespace::Namespace;
-
-/// How long a connect or an answer may take; a gateway that drops packets costs a test this much.
-const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One TCP connection that speaks RESP2 (redis.io, "Redis serialization protocol specification").
 #[derive(Debug)]
@@ -20,12 +16,9 @@ impl Redis {
     ///
     /// # Errors
     ///
-    /// Refused, unreachable, or no answer within 2 seconds.
+    /// As [`Namespace::connect`].
     pub fn connect(from: &Namespace, to: SocketAddrV4) -> io::Result<Self> {
-        let stream = from.enter(|| TcpStream::connect_timeout(&SocketAddr::V4(to), TIMEOUT))?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
-        Ok(Self { stream: BufReader::new(stream) })
+        Ok(Self { stream: BufReader::new(from.connect(to)?) })
     }
 
     /// Sends one command and returns its reply, arrays flattened to lines.

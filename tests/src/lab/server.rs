@@ -1,6 +1,6 @@
 //! A server process that lives exactly as long as its value.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::process::{Child, Stdio};
 
@@ -37,7 +37,7 @@ impl Server {
     pub fn memcached(host: &Namespace, at: SocketAddrV4) -> Self {
         let port = at.port().to_string();
         let server = Self::start(host, &["memcached", "-u", "root", "-m", "8", "-t", "1", "-p", &port]);
-        let accepts = || host.enter(|| TcpStream::connect(SocketAddr::V4(at))).ok();
+        let accepts = || host.connect(at).ok();
         wait_for(&format!("memcached at {at} to accept"), accepts);
         server
     }

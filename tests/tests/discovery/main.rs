@@ -3,8 +3,12 @@
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, missing_docs)]
 
 mod api_failures;
+mod boto3;
 mod dns;
+mod environment;
+mod in_band;
 mod kinds;
 mod metadata;
 mod setup;
+mod speed;
 mod states;

@@ -1,12 +1,15 @@
 //! A fake AWS, a fake name server, and a discovery that sees nothing else.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs, process::Command};
 
 use cachenat_tests::{
     fake_aws::{FakeAws, Scenario, shapes::Group},
     fake_dns::FakeDns,
+    lab::namespace::Namespace,
+    programs,
 };
 use discovery::{Credentials, Expose, Imds, Inventory, Node, Options, ResolverSettings, Source};
+use tempfile::TempDir;
 
 pub(crate) struct Setup {
     pub(crate) aws: FakeAws,
@@ -58,6 +61,47 @@ impl Setup {
 
     pub(crate) fn discover_with(&self, sources: &[Source], options: &Options) -> Inventory {
         block_on(discovery::discover(sources, options))
+    }
+}
+
+/// A network namespace with both fakes on its loopback, where the program finds them as it would find the real ones.
+pub(crate) struct Machine {
+    pub(crate) aws: FakeAws,
+    pub(crate) dns: FakeDns,
+    namespace: Namespace,
+    dir: TempDir,
+}
+
+impl Machine {
+    /// `resolv_conf` is the file's text; the name server is at 127.0.0.1.
+    pub(crate) fn new(scenario: Scenario, resolv_conf: &str) -> Self {
+        let namespace = Namespace::new();
+        let at = |port: u16| ([127, 0, 0, 1], port).into();
+        let (aws, dns) = namespace.enter(|| (FakeAws::start(at(0)), FakeDns::start(at(53))));
+        aws.set(scenario);
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("resolv.conf"), resolv_conf).unwrap();
+        Self { aws, dns, namespace, dir }
+    }
+
+    /// `cachenat discover --json` with these sources, in YAML.
+    pub(crate) fn discover(&self, sources: &str) -> Inventory {
+        let config = self.dir.path().join("config.yaml");
+        fs::write(&config, format!("clients: [198.51.100.27/32]\nsources:\n{sources}")).unwrap();
+        let mut command: Command = self.namespace.command("unshare");
+        // A resolver reads /etc/resolv.conf; a mount namespace gives this one process another.
+        command.args(["--mount", "--", "sh", "-c", r#"mount --bind "$0" /etc/resolv.conf && exec "$@""#]);
+        command.arg(self.dir.path().join("resolv.conf")).arg(programs::cachenat());
+        command.args(["discover", "--json", "--config"]).arg(&config);
+        command
+            .env("AWS_ENDPOINT_URL", self.aws.url())
+            .env("AWS_REGION", "us-east-2")
+            .env("HOME", self.dir.path());
+        command.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").env("AWS_SECRET_ACCESS_KEY", "secret");
+        command.env("AWS_EC2_METADATA_DISABLED", "true");
+        let output = command.output().unwrap();
+        Inventory::from_json(&String::from_utf8(output.stdout).unwrap())
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)))
     }
 }
 

@@ -1,5 +1,7 @@
 //! What cachenat is unsure of never takes a working forward away.
 
+use std::fs;
+
 use cachenat_tests::fake_dns::Answer;
 use cachenat_tests::lab::product::Run;
 use cachenat_tests::programs;
@@ -19,6 +21,43 @@ fn an_api_that_is_down_leaves_every_forward_and_exits_with_3() {
     for (node, port) in lab.nodes().zip(6379..) {
         assert_eq!(reached(&lab, port), node.run_id());
     }
+}
+
+/// Others flush: `nft flush ruleset`, fck-nat, firewalld.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn forwards_that_were_flushed_come_back_though_the_api_is_down() {
+    let mut lab = applied();
+    lab.network.nat.nft("flush ruleset");
+    lab.stop_api();
+    lab.cachenat(&["apply"]).exits(3);
+    for (node, port) in lab.nodes().zip(6379..) {
+        assert_eq!(reached(&lab, port), node.run_id());
+    }
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_lost_state_directory_costs_no_forward_though_the_api_is_down() {
+    let mut lab = applied();
+    let before = table(&lab);
+    fs::remove_dir_all(lab.dir().join("state")).unwrap();
+    lab.stop_api();
+    lab.cachenat(&["apply"]).exits(3);
+    assert_eq!(table(&lab), before);
+}
+
+/// The leases come back from the kernel's comments: without them my-cluster-003 would get the lowest free port.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_lost_state_directory_moves_no_port() {
+    let mut lab = applied();
+    lab.remove_node("my-cluster-001");
+    lab.cachenat(&["apply"]).exits(0);
+    let before = table(&lab);
+    fs::remove_dir_all(lab.dir().join("state")).unwrap();
+    lab.cachenat(&["apply"]).exits(0);
+    assert_eq!(table(&lab), before);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use cachenat_tests::lab::namespace::Namespace;
 use cachenat_tests::lab::redis::Redis;
@@ -110,7 +110,7 @@ fn source(connection: &mut Redis) -> String {
 
 /// What tells one memcached from another.
 fn memcached_pid(from: &Namespace, at: SocketAddrV4) -> String {
-    let mut stream = from.enter(|| TcpStream::connect(at)).unwrap();
+    let mut stream = from.connect(at).unwrap();
     stream.write_all(b"stats\r\n").unwrap();
     let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
     lines.find(|line| line.starts_with("STAT pid ")).unwrap()

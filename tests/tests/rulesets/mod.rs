@@ -10,28 +10,28 @@ use rules::ruleset::{Element, Endpoint, Family, Key, Ruleset, Set, SetKind};
 use rules::{AddressRange, Forward, Gateway, Snat, render};
 
 /// `10.0.0.55:6379`, `[2001:db8::55]:6379`
-pub fn at(text: &str) -> Endpoint {
+pub(crate) fn at(text: &str) -> Endpoint {
     text.parse().unwrap()
 }
 
 /// A forward from a listener to its targets.
-pub fn forward(id: &str, listen: &str, targets: &[&str]) -> Forward {
+pub(crate) fn forward(id: &str, listen: &str, targets: &[&str]) -> Forward {
     let targets = targets.iter().map(|target| at(target)).collect();
     Forward { id: id.parse().unwrap(), listen: at(listen), targets }
 }
 
 /// The gateway of the example: eth0, 10.0.0.55.
-pub fn gateway(families: &[Family], snat: Snat) -> Gateway {
+pub(crate) fn gateway(families: &[Family], snat: Snat) -> Gateway {
     Gateway { interface: "eth0".parse().unwrap(), families: families.to_vec(), snat }
 }
 
 /// SNAT to the gateway's own addresses.
-pub fn to_gateway() -> Snat {
+pub(crate) fn to_gateway() -> Snat {
     Snat::Addresses(vec!["10.0.0.55".parse().unwrap(), "2001:db8::55".parse().unwrap()])
 }
 
 /// The example: three nodes on ports 6379 to 6381.
-pub fn example() -> Ruleset {
+pub(crate) fn example() -> Ruleset {
     let forwards = [
         forward("my-cluster-001", "10.0.0.55:6379", &["10.0.1.230:6379"]),
         forward("my-cluster-002", "10.0.0.55:6380", &["10.0.1.231:6379"]),
@@ -41,7 +41,7 @@ pub fn example() -> Ruleset {
 }
 
 /// So many nodes, each on a port of its own.
-pub fn nodes(count: u16) -> Ruleset {
+pub(crate) fn nodes(count: u16) -> Ruleset {
     let forwards: Vec<Forward> = (0..count)
         .map(|at| {
             let port = NonZeroU16::new(at + 1024).unwrap();
@@ -55,7 +55,7 @@ pub fn nodes(count: u16) -> Ruleset {
 }
 
 /// Everything that a ruleset can hold: both families, spreads, networks, ranges to both ends of the address space.
-pub fn everything(snat: Snat) -> Ruleset {
+pub(crate) fn everything(snat: Snat) -> Ruleset {
     let forwards = [
         forward("my-cluster-001", "10.0.0.55:6379", &["10.0.1.230:6379"]),
         forward("my-cluster-002", "10.0.0.55:6380", &["10.0.1.231:6379"]),
@@ -80,7 +80,7 @@ pub fn everything(snat: Snat) -> Ruleset {
 }
 
 /// Adds a range to the IPv4 clients.
-pub fn client(ruleset: &mut Ruleset, range: &str, comment: Option<&str>) {
+pub(crate) fn client(ruleset: &mut Ruleset, range: &str, comment: Option<&str>) {
     let range: AddressRange = range.parse().unwrap();
     let set = Set::new(SetKind::Clients, Family::of(range.first()));
     let element = Element { data: None, comment: comment.map(Into::into) };
@@ -88,7 +88,7 @@ pub fn client(ruleset: &mut Ruleset, range: &str, comment: Option<&str>) {
 }
 
 /// Leads the listener to another target, as when a node was replaced.
-pub fn redirect(ruleset: &mut Ruleset, listen: &str, target: &str) {
+pub(crate) fn redirect(ruleset: &mut Ruleset, listen: &str, target: &str) {
     let set = |kind| Set::new(kind, Family::Ipv4);
     let element =
         ruleset.sets.get_mut(&set(SetKind::Forward)).unwrap().get_mut(&Key::Endpoint(at(listen))).unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use nix::libc;
 use rules::Actual;
-use rules::ruleset::{Chain, Element, Key, Set, TABLE, TABLE_COMMENT};
+use rules::ruleset::{Chain, Element, Elements, Key, Set, TABLE, TABLE_COMMENT};
 
 use super::attribute::{Attributes, Fields, Malformed, shown};
 use super::element::{self, Bound, Found};
@@ -16,7 +16,7 @@ use super::uapi::{
     chain as chain_attr, elements, object, rule as rule_attr, set as set_attr, table as table_attr,
 };
 use super::userdata;
-use crate::kernel::Counter;
+use crate::kernel::{Counter, Counters};
 
 /// Whose table it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,15 +113,6 @@ impl Decoder {
         self.actual.ruleset.sets.keys().copied().collect()
     }
 
-    /// Whether as many elements were read as the kernel counts.
-    ///
-    /// A hash that many elements were just added to grows in the background, at one and the same generation, and
-    /// whoever reads it meanwhile gets some elements twice or not at all (`rhashtable_walk_next` answers `EAGAIN`, and
-    /// `nft_rhash_walk` goes on, `net/netfilter/nft_set_hash.c`). Before the kernel told the count this went unseen.
-    pub(super) fn is_whole(&self) -> bool {
-        self.missing.values().all(|&missing| missing == 0)
-    }
-
     /// `NFT_MSG_NEWSETELEM`, of `set`.
     pub(super) fn elements(&mut self, set: Set, attributes: &[u8]) -> Result<(), Malformed> {
         let list = Fields::<4>::parse(attributes)?.get(elements::LIST).unwrap_or_default();
@@ -151,14 +142,17 @@ impl Decoder {
         if fields.name(rule_attr::TABLE) != TABLE.as_bytes() {
             return Ok(());
         }
-        let expressions = Expression::parse_list(fields.get(rule_attr::EXPRESSIONS).unwrap_or_default())?;
-        let bare = fields.get(rule_attr::USERDATA).is_none() && fields.get(rule_attr::COMPAT).is_none();
         let name = fields.name(rule_attr::CHAIN);
         let chain = std::str::from_utf8(name).ok().and_then(Chain::from_name);
-        let rule = expressions.filter(|_| bare).and_then(|expressions| recognise(&expressions));
-        match (chain.and_then(|chain| self.actual.ruleset.chains.get_mut(&chain)), rule) {
-            (Some(rules), Some(rule)) => rules.push(rule),
-            _ => {
+        // A rule in a chain that is not ours goes with it.
+        let Some(rules) = chain.and_then(|chain| self.actual.ruleset.chains.get_mut(&chain)) else {
+            return Ok(());
+        };
+        let expressions = Expression::parse_list(fields.get(rule_attr::EXPRESSIONS).unwrap_or_default())?;
+        let bare = fields.get(rule_attr::USERDATA).is_none() && fields.get(rule_attr::COMPAT).is_none();
+        match expressions.filter(|_| bare).and_then(|expressions| recognise(&expressions)) {
+            Some(rule) => rules.push(rule),
+            None => {
                 let handle = fields.be64(rule_attr::HANDLE).unwrap_or(0);
                 self.stranger(format!("rule handle {handle} in chain {}", shown(name)));
             }
@@ -205,18 +199,30 @@ impl Decoder {
         }
     }
 
-    /// The table and the counters, after the last message.
-    pub(super) fn finish(mut self) -> (Actual, BTreeMap<(Set, Key), Counter>) {
+    /// The table and the counters, after the last message; `None` if some elements came twice, or others not at all.
+    ///
+    /// A hash that many elements were just added to grows in the background, at one and the same generation, and
+    /// whoever reads it meanwhile gets it so (`rhashtable_walk_next` answers `EAGAIN`, and `nft_rhash_walk` goes on,
+    /// `net/netfilter/nft_set_hash.c`). Kernels that do not tell the count let some of it go unseen.
+    pub(super) fn finish(mut self) -> Option<(Actual, Counters)> {
+        if self.missing.values().any(|&missing| missing != 0) {
+            return None;
+        }
         for (set, bounds) in std::mem::take(&mut self.bounds) {
             match element::ranges(set.family, bounds) {
                 Some(ranges) => drop(self.elements.insert(set, ranges)),
                 None => self.stranger(format!("set {set} with intervals that do not pair up")),
             }
         }
-        for (set, elements) in self.elements {
-            self.actual.ruleset.sets.insert(set, elements.into_iter().collect());
+        for (set, read) in self.elements {
+            let count = read.len();
+            let elements: Elements = read.into_iter().collect();
+            if elements.len() != count {
+                return None;
+            }
+            self.actual.ruleset.sets.insert(set, elements);
         }
-        (self.actual, self.counters.into_iter().collect())
+        Some((self.actual, self.counters.into_iter().collect()))
     }
 }
 

@@ -151,7 +151,7 @@ pub(super) fn parse(set: Set, bytes: &[u8]) -> Result<Found, Malformed> {
         (Some(key), Some(Some(target)), Some(counter)) if set.is_map() && flags == 0 => {
             Found::Element(key, Element { data: Some(target), comment }, counter)
         }
-        (Some(key), None, None) if !set.is_map() && flags == 0 && fields.get(attr::EXPR).is_none() => {
+        (Some(key), None, _) if !set.is_map() && flags == 0 && fields.get(attr::EXPR).is_none() => {
             Found::Element(key, Element { data: None, comment }, Counter::default())
         }
         _ => Found::Stranger,
@@ -165,8 +165,9 @@ fn value<'a>(fields: &Fields<'a, 16>, kind: u16) -> Result<Option<&'a [u8]>, Mal
     Ok(Fields::<2>::parse(data)?.get(DATA_VALUE))
 }
 
+/// The element's counter; `None` if it has another expression.
 fn count(fields: &Fields<'_, 16>) -> Result<Option<Counter>, Malformed> {
-    let Some(expression) = fields.get(attr::EXPR) else { return Ok(None) };
+    let Some(expression) = fields.get(attr::EXPR) else { return Ok(Some(Counter::default())) };
     let expression = Fields::<3>::parse(expression)?;
     if expression.name(expr::NAME) != b"counter" {
         return Ok(None);

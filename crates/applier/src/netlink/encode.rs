@@ -11,7 +11,7 @@ use super::attribute::Writer;
 use super::ffi::{Quiet, Raw};
 use super::lower::lower;
 use super::message::{build, build_in_table};
-use super::uapi::{batch, elements, message, set as set_attr, table};
+use super::uapi::{batch, chain as chain_attr, elements, message, set as set_attr, table};
 use super::{element, set, userdata};
 use crate::kernel::Generation;
 
@@ -170,9 +170,7 @@ fn add(batch: &mut Batch, operation: &Operation, sequence: u32) {
         Operation::AddChain(chain) => {
             batch.add(&Quiet { message: &declared(*chain, &table), sequence }, MsgType::Add);
         }
-        Operation::DeleteChain(chain) => {
-            batch.add(&Quiet { message: &named(*chain, &table), sequence }, MsgType::Del);
-        }
+        Operation::DeleteChain(chain) => add_raw(batch, &delete_chain(*chain, sequence)),
         Operation::FlushChain(chain) => {
             // A rule without handle and expressions, to be deleted, stands for all the rules of its chain.
             let chain = named(*chain, &table);
@@ -211,6 +209,13 @@ fn add_set(set: Set, sequence: u32) -> Vec<u8> {
 
 fn delete_set(set: Set, sequence: u32) -> Vec<u8> {
     build_in_table(message::DELSET, 0, sequence, |writer| writer.name(set_attr::NAME, set.name()))
+}
+
+/// Without `NLM_F_NONREC` the kernel would delete the chain's rules with it; nftnl's chains have no flags.
+fn delete_chain(chain: Chain, sequence: u32) -> Vec<u8> {
+    build_in_table(message::DELCHAIN, libc::NLM_F_NONREC, sequence, |writer| {
+        writer.name(chain_attr::NAME, chain.name());
+    })
 }
 
 fn named(chain: Chain, table: &nftnl::Table) -> nftnl::Chain<'_> {

@@ -253,12 +253,14 @@ fn nat(data: &Data<'_>) -> Option<Expression> {
         libc::NFPROTO_IPV6 => Family::Ipv6,
         _ => return None,
     };
-    // The upper end is shown as equal to the lower one where none was sent.
-    let (port, port_max) = (data.number(5), data.number(6));
-    let one = data.exactly([(3, 1), (4, 1)], &[1, 2, 5, 6, 7]) && port == port_max;
+    // Where no upper end was sent, it is the lower one, and shown.
+    let port = data.number(5);
+    let one = data.number(4).is_none_or(|max| max == REGISTER_1.0)
+        && data.number(6).is_none_or(|max| Some(max) == port);
+    let plain = plain && one && data.exactly([(3, 1)], &[1, 2, 4, 5, 6, 7]);
     match (i32::try_from(data.number(1)?).ok()?, port) {
-        (libc::NFT_NAT_DNAT, Some(port)) if plain && one => Some(Expression::Dnat(family, Register(port))),
-        (libc::NFT_NAT_SNAT, None) if plain && one => Some(Expression::Snat(family)),
+        (libc::NFT_NAT_DNAT, Some(port)) if plain => Some(Expression::Dnat(family, Register(port))),
+        (libc::NFT_NAT_SNAT, None) if plain => Some(Expression::Snat(family)),
         _ => None,
     }
 }

@@ -1,4 +1,4 @@
-//! Netlink messages: the 16 bytes of `struct nlmsghdr`, and for nf_tables the 4 of `struct nfgenmsg`.
+//! Netlink messages: the 16 bytes of `struct nlmsghdr`, and for netfilter's subsystems the 4 of `struct nfgenmsg`.
 
 use std::io;
 
@@ -14,8 +14,8 @@ pub(super) const HEADER: usize = 16;
 /// The length of a batch's BEGIN and END, and of any message without attributes.
 pub(super) const BATCH: usize = 20;
 
-/// `NFPROTO_INET` in `struct nfgenmsg`, then version 0 and no resource id.
-const INET: [u8; 4] = [1, 0, 0, 0];
+/// `NFPROTO_INET`, the family of our table.
+pub(super) const INET: u8 = 1;
 
 /// `NLM_F_ACK_TLVS` and `NLM_F_CAPPED` on an answer.
 const ACK_TLVS: u16 = 0x200;
@@ -62,8 +62,9 @@ impl<'a> Iterator for Messages<'a> {
 /// What a message of the kernel is to the one who asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer<'a> {
-    /// An nf_tables object: the subsystem's message type, the low 16 bits of the generation, and the attributes.
-    Object { kind: u8, generation: u16, attributes: &'a [u8] },
+    /// An object of nf_tables or conntrack: the subsystem's message type, the object's family, the low 16 bits of
+    /// nf_tables' generation, and the attributes.
+    Object { kind: u8, family: u8, generation: u16, attributes: &'a [u8] },
     /// The end of a dump; an errno if it was broken off.
     Done(i32),
     /// The word on one message that was sent: an errno or 0, and where in that message the fault is.
@@ -78,12 +79,12 @@ impl<'a> Message<'a> {
             libc::NLMSG_ERROR => self.verdict(),
             // The errno of a dump stands in the body, negated; older kernels send none for success.
             libc::NLMSG_DONE => Ok(Answer::Done(self.errno().unwrap_or(0))),
-            kind if kind >> 8 == libc::NFNL_SUBSYS_NFTABLES => {
-                let truncated = Malformed("an nf_tables message has no header");
-                let &[_family, _version, res0, res1] = self.body.first_chunk().ok_or(truncated)?;
+            kind if [libc::NFNL_SUBSYS_NFTABLES, libc::NFNL_SUBSYS_CTNETLINK].contains(&(kind >> 8)) => {
+                let truncated = Malformed("a netfilter message has no header");
+                let &[family, _version, res0, res1] = self.body.first_chunk().ok_or(truncated)?;
                 let attributes = self.body.get(4..).unwrap_or_default();
                 let [_, kind] = self.kind.to_be_bytes();
-                Ok(Answer::Object { kind, generation: u16::from_be_bytes([res0, res1]), attributes })
+                Ok(Answer::Object { kind, family, generation: u16::from_be_bytes([res0, res1]), attributes })
             }
             _ => Ok(Answer::Other),
         }
@@ -112,15 +113,27 @@ impl<'a> Message<'a> {
 
 /// A message about something in `inet cachenat`, to be sent; `fill` writes its attributes.
 pub(super) fn build(kind: u8, flags: i32, sequence: u32, fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    build_for(libc::NFNL_SUBSYS_NFTABLES, INET, kind, flags, sequence, fill)
+}
+
+/// A message to one of netfilter's subsystems (`NFNL_SUBSYS_*`).
+pub(super) fn build_for(
+    subsystem: i32,
+    family: u8,
+    kind: u8,
+    flags: i32,
+    sequence: u32,
+    fill: impl FnOnce(&mut Writer),
+) -> Vec<u8> {
     let mut writer = Writer::default();
-    let subsystem = libc::NFNL_SUBSYS_NFTABLES as u8;
     let flags = (flags | libc::NLM_F_REQUEST) as u16;
     writer.0.extend_from_slice(&[0; 4]);
-    writer.0.extend_from_slice(&u16::from_be_bytes([subsystem, kind]).to_ne_bytes());
+    writer.0.extend_from_slice(&u16::from_be_bytes([subsystem as u8, kind]).to_ne_bytes());
     writer.0.extend_from_slice(&flags.to_ne_bytes());
     writer.0.extend_from_slice(&sequence.to_ne_bytes());
     writer.0.extend_from_slice(&[0; 4]);
-    writer.0.extend_from_slice(&INET);
+    // The version is 0, and there is no resource id.
+    writer.0.extend_from_slice(&[family, 0, 0, 0]);
     fill(&mut writer);
     let length = u32::try_from(writer.0.len()).expect("a message is at most a few attributes of 64 KiB");
     if let Some(slot) = writer.0.first_chunk_mut() {

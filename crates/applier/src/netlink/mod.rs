@@ -1,7 +1,8 @@
 //! nf_tables by netlink: libmnl's socket, libnftnl's batch, and messages of our own where nftnl's safe interface
-//! ends (FACTS on each are where they matter).
+//! ends: data and userdata of maps, registers of 4 bytes, many elements in a message, the generation guard, dumps.
 
 mod attribute;
+pub mod conntrack;
 mod decode;
 mod element;
 mod encode;
@@ -9,6 +10,7 @@ mod expression;
 mod ffi;
 mod lower;
 mod message;
+pub mod monitor;
 mod set;
 mod socket;
 mod uapi;
@@ -156,8 +158,8 @@ impl Kernel {
         generation.map(Generation).ok_or_else(|| Request::GENERATION.malformed(without))
     }
 
-    /// Reads everything; `None` if the ruleset was seen to change meanwhile. A change that was not seen is one of the
-    /// generation as well.
+    /// Reads everything; `None` if the ruleset was seen to change meanwhile, or was not read whole. A change that was
+    /// not seen is one of the generation as well.
     fn dump_at(&mut self, generation: Generation) -> Result<Option<Dump>, DumpError> {
         let at = Some(generation);
         let mut decoder = Decoder::default();
@@ -174,14 +176,18 @@ impl Kernel {
                 if !self.dump_contents(at, &mut decoder)? {
                     return Ok(None);
                 }
-                let (actual, counters) = decoder.finish();
-                return Ok(Some(Dump { generation, table: Table::Ours(actual), counters }));
+                let whole = decoder.finish();
+                return Ok(whole.map(|(actual, counters)| Dump {
+                    generation,
+                    table: Table::Ours(actual),
+                    counters,
+                }));
             }
         };
         Ok(Some(Dump { generation, table, counters: BTreeMap::new() }))
     }
 
-    /// Reads what is in our table; `false` if it was seen to change meanwhile, or was not read whole.
+    /// Reads what is in our table; `false` if it was seen to change meanwhile.
     fn dump_contents(&mut self, at: Option<Generation>, decoder: &mut Decoder) -> Result<bool, DumpError> {
         // The kernel lists the chains of all tables of the family.
         let mut ends = vec![self.ask(Request::CHAINS, at, |_| {}, |attributes| decoder.chain(attributes))?];
@@ -198,7 +204,7 @@ impl Kernel {
         ends.push(self.ask(Request::RULES, at, in_table, |attributes| decoder.rule(attributes))?);
         ends.push(self.ask(Request::OBJECTS, at, in_table, |attributes| decoder.object(attributes))?);
         ends.push(self.ask(Request::FLOWTABLES, at, in_table, |attributes| decoder.flowtable(attributes))?);
-        Ok(ends.iter().all(|&end| end == End::Complete) && decoder.is_whole())
+        Ok(ends.iter().all(|&end| end == End::Complete))
     }
 
     /// Sends a request and hands each object of the answer to `take`, to the end of the answer in any case: the socket
@@ -226,7 +232,7 @@ impl Kernel {
                     answer = Ok(End::Changed);
                 }
                 match message.answer().map_err(|fault| request.malformed(fault))? {
-                    Answer::Object { kind, generation, attributes } if kind == request.answer => {
+                    Answer::Object { kind, generation, attributes, .. } if kind == request.answer => {
                         if at.is_some_and(|at| at.0 & 0xffff != u32::from(generation)) {
                             answer = Ok(End::Changed);
                         } else if let Err(fault) = take(attributes) {

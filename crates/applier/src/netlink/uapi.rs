@@ -1,4 +1,5 @@
-//! The numbers of `linux/netfilter/nf_tables.h`, `nfnetlink.h` and `netlink.h` that libc lacks, by enum.
+//! The numbers of `linux/netfilter/nf_tables.h`, `nfnetlink_conntrack.h`, `nfnetlink.h` and `netlink.h` that libc
+//! lacks, by enum.
 
 /// Message types within the nf_tables subsystem (`enum nf_tables_msg_types`).
 pub(super) mod message {
@@ -6,6 +7,7 @@ pub(super) mod message {
     pub(in crate::netlink) const GETTABLE: u8 = 1;
     pub(in crate::netlink) const NEWCHAIN: u8 = 3;
     pub(in crate::netlink) const GETCHAIN: u8 = 4;
+    pub(in crate::netlink) const DELCHAIN: u8 = 5;
     pub(in crate::netlink) const NEWRULE: u8 = 6;
     pub(in crate::netlink) const GETRULE: u8 = 7;
     pub(in crate::netlink) const NEWSET: u8 = 9;
@@ -35,6 +37,8 @@ pub(super) mod error {
 /// `enum nft_gen_attributes`
 pub(super) mod generation {
     pub(in crate::netlink) const ID: u16 = 1;
+    pub(in crate::netlink) const PROC_PID: u16 = 2;
+    pub(in crate::netlink) const PROC_NAME: u16 = 3;
 }
 
 /// `enum nft_list_attributes`
@@ -133,3 +137,45 @@ pub(super) mod counter {
     pub(in crate::netlink) const BYTES: u16 = 1;
     pub(in crate::netlink) const PACKETS: u16 = 2;
 }
+
+/// `enum cntl_msg_types`
+pub(super) mod flow_message {
+    pub(in crate::netlink) const NEW: u8 = 0;
+    pub(in crate::netlink) const GET: u8 = 1;
+    pub(in crate::netlink) const DELETE: u8 = 2;
+}
+
+/// `enum ctattr_type`
+pub(super) mod flow {
+    pub(in crate::netlink) const ORIGINAL: u16 = 1;
+    pub(in crate::netlink) const REPLY: u16 = 2;
+    pub(in crate::netlink) const STATUS: u16 = 3;
+    pub(in crate::netlink) const PROTOINFO: u16 = 4;
+    pub(in crate::netlink) const ID: u16 = 12;
+    pub(in crate::netlink) const ZONE: u16 = 18;
+}
+
+/// `enum ctattr_tuple`, and below it `enum ctattr_ip` and `enum ctattr_l4proto`
+pub(super) mod tuple {
+    pub(in crate::netlink) const IP: u16 = 1;
+    pub(in crate::netlink) const PROTO: u16 = 2;
+    pub(in crate::netlink) const ZONE: u16 = 3;
+    pub(in crate::netlink) const V4_SOURCE: u16 = 1;
+    pub(in crate::netlink) const V4_DESTINATION: u16 = 2;
+    pub(in crate::netlink) const V6_SOURCE: u16 = 3;
+    pub(in crate::netlink) const V6_DESTINATION: u16 = 4;
+    pub(in crate::netlink) const PROTO_NUMBER: u16 = 1;
+    pub(in crate::netlink) const SOURCE_PORT: u16 = 2;
+    pub(in crate::netlink) const DESTINATION_PORT: u16 = 3;
+}
+
+/// `enum ctattr_protoinfo`, `enum ctattr_protoinfo_tcp` and `enum tcp_conntrack`
+pub(super) mod tcp {
+    pub(in crate::netlink) const PROTOINFO: u16 = 1;
+    pub(in crate::netlink) const STATE: u16 = 1;
+    pub(in crate::netlink) const TIME_WAIT: u8 = 7;
+    pub(in crate::netlink) const CLOSE: u8 = 8;
+}
+
+/// `IPS_DST_NAT`, `enum ip_conntrack_status`
+pub(super) const STATUS_DNAT: u32 = 1 << 5;

@@ -71,6 +71,20 @@ impl DropIn {
         };
         self.settings.insert(sysctl, Setting { value: value.to_owned(), before });
     }
+
+    /// Gives a setting the value that it had in the file, or takes it out.
+    pub(super) fn put_back(&mut self, sysctl: Sysctl, value: Option<&str>) {
+        match (value, self.settings.get_mut(&sysctl)) {
+            (None, _) => drop(self.settings.remove(&sysctl)),
+            (Some(value), Some(setting)) => value.clone_into(&mut setting.value),
+            (Some(_), None) => {}
+        }
+    }
+
+    /// Whether it sets nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.settings.is_empty()
+    }
 }
 
 fn setting(line: &str) -> Option<(Sysctl, &str)> {

@@ -68,8 +68,8 @@ fn apply_sets_the_live_value_and_the_drop_in_and_the_second_time_nothing() {
 #[test]
 fn remove_puts_back_the_value_from_before_the_first_apply() {
     let host = Host::new("0");
-    let _ = host.sysctls.apply(&[Ipv4Forward]).unwrap();
-    let _ = host.sysctls.apply(&[Ipv4Forward, Ipv6Forward]).unwrap();
+    host.sysctls.apply(&[Ipv4Forward]).unwrap();
+    host.sysctls.apply(&[Ipv4Forward, Ipv6Forward]).unwrap();
     let plan = host.sysctls.plan_removal().unwrap();
     assert_eq!(host.sysctls.remove().unwrap(), plan);
     assert_eq!((host.live(Ipv4Forward), host.live(Ipv6Forward)), ("0".to_owned(), "0".to_owned()));
@@ -80,21 +80,23 @@ fn remove_puts_back_the_value_from_before_the_first_apply() {
 #[test]
 fn remove_leaves_on_what_was_on_before_cachenat_came() {
     let host = Host::new("1");
-    let _ = host.sysctls.apply(&[Ipv4Forward]).unwrap();
+    host.sysctls.apply(&[Ipv4Forward]).unwrap();
     host.sysctls.remove().unwrap();
     assert_eq!(host.live(Ipv4Forward), "1");
 }
 
 #[test]
-fn undo_restores_the_live_value_and_the_drop_in_as_they_were() {
+fn revert_restores_the_live_value_and_the_drop_in_as_they_were() {
     let host = Host::new("0");
-    host.sysctls.apply(&[Ipv4Forward]).unwrap().undo().unwrap();
+    let changes = host.sysctls.apply(&[Ipv4Forward]).unwrap();
+    host.sysctls.revert(&changes).unwrap();
     assert_eq!(host.live(Ipv4Forward), "0");
     assert!(!host.drop_in().exists());
 
-    let _ = host.sysctls.apply(&[Ipv4Forward]).unwrap();
+    host.sysctls.apply(&[Ipv4Forward]).unwrap();
     let before = fs::read_to_string(host.drop_in()).unwrap();
-    host.sysctls.apply(&[Ipv4Forward, Ipv6Forward]).unwrap().undo().unwrap();
+    let changes = host.sysctls.apply(&[Ipv4Forward, Ipv6Forward]).unwrap();
+    host.sysctls.revert(&changes).unwrap();
     assert_eq!(fs::read_to_string(host.drop_in()).unwrap(), before);
     assert_eq!((host.live(Ipv4Forward), host.live(Ipv6Forward)), ("1".to_owned(), "0".to_owned()));
 }
@@ -108,12 +110,6 @@ fn a_failure_half_way_leaves_everything_as_it_was_and_names_file_and_remedy() {
     std::os::unix::fs::symlink("/dev/full", &ipv6).unwrap();
     let readable = host.root.path().join("zero");
     fs::write(&readable, "0\n").unwrap();
-    let applied = &mut Applied {
-        changes: vec![],
-        sysctls: host.sysctls.clone(),
-        drop_in_before: None,
-        live_before: vec![],
-    };
     let change =
         |sysctl, place| SysctlChange { sysctl, place, from: Some("0".to_owned()), to: Some("1".to_owned()) };
     let changes = [
@@ -121,7 +117,7 @@ fn a_failure_half_way_leaves_everything_as_it_was_and_names_file_and_remedy() {
         change(Ipv4Forward, Place::Live),
         change(Ipv6Forward, Place::Live),
     ];
-    let error = host.sysctls.carry_out(&changes, applied).unwrap_err();
+    let error = host.sysctls.carry_out(&changes).unwrap_err();
     assert_eq!(
         error.to_string(),
         format!(
@@ -130,7 +126,7 @@ fn a_failure_half_way_leaves_everything_as_it_was_and_names_file_and_remedy() {
         )
     );
     assert_eq!(host.live(Ipv4Forward), "1");
-    std::mem::replace(applied, host.sysctls.apply(&[]).unwrap()).undo().unwrap();
+    host.sysctls.revert(&changes).unwrap_err();
     assert_eq!(host.live(Ipv4Forward), "0");
     assert!(!host.drop_in().exists());
 }
@@ -138,7 +134,7 @@ fn a_failure_half_way_leaves_everything_as_it_was_and_names_file_and_remedy() {
 #[test]
 fn a_live_value_that_is_right_is_not_written_even_if_it_could_not_be() {
     let host = Host::new("1");
-    let _ = host.sysctls.apply(&[Ipv4Forward]).unwrap();
+    host.sysctls.apply(&[Ipv4Forward]).unwrap();
     let path = host.sysctls.live_path(Ipv4Forward);
     let before = fs::metadata(&path).unwrap().modified().unwrap();
     assert_eq!(host.sysctls.apply(&[Ipv4Forward]).unwrap().changes, []);
@@ -160,7 +156,7 @@ fn a_drop_in_of_somebody_else_is_refused_by_name_before_anything_is_touched() {
 #[test]
 fn a_drop_in_edited_by_hand_is_set_right_and_keeps_the_value_from_before() {
     let host = Host::new("0");
-    let _ = host.sysctls.apply(&[Ipv4Forward]).unwrap();
+    host.sysctls.apply(&[Ipv4Forward]).unwrap();
     let edited = fs::read_to_string(host.drop_in())
         .unwrap()
         .replace("\nnet.ipv4.ip_forward = 1", "\nnet.ipv4.ip_forward=0");

@@ -14,12 +14,12 @@ use rules::json::Wanted;
 use rules::sysctl::{Place, SysctlChange};
 use rules::{Actual, Ruleset, Sysctl, diff};
 
-use super::Setting;
 use crate::args::{DiffFormat, Global};
 use crate::desired::Desired;
 use crate::inventory;
 use crate::output::Exit;
 use crate::report::Report;
+use crate::setting::{Setting, is_whole};
 use crate::state::State;
 
 pub(super) fn run(global: &Global, format: DiffFormat, against: Option<&Path>) -> anyhow::Result<Exit> {
@@ -64,7 +64,7 @@ fn against_kernel(
     let Desired { ruleset, sysctls, kept, .. } = setting.desired(&fresh, state, actual, Emptied::Keep)?;
     let changes = difference(&dump, Some(&ruleset))?;
     let sysctls = Sysctls::new(&setting.config.sysctl_dir).plan(&sysctls)?;
-    let whole = super::is_whole(&fresh) && kept.is_empty();
+    let whole = is_whole(&fresh) && kept.is_empty();
     Ok((Report { changes, sysctls, kept }, whole))
 }
 
@@ -81,7 +81,7 @@ fn against_file(
     let actual = Actual { ruleset: before.ruleset, strangers: vec![] };
     let changes = diff(Some(&actual), Some(&after.ruleset));
     let sysctls = between(&before.sysctls, &after.sysctls);
-    let whole = super::is_whole(&fresh) && after.kept.is_empty();
+    let whole = is_whole(&fresh) && after.kept.is_empty();
     Ok((Report { changes, sysctls, kept: after.kept }, whole))
 }
 

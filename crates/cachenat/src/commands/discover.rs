@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::inventory;
 use crate::output::{Exit, Output, columns};
+use crate::setting::is_whole;
 
 pub(super) fn run(global: &Global, json: bool) -> anyhow::Result<Exit> {
     let output = Output::new(global);
@@ -22,7 +23,7 @@ pub(super) fn run(global: &Global, json: bool) -> anyhow::Result<Exit> {
         }
     }
     output.data(&if json { inventory.to_json() } else { table(&inventory) })?;
-    Ok(Exit::of(super::is_whole(&inventory)))
+    Ok(Exit::of(is_whole(&inventory)))
 }
 
 fn table(inventory: &Inventory) -> String {

@@ -8,12 +8,14 @@ use applier::sysctl::Sysctls;
 use crate::args::Global;
 use crate::config::Config;
 use crate::output::{Exit, Output};
+use crate::pending;
 use crate::report::Report;
 
 pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     let output = Output::new(global);
     let config = Config::read(&global.config)?;
     let _lock = lock::acquire(&config.lock_file, lock::WAIT)?;
+    pending::refuse(&config)?;
     let Synced { changes, .. } = sync(&mut Kernel::open()?, None)?;
     let sysctls = Sysctls::new(&config.sysctl_dir).remove()?;
     let report = Report { changes, sysctls, kept: vec![] };

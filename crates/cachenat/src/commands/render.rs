@@ -10,10 +10,10 @@ use rules::Ruleset;
 use rules::iptables::iptables_restore;
 use rules::json::Wanted;
 
-use super::Setting;
 use crate::args::{Global, RenderFormat};
 use crate::inventory;
 use crate::output::Exit;
+use crate::setting::{Setting, is_whole};
 use crate::state::State;
 
 pub(super) fn run(global: &Global, format: RenderFormat) -> anyhow::Result<Exit> {
@@ -40,7 +40,7 @@ pub(super) fn run(global: &Global, format: RenderFormat) -> anyhow::Result<Exit>
         RenderFormat::Json => Wanted { ruleset: desired.ruleset, sysctls: desired.sysctls }.to_json(),
     };
     setting.output.data(&text)?;
-    Ok(Exit::of(super::is_whole(&fresh) && desired.kept.is_empty()))
+    Ok(Exit::of(is_whole(&fresh) && desired.kept.is_empty()))
 }
 
 /// What the kernel remembers of ports and targets where the state directory does not; nothing where it may not be asked.

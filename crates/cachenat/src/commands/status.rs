@@ -11,11 +11,11 @@ use rules::ruleset::Key;
 use rules::{Endpoint, ForwardId, Ruleset};
 use serde::Serialize;
 
-use super::Setting;
 use crate::args::{Global, StatusFormat};
 use crate::desired::listeners;
-use crate::output::{Exit, columns};
+use crate::output::{Exit, age, columns};
 use crate::report::Report;
+use crate::setting::{Setting, now};
 
 #[derive(Serialize)]
 struct Status {
@@ -80,7 +80,7 @@ pub(super) fn run(global: &Global, format: StatusFormat) -> anyhow::Result<Exit>
             targets: to.iter().map(ToString::to_string).collect(),
             connections: connections.get(&listen).copied().unwrap_or_default(),
             since,
-            age: since.map(|since| super::now().saturating_sub(since)),
+            age: since.map(|since| now().saturating_sub(since)),
             id: id.to_string(),
         }
     };
@@ -131,14 +131,4 @@ fn text(status: &Status) -> String {
     };
     let header = ["NODE", "ROLE", "LISTEN", "TARGET", "CONNECTIONS", "AGE"];
     columns(header, status.listeners.iter().map(row))
-}
-
-/// An age as people say it: its largest unit.
-fn age(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m", seconds / 60),
-        3600..86400 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86400),
-    }
 }

@@ -13,7 +13,7 @@ use super::document::{Document, Fields, Node};
 use super::sources;
 use super::{Auto, Config, Gateway, OnMove, Pool, Snat};
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "clients",
     "gateway",
     "ports",
@@ -21,6 +21,7 @@ const KEYS: [&str; 10] = [
     "sources",
     "pins",
     "on_move",
+    "removal_guard",
     "state_dir",
     "sysctl_dir",
     "lock_file",
@@ -39,6 +40,7 @@ pub(super) fn config(document: &Document<'_>, file: &Path, text: &str) -> Config
         sources: sources::all(&fields),
         pins: fields.get("pins").map(|node| pins(&node)).unwrap_or_default(),
         on_move: fields.get("on_move").and_then(|node| on_move(&node)).unwrap_or_default(),
+        removal_guard: fields.get("removal_guard").and_then(|node| removal_guard(&node)).unwrap_or(50),
         state_dir: path(&fields, "state_dir", "/var/lib/cachenat"),
         sysctl_dir: path(&fields, "sysctl_dir", "/etc/sysctl.d"),
         lock_file: path(&fields, "lock_file", "/run/cachenat.lock"),
@@ -217,6 +219,14 @@ fn on_move(node: &Node<'_>) -> Option<OnMove> {
         "cut" => Some(OnMove::Cut),
         "drain" => Some(OnMove::Drain),
         _ => None,
+    })
+}
+
+/// `50%`; `off` is all of them.
+fn removal_guard(node: &Node<'_>) -> Option<u8> {
+    node.parsed("a percentage such as 50%, or off", |text| match text {
+        "off" | "false" => Some(100),
+        text => text.strip_suffix('%')?.parse().ok().filter(|percent| *percent <= 100),
     })
 }
 

@@ -8,7 +8,7 @@ mod nodes;
 mod select;
 mod whole;
 
-pub use error::{ApiError, Cause};
+pub use error::{Action, ApiError, Cause};
 pub(crate) use listing::list;
 pub(crate) use select::find;
 

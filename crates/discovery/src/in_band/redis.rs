@@ -139,7 +139,7 @@ fn from_shards(name: &str, seed: &RedisSeed, answer: &Value) -> Told {
         for node in shard.get("nodes").map(Value::list).unwrap_or_default() {
             match shard_member(name, seed, node, &number(index)) {
                 Some(member) => told.members.push(member),
-                None => told.doubt = Some(format!("{}: a node without id or port", seed.address)),
+                None => told.doubt = Some("it names a node without id or port".to_owned()),
             }
         }
     }
@@ -209,7 +209,7 @@ fn from_slots(name: &str, seed: &HostPort, answer: &Value) -> Told {
             let role = if place == 0 { Role::Primary } else { Role::Replica };
             match slot_member(name, seed, node, role, &number(next)) {
                 Some(member) => told.members.push(member),
-                None => told.doubt = Some(format!("{seed}: a node without id or port")),
+                None => told.doubt = Some("it names a node without id or port".to_owned()),
             }
         }
     }

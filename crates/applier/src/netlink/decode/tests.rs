@@ -1,1 +1,155 @@
+use proptest::prelude::*;
+use rules::ruleset::{Endpoint, Ruleset, SetKind};
+use rules::{Forward, Gateway, Snat, diff, render};
 
+use super::*;
+use crate::kernel::Generation;
+use crate::netlink::encode::encode;
+use crate::netlink::message::{Answer, Messages};
+use crate::netlink::uapi::message as kind;
+
+fn everything(snat: Snat) -> Ruleset {
+    let at = |text: &str| -> Endpoint { text.parse().unwrap() };
+    let forward = |id: &str, listen: &str, targets: &[&str]| Forward {
+        id: id.parse().unwrap(),
+        listen: at(listen),
+        targets: targets.iter().map(|target| at(target)).collect(),
+    };
+    let forwards = [
+        forward("my-cluster-001", "10.0.0.55:6379", &["10.0.1.230:6379"]),
+        forward("my-cluster/reader", "10.0.0.55:6390", &["10.0.1.231:6379", "10.0.1.232:6379"]),
+        forward("six-001", "[2001:db8::55]:6379", &["[2001:db8:1::230]:6379"]),
+        forward("six/reader", "[2001:db8::55]:6390", &["[2001:db8:1::230]:6379", "[2001:db8:1::231]:6379"]),
+    ];
+    let clients = ["198.51.100.27/32", "0.0.0.0/8", "255.255.255.0/24", "2001:db8::/32"];
+    let families = vec![rules::Family::Ipv4, rules::Family::Ipv6];
+    let gateway = Gateway { interface: "eth0".parse().unwrap(), families, snat };
+    render(&forwards, &clients.map(|client| client.parse().unwrap()), &gateway)
+}
+
+/// The messages that build `ruleset`: type within the subsystem, and attributes.
+fn built(ruleset: &Ruleset) -> Vec<(u8, Vec<u8>)> {
+    let encoded = encode(&diff(None, Some(ruleset)).transaction(), Generation(1), 1);
+    let bytes = encoded.pieces().concat();
+    let objects = Messages(&bytes).filter_map(|message| match message.unwrap().answer().unwrap() {
+        Answer::Object { kind, attributes, .. } => Some((kind, attributes.to_vec())),
+        _ => None,
+    });
+    objects.collect()
+}
+
+/// Takes a message as the kernel's, which has the same attributes.
+fn take(decoder: &mut Decoder, message: u8, attributes: &[u8]) -> Result<(), Malformed> {
+    match message {
+        kind::NEWTABLE => decoder.table(attributes).map(drop),
+        kind::NEWCHAIN => decoder.chain(attributes),
+        kind::NEWSET => decoder.set(attributes),
+        kind::NEWSETELEM => {
+            let name = Fields::<4>::parse(attributes)?.name(2);
+            let set = std::str::from_utf8(name).ok().and_then(Set::from_name);
+            decoder.elements(set.unwrap_or(Set::ALL[0]), attributes)
+        }
+        kind::NEWRULE => decoder.rule(attributes),
+        kind::NEWOBJ => decoder.object(attributes),
+        _ => decoder.flowtable(attributes),
+    }
+}
+
+#[test]
+fn what_is_encoded_decodes_to_the_same_ruleset() {
+    let addresses = Snat::Addresses(vec!["10.0.0.55".parse().unwrap(), "2001:db8::55".parse().unwrap()]);
+    for snat in [addresses, Snat::Masquerade, Snat::Off] {
+        let ruleset = everything(snat);
+        let mut decoder = Decoder::default();
+        for (message, attributes) in built(&ruleset) {
+            take(&mut decoder, message, &attributes).unwrap();
+        }
+        let (actual, counters) = decoder.finish().unwrap();
+        assert_eq!(actual, Actual { ruleset, strangers: vec![] });
+        assert!(counters.values().all(|counter| *counter == Counter::default()));
+    }
+}
+
+#[test]
+fn elements_that_come_twice_or_not_at_all_make_no_table() {
+    let messages = built(&everything(Snat::Off));
+    let forward4 = |(message, attributes): &&(u8, Vec<u8>)| {
+        *message == kind::NEWSETELEM && Fields::<4>::parse(attributes).unwrap().name(2) == b"forward4"
+    };
+    let elements = messages.iter().find(forward4).unwrap();
+    let read = |count: u32, times: usize| {
+        let mut decoder = Decoder::default();
+        decoder.missing.insert(Set::new(SetKind::Forward, rules::Family::Ipv4), count.into());
+        for (message, attributes) in messages.iter().chain(std::iter::repeat_n(elements, times)) {
+            take(&mut decoder, *message, attributes).unwrap();
+        }
+        decoder.finish().is_some()
+    };
+    assert!(read(1, 0));
+    assert!(!read(2, 0), "one is missing");
+    assert!(!read(2, 1), "one came twice, so another is missing");
+}
+
+#[test]
+fn ranges_pair_up_or_are_strangers() {
+    let clients4 = Set::new(SetKind::Clients, rules::Family::Ipv4);
+    let strangers = |bounds: &[(u8, bool)]| {
+        let mut decoder = Decoder::default();
+        decoder.actual.ruleset.sets.insert(clients4, BTreeMap::new());
+        let mut writer = crate::netlink::attribute::Writer::default();
+        writer.nest(elements::LIST, |writer| {
+            for &(address, end) in bounds {
+                writer.nest(1, |writer| {
+                    writer.be32(3, end.into());
+                    writer.nest(1, |writer| writer.put(1, &[10, 0, 0, address]));
+                });
+            }
+        });
+        decoder.elements(clients4, &writer.0).unwrap();
+        let (actual, _) = decoder.finish().unwrap();
+        let ranges = actual.ruleset.sets[&clients4].keys().map(Key::to_string).collect::<Vec<_>>().join(" ");
+        (ranges, actual.strangers.len())
+    };
+    // In any order, touching or not, and up to the highest address.
+    assert_eq!(
+        strangers(&[(9, true), (1, false), (9, false), (20, true)]),
+        ("10.0.0.1-10.0.0.8 10.0.0.9-10.0.0.19".into(), 0)
+    );
+    assert_eq!(strangers(&[(200, false)]), ("10.0.0.200-255.255.255.255".into(), 0));
+    assert_eq!(strangers(&[(1, false), (2, false), (9, true)]).1, 1);
+    assert_eq!(strangers(&[(1, true)]).1, 1);
+    assert_eq!(strangers(&[(1, false), (2, true), (9, true)]).1, 1);
+}
+
+proptest! {
+    #[test]
+    fn random_bytes_never_panic(message in 0..24u8, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let mut decoder = Decoder::default();
+        let _ = take(&mut decoder, message, &bytes);
+        let _ = decoder.finish();
+        for message in Messages(&bytes) {
+            let _ = message.and_then(|message| message.answer().map(drop));
+        }
+    }
+
+    #[test]
+    fn real_messages_with_a_byte_changed_or_the_end_cut_off_never_panic(
+        at in any::<prop::sample::Index>(),
+        place in any::<prop::sample::Index>(),
+        byte: u8,
+        cut: bool,
+    ) {
+        let messages = built(&everything(Snat::Masquerade));
+        let broken = at.index(messages.len());
+        let mut decoder = Decoder::default();
+        for (number, (message, attributes)) in messages.iter().enumerate() {
+            let mut attributes = attributes.clone();
+            if number == broken {
+                let place = place.index(attributes.len());
+                if cut { attributes.truncate(place) } else { attributes[place] = byte }
+            }
+            let _ = take(&mut decoder, *message, &attributes);
+        }
+        let _ = decoder.finish();
+    }
+}

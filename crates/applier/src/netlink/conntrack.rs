@@ -1,0 +1,229 @@
+//! The flows that conntrack holds by ctnetlink: those whose target is gone are cut, and those in force are counted.
+//!
+//! Conntrack owns a flow once its first packet has passed: a changed element redirects new connections only. To a
+//! target that is dead the client of an old one hangs until its own timeout; with the flow deleted its next packet is
+//! answered by a RST (the packet is taken for a new flow's, and led to the new target, which knows nothing of it).
+//!
+//! Cut after the commit is read back, never before: a flow that is deleted while the old element stands comes back to
+//! the old target with its next packet, and stays.
+
+mod flow;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use nix::libc;
+use rules::{Change, Endpoint};
+
+use super::attribute::Malformed;
+use super::message::{Answer, Messages, os_error};
+use super::socket::Socket;
+use super::uapi::flow_message as kind;
+use flow::Flow;
+
+/// How many deletions go out at once: each is acknowledged, and some 200 acknowledgements fill a receive buffer that
+/// an unprivileged socket gets.
+const AT_ONCE: usize = 64;
+
+/// A listener that no longer leads to a target: flows of that listener to that target are to be cut, while those to the
+/// same target by way of another listener live on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Gone {
+    /// Where clients connect to: the flow's original destination.
+    pub listen: Endpoint,
+    /// Where it led: the source of the flow's replies.
+    pub target: Endpoint,
+}
+
+/// The targets that listeners lose by `changes` ([`rules::Changes::forwards`]), in order.
+pub fn gone(changes: &[Change]) -> Vec<Gone> {
+    // A port that passes from one id to another is two changes of one listener.
+    let mut lost = BTreeSet::new();
+    for change in changes {
+        lost.extend(change.from.iter().map(|&target| Gone { listen: change.listen, target }));
+    }
+    for change in changes {
+        for &target in &change.to {
+            lost.remove(&Gone { listen: change.listen, target });
+        }
+    }
+    lost.into_iter().collect()
+}
+
+/// Why flows could not be read or cut; the ruleset is not touched by it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConntrackError {
+    /// The kernel was built without ctnetlink, or its module cannot be loaded.
+    #[error(
+        "this kernel cannot list connections (CONFIG_NF_CT_NETLINK, module nf_conntrack_netlink): those to a target \
+         that is gone end by their clients' own timeouts"
+    )]
+    Unsupported(#[source] io::Error),
+    /// `EPERM`
+    #[error("listing and cutting connections needs CAP_NET_ADMIN: run as root, or grant it")]
+    Denied(#[source] io::Error),
+    /// The kernel sent what netlink does not allow.
+    #[error("the kernel's answer to {request} is malformed: {fault}")]
+    Malformed {
+        /// What was asked for, such as `list connections`.
+        request: &'static str,
+        /// What is wrong with the answer.
+        fault: &'static str,
+    },
+    /// The request was refused, or the socket failed.
+    #[error("{request}")]
+    Io {
+        /// What was asked for, such as `list connections`.
+        request: &'static str,
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
+}
+
+const OPEN: &str = "open a netlink socket";
+const LIST: &str = "list connections";
+const CUT: &str = "cut connections";
+
+fn failed(request: &'static str, source: io::Error) -> ConntrackError {
+    match source.raw_os_error() {
+        Some(libc::EPERM) => ConntrackError::Denied(source),
+        Some(libc::EPROTONOSUPPORT) if request == OPEN => ConntrackError::Unsupported(source),
+        // nfnetlink's word for a subsystem that is not there and cannot be loaded is EINVAL (`nfnetlink_rcv_msg`,
+        // net/netfilter/nfnetlink.c).
+        Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOENT | libc::ECONNREFUSED) if request == LIST => {
+            ConntrackError::Unsupported(source)
+        }
+        _ => ConntrackError::Io { request, source },
+    }
+}
+
+fn malformed(request: &'static str, Malformed(fault): Malformed) -> ConntrackError {
+    ConntrackError::Malformed { request, fault }
+}
+
+/// Conntrack of the network namespace in which it was opened, in its default zone.
+pub struct Conntrack {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Conntrack {
+    /// Opens a socket to the kernel, which needs no privilege yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ConntrackError::Unsupported`] without netfilter netlink, [`ConntrackError::Io`].
+    pub fn open() -> Result<Self, ConntrackError> {
+        let socket = Socket::open().map_err(|error| failed(OPEN, error))?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// Cuts the flows that `gone` names, and no other, and tells how many they were.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConntrackError`]; some of the flows may have been cut.
+    pub fn cut(&mut self, gone: &[Gone]) -> Result<usize, ConntrackError> {
+        if gone.is_empty() {
+            return Ok(0);
+        }
+        let gone: BTreeSet<Gone> = gone.iter().copied().collect();
+        let mut flows = Vec::new();
+        self.list(|flow| {
+            if gone.contains(&flow.leg()) {
+                flows.push(flow.key());
+            }
+        })?;
+        let mut cut = 0;
+        for flows in flows.chunks(AT_ONCE) {
+            cut += self.delete(flows)?;
+        }
+        Ok(cut)
+    }
+
+    /// How many flows there are by listener and target, without those that have ended (`TIME_WAIT`, `CLOSE`). What
+    /// others have translated is among them, under its own listener.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConntrackError`].
+    pub fn count(&mut self) -> Result<BTreeMap<(Endpoint, Endpoint), u64>, ConntrackError> {
+        let mut counts = BTreeMap::new();
+        self.list(|flow| {
+            if !flow.has_ended() {
+                *counts.entry((flow.listen, flow.target)).or_default() += 1;
+            }
+        })?;
+        Ok(counts)
+    }
+
+    /// Hands every TCP flow that was DNATed to `take`.
+    ///
+    /// A dump takes the receive buffer only as fast as it is read, so no number of flows overflows it. The kernel's
+    /// own filter by tuple would save little and is wrong for IPv6 (`ctnetlink_filter_match_tuple` has the comparison
+    /// of addresses the wrong way round), so the user's side decides.
+    fn list(&mut self, mut take: impl FnMut(Flow<'_>)) -> Result<(), ConntrackError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let sequence = self.sequence;
+        self.socket.send(&[&flow::request(sequence)]).map_err(|error| failed(LIST, error))?;
+        let mut result = Ok(());
+        loop {
+            let datagram = self.socket.receive().map_err(|error| failed(LIST, error))?;
+            for message in Messages(datagram) {
+                let message = message.map_err(|fault| malformed(LIST, fault))?;
+                if message.sequence != sequence {
+                    continue;
+                }
+                match message.answer().map_err(|fault| malformed(LIST, fault))? {
+                    Answer::Object { kind: kind::NEW, family, attributes, .. } => {
+                        match Flow::parse(family, attributes) {
+                            Ok(Some(flow)) => take(flow),
+                            Ok(None) => {}
+                            // To the end in any case: the socket is ready for the next request then.
+                            Err(fault) => result = Err(malformed(LIST, fault)),
+                        }
+                    }
+                    Answer::Done(0) | Answer::Verdict { errno: 0, .. } => return result,
+                    Answer::Done(errno) | Answer::Verdict { errno, .. } => {
+                        return Err(failed(LIST, os_error(errno)));
+                    }
+                    Answer::Object { .. } | Answer::Other => {}
+                }
+            }
+        }
+    }
+
+    /// Deletes flows and tells how many were still there.
+    fn delete(&mut self, flows: &[flow::Key]) -> Result<usize, ConntrackError> {
+        let first = self.sequence.wrapping_add(1);
+        let messages: Vec<Vec<u8>> =
+            (0..).zip(flows).map(|(at, flow)| flow.deletion(first.wrapping_add(at))).collect();
+        self.sequence = self.sequence.wrapping_add(messages.len() as u32);
+        let pieces: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+        self.socket.send(&pieces).map_err(|error| failed(CUT, error))?;
+
+        let (mut cut, mut awaited) = (0, messages.len());
+        while awaited > 0 {
+            let datagram = self.socket.receive().map_err(|error| failed(CUT, error))?;
+            for message in Messages(datagram) {
+                let message = message.map_err(|fault| malformed(CUT, fault))?;
+                if message.sequence.wrapping_sub(first) as usize >= messages.len() {
+                    continue;
+                }
+                match message.answer().map_err(|fault| malformed(CUT, fault))? {
+                    Answer::Verdict { errno: 0, .. } => cut += 1,
+                    // It ended by itself meanwhile, or another has taken its place.
+                    Answer::Verdict { errno: libc::ENOENT, .. } => {}
+                    Answer::Verdict { errno, .. } => return Err(failed(CUT, os_error(errno))),
+                    _ => continue,
+                }
+                awaited -= 1;
+            }
+        }
+        Ok(cut)
+    }
+}
+
+#[cfg(test)]
+mod tests;

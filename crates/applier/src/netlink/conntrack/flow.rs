@@ -1,0 +1,122 @@
+//! A flow as ctnetlink tells it, and the messages that list and delete flows.
+
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use nix::libc;
+use rules::Endpoint;
+
+use super::Gone;
+use crate::netlink::attribute::{Fields, Malformed};
+use crate::netlink::message::build_for;
+use crate::netlink::uapi::{STATUS_DNAT, flow, flow_message, tcp, tuple};
+
+/// A TCP flow of the default zone whose destination was translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Flow<'a> {
+    /// Where the client connected to.
+    pub(super) listen: Endpoint,
+    /// Where it was led.
+    pub(super) target: Endpoint,
+    family: u8,
+    /// The attributes of the original tuple, as they came.
+    original: &'a [u8],
+    id: u32,
+    /// `enum tcp_conntrack`
+    state: u8,
+}
+
+/// What names one flow for deletion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    family: u8,
+    original: Vec<u8>,
+    id: u32,
+}
+
+impl<'a> Flow<'a> {
+    /// `IPCTNL_MSG_CT_NEW`; `None` if it is a flow of another kind.
+    pub(super) fn parse(family: u8, attributes: &'a [u8]) -> Result<Option<Self>, Malformed> {
+        let fields = Fields::<32>::parse(attributes)?;
+        let dnat = fields.be32(flow::STATUS).is_some_and(|status| status & STATUS_DNAT != 0);
+        if !dnat || fields.get(flow::ZONE).is_some() {
+            return Ok(None);
+        }
+        let original = fields.get(flow::ORIGINAL).ok_or(Malformed("a flow has no original tuple"))?;
+        let reply = fields.get(flow::REPLY).ok_or(Malformed("a flow has no reply tuple"))?;
+        let id = fields.be32(flow::ID).ok_or(Malformed("a flow has no id"))?;
+        let (listen, target) = (end(original, &DESTINATION)?, end(reply, &SOURCE)?);
+        let (Some(listen), Some(target)) = (listen, target) else { return Ok(None) };
+        let state = state(fields.get(flow::PROTOINFO).unwrap_or_default())?;
+        Ok(Some(Self { listen, target, family, original, id, state }))
+    }
+
+    pub(super) fn leg(&self) -> Gone {
+        Gone { listen: self.listen, target: self.target }
+    }
+
+    pub(super) fn key(&self) -> Key {
+        Key { family: self.family, original: self.original.to_vec(), id: self.id }
+    }
+
+    /// Whether both sides have closed it, or one has reset it; the kernel keeps it for some time.
+    pub(super) fn has_ended(&self) -> bool {
+        [tcp::TIME_WAIT, tcp::CLOSE].contains(&self.state)
+    }
+}
+
+impl Key {
+    /// `IPCTNL_MSG_CT_DELETE` by the original tuple, never without one: that would flush the table. The id keeps a
+    /// flow that has taken the tuple meanwhile.
+    pub(super) fn deletion(&self, sequence: u32) -> Vec<u8> {
+        let (kind, flags) = (flow_message::DELETE, libc::NLM_F_ACK);
+        build_for(libc::NFNL_SUBSYS_CTNETLINK, self.family, kind, flags, sequence, |writer| {
+            writer.nest(flow::ORIGINAL, |writer| writer.0.extend_from_slice(&self.original));
+            writer.be32(flow::ID, self.id);
+        })
+    }
+}
+
+/// `IPCTNL_MSG_CT_GET` of all DNATed flows of both families. Kernels that cannot select by status leave the attribute
+/// unread, and list all flows.
+pub(super) fn request(sequence: u32) -> Vec<u8> {
+    let (family, kind, flags) = (libc::AF_UNSPEC as u8, flow_message::GET, libc::NLM_F_DUMP);
+    build_for(libc::NFNL_SUBSYS_CTNETLINK, family, kind, flags, sequence, |writer| {
+        writer.be32(flow::STATUS, STATUS_DNAT);
+    })
+}
+
+/// The attributes that make one end of a tuple.
+struct End {
+    v4: u16,
+    v6: u16,
+    port: u16,
+}
+
+const SOURCE: End = End { v4: tuple::V4_SOURCE, v6: tuple::V6_SOURCE, port: tuple::SOURCE_PORT };
+const DESTINATION: End =
+    End { v4: tuple::V4_DESTINATION, v6: tuple::V6_DESTINATION, port: tuple::DESTINATION_PORT };
+
+/// One end of a tuple; `None` if it is not of TCP, or not of the default zone.
+fn end(bytes: &[u8], end: &End) -> Result<Option<Endpoint>, Malformed> {
+    let fields = Fields::<4>::parse(bytes)?;
+    let proto = Fields::<8>::parse(fields.get(tuple::PROTO).unwrap_or_default())?;
+    if proto.get(tuple::PROTO_NUMBER) != Some(&[libc::IPPROTO_TCP as u8]) || fields.get(tuple::ZONE).is_some()
+    {
+        return Ok(None);
+    }
+    let ip = Fields::<8>::parse(fields.get(tuple::IP).unwrap_or_default())?;
+    let v4 = ip.get(end.v4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok()).map(IpAddr::from);
+    let v6 = ip.get(end.v6).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok()).map(IpAddr::from);
+    let port = proto.get(end.port).and_then(|bytes| <[u8; 2]>::try_from(bytes).ok()).map(u16::from_be_bytes);
+    let address = v4.or(v6).ok_or(Malformed("a tuple has no address"))?;
+    let port = port.ok_or(Malformed("a tuple has no port"))?;
+    Ok(NonZeroU16::new(port).map(|port| Endpoint { address, port }))
+}
+
+/// The TCP state; 0 (`TCP_CONNTRACK_NONE`) if the kernel does not tell it.
+fn state(protoinfo: &[u8]) -> Result<u8, Malformed> {
+    let tcp = Fields::<4>::parse(protoinfo)?.get(tcp::PROTOINFO).unwrap_or_default();
+    let state = Fields::<8>::parse(tcp)?.get(tcp::STATE).unwrap_or_default();
+    Ok(state.first().copied().unwrap_or(0))
+}

@@ -1,0 +1,186 @@
+use nix::errno::Errno;
+use rules::diff::TableChange;
+use rules::ruleset::{Endpoint, Key, Set, SetKind};
+use rules::{Family, Forward, Gateway, Snat, render};
+
+use super::*;
+use crate::fake::{CarriedOut, Fake};
+
+fn at(text: &str) -> Endpoint {
+    text.parse().unwrap()
+}
+
+/// Forwards from ports 6379 and up of 10.0.0.55 to these nodes.
+fn nodes(hosts: &[&str]) -> Ruleset {
+    let forwards = hosts.iter().zip(6379..).map(|(host, port): (_, u16)| Forward {
+        id: format!("node-{host}").parse().unwrap(),
+        listen: at(&format!("10.0.0.55:{port}")),
+        targets: vec![at(&format!("10.0.1.{host}:6379"))],
+    });
+    let gateway = Gateway {
+        interface: "eth0".parse().unwrap(),
+        families: vec![Family::Ipv4],
+        snat: Snat::Addresses(vec!["10.0.0.55".parse().unwrap()]),
+    };
+    render(&forwards.collect::<Vec<_>>(), &["198.51.100.27/32".parse().unwrap()], &gateway)
+}
+
+fn ours(ruleset: Ruleset) -> Table {
+    Table::Ours(Actual { ruleset, strangers: vec![] })
+}
+
+fn table(kernel: &mut Fake) -> Table {
+    kernel.dump().unwrap().table
+}
+
+#[test]
+fn what_is_in_step_sends_nothing() {
+    let desired = nodes(&["230", "231"]);
+    let mut kernel = Fake::default();
+    let first = sync(&mut kernel, Some(&desired)).unwrap();
+    assert_eq!(first.changes.table, TableChange::Create);
+    let second = sync(&mut kernel, Some(&desired)).unwrap();
+    assert!(second.changes.is_empty());
+    assert_eq!(kernel.commits.len(), 1);
+    assert!(sync(&mut Fake::default(), None).unwrap().changes.is_empty());
+}
+
+#[test]
+fn a_moved_node_resets_its_own_counter_only() {
+    let mut kernel = Fake::with(ours(nodes(&["230", "231"])));
+    let place =
+        |port| (Set::new(SetKind::Forward, Family::Ipv4), Key::Endpoint(at(&format!("10.0.0.55:{port}"))));
+    for port in [6379, 6380] {
+        let (set, key) = place(port);
+        kernel.connect(set, key);
+    }
+    let synced = sync(&mut kernel, Some(&nodes(&["230", "240"]))).unwrap();
+    assert_eq!(synced.dump.counters[&place(6379)].packets, 1);
+    assert_eq!(synced.dump.counters[&place(6380)].packets, 0);
+}
+
+#[test]
+fn a_lost_answer_is_resolved_by_reading_back_whatever_the_kernel_did() {
+    for carried_out in [CarriedOut::Yes, CarriedOut::No] {
+        let mut kernel = Fake::default();
+        kernel.faults.lose_answer = Some(carried_out);
+        let desired = nodes(&["230"]);
+        let synced = sync(&mut kernel, Some(&desired)).unwrap();
+        assert_eq!(synced.changes.table, TableChange::Create, "what was changed is told");
+        assert_eq!((table(&mut kernel), kernel.commits.len()), (ours(desired), 1), "{carried_out:?}");
+    }
+}
+
+#[test]
+fn a_few_other_writers_are_waited_out_and_endless_ones_are_reported() {
+    let desired = nodes(&["230"]);
+    let mut kernel = Fake::default();
+    kernel.faults.stale = ATTEMPTS - 1;
+    sync(&mut kernel, Some(&desired)).unwrap();
+
+    let mut kernel = Fake::default();
+    kernel.faults.stale = ATTEMPTS;
+    let error = sync(&mut kernel, Some(&desired)).unwrap_err();
+    assert!(
+        matches!(error, SyncError::Contended { attempts: ATTEMPTS, last: Some(CommitError::Stale) }),
+        "{error}"
+    );
+    assert_eq!(table(&mut kernel), Table::Absent);
+}
+
+#[test]
+fn what_somebody_commits_just_after_us_is_set_right_again() {
+    let mut kernel = Fake::default();
+    kernel.faults.overwrite = Some(ours(nodes(&["1", "2", "3"])));
+    let desired = nodes(&["230"]);
+    let synced = sync(&mut kernel, Some(&desired)).unwrap();
+    assert_eq!((synced.dump.table, kernel.commits.len()), (ours(desired), 2));
+}
+
+#[test]
+fn a_table_that_somebody_takes_from_us_meanwhile_is_left_alone() {
+    let mut kernel = Fake::default();
+    let foreign = Table::Foreign { why: "it has no comment".to_owned() };
+    kernel.faults.overwrite = Some(foreign.clone());
+    let error = sync(&mut kernel, Some(&nodes(&["230"]))).unwrap_err();
+    assert!(error.to_string().contains("nft delete table inet cachenat"), "{error}");
+    assert_eq!((table(&mut kernel), kernel.commits.len()), (foreign, 1));
+}
+
+#[test]
+fn a_plan_from_an_old_dump_is_compared_anew() {
+    let mut kernel = Fake::with(ours(nodes(&["230"])));
+    let dump = kernel.dump().unwrap();
+    kernel.overwrite(ours(nodes(&["230", "231"])));
+    let synced = sync_from(&mut kernel, dump, Some(&nodes(&["230", "240"]))).unwrap();
+    assert_eq!(synced.dump.table, ours(nodes(&["230", "240"])));
+    assert_eq!(synced.changes.forwards().len(), 2, "node-231 goes and node-240 comes: {}", synced.changes);
+}
+
+#[test]
+fn strangers_go_with_the_whole_table_in_one_transaction() {
+    let ruleset = nodes(&["230"]);
+    let strangers = vec!["chain forward".to_owned()];
+    let mut kernel = Fake::with(Table::Ours(Actual { ruleset: ruleset.clone(), strangers }));
+    sync(&mut kernel, Some(&ruleset)).unwrap();
+    assert_eq!((table(&mut kernel), kernel.commits.len()), (ours(ruleset), 1));
+}
+
+#[test]
+fn a_refusal_names_the_operation_and_leaves_everything() {
+    let before = nodes(&["230"]);
+    let mut kernel = Fake::with(ours(before.clone()));
+    kernel.faults.refuse = Some((1, Errno::ENFILE as i32));
+    let error = sync(&mut kernel, Some(&nodes(&["230", "231"]))).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "kernel refused operation 2 of 2: add element inet cachenat backends4 { 10.0.1.231 . 6379 }"
+    );
+    assert_eq!(table(&mut kernel), ours(before));
+}
+
+#[test]
+fn without_privilege_the_remedy_is_named() {
+    let mut kernel = Fake::default();
+    kernel.faults.denied = true;
+    let error = sync(&mut kernel, None).unwrap_err();
+    assert_eq!(error.to_string(), "reading the ruleset needs CAP_NET_ADMIN: run as root, or grant it");
+}
+
+/// A kernel that leaves an element out of its first dumps after a commit, as one does whose hash still grows.
+struct Growing {
+    kernel: Fake,
+    partial: usize,
+}
+
+impl Netfilter for Growing {
+    fn dump(&mut self) -> Result<Dump, DumpError> {
+        let mut dump = self.kernel.dump()?;
+        if let (Table::Ours(actual), Some(left)) = (&mut dump.table, self.partial.checked_sub(1)) {
+            self.partial = left;
+            actual.ruleset.sets.get_mut(&Set::new(SetKind::Forward, Family::Ipv4)).unwrap().pop_first();
+        }
+        Ok(dump)
+    }
+
+    fn commit(
+        &mut self,
+        transaction: &rules::Transaction,
+        generation: Generation,
+    ) -> Result<(), CommitError> {
+        self.kernel.commit(transaction, generation)
+    }
+}
+
+#[test]
+fn a_dump_that_is_not_as_written_is_read_again_before_it_is_believed() {
+    let desired = nodes(&["230", "231"]);
+    let mut kernel = Growing { kernel: Fake::default(), partial: READ_BACKS - 1 };
+    sync(&mut kernel, Some(&desired)).unwrap();
+    assert_eq!(kernel.kernel.commits.len(), 1);
+
+    let mut kernel = Growing { kernel: Fake::default(), partial: usize::MAX };
+    let error = sync(&mut kernel, Some(&desired)).unwrap_err();
+    let SyncError::NotAsWritten { difference } = &error else { panic!("{error}") };
+    assert!(difference.to_string().contains("+         10.0.0.55 . 6379"), "{error}");
+}

@@ -1,0 +1,57 @@
+//! `leases`: who holds which port, and whose port rests.
+
+use applier::lock;
+use rules::ForwardId;
+use rules::leases::{Lease, QUARANTINE};
+
+use crate::args::{Global, LeasesAction};
+use crate::config::Config;
+use crate::output::{Exit, Output, age, columns};
+use crate::setting::now;
+use crate::state::State;
+
+pub(super) fn run(global: &Global, action: Option<&LeasesAction>) -> anyhow::Result<Exit> {
+    let output = Output::new(global);
+    let config = Config::read(&global.config)?;
+    match action {
+        None | Some(LeasesAction::List) => {
+            let state = State::open(&config.state_dir);
+            state.damaged.iter().for_each(|error| output.warn(&error.to_string()));
+            output.data(&table(&state))?;
+        }
+        Some(LeasesAction::Release { id }) => {
+            let _lock = lock::acquire(&config.lock_file, lock::WAIT)?;
+            let port = release(&State::open(&config.state_dir), id)?;
+            output.note(&format!("port {port} of {id} may be given to another node now"));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn release(state: &State, id: &ForwardId) -> anyhow::Result<u16> {
+    let mut leases = state.leases.clone().unwrap_or_default();
+    if leases.ports().contains_key(id) {
+        anyhow::bail!(
+            "{id} holds its port: its clients know it by that; to give it another, use pins in the configuration"
+        );
+    }
+    let Some(port) = leases.forget(id) else {
+        anyhow::bail!("{id} has no port; 'cachenat leases' lists who has");
+    };
+    state.save_leases(&leases)?;
+    Ok(port.get())
+}
+
+fn table(state: &State) -> String {
+    let now = now();
+    let row = |lease: &Lease| {
+        let (word, since) = match lease.released {
+            None => ("held", lease.since),
+            Some(released) if now.saturating_sub(released) < QUARANTINE => ("rests", released),
+            Some(released) => ("free", released),
+        };
+        [lease.port.to_string(), lease.id.to_string(), word.to_owned(), age(now.saturating_sub(since))]
+    };
+    let leases = state.leases.iter().flat_map(|leases| leases.iter());
+    columns(["PORT", "NODE", "STATE", "FOR"], leases.map(row))
+}

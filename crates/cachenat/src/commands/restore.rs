@@ -1,0 +1,35 @@
+//! `restore`: puts the last good rules in force, without AWS, DNS or even a network.
+
+use applier::kernel::Netfilter;
+use applier::lock;
+use applier::netlink::Kernel;
+use applier::sysctl::Sysctls;
+
+use crate::args::Global;
+use crate::config::Config;
+use crate::converge::{carry_out, report};
+use crate::output::{Exit, Output};
+use crate::pending;
+use crate::report::Report;
+use crate::state::State;
+
+pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
+    let output = Output::new(global);
+    // The gateway is not resolved: at boot there may be no route yet, and the rules name interface and addresses.
+    let config = Config::read(&global.config)?;
+    let _lock = lock::acquire(&config.lock_file, lock::WAIT)?;
+    pending::refuse(&config)?;
+    let wanted = match State::ruleset(&config.state_dir)? {
+        Some(wanted) => wanted,
+        None => anyhow::bail!(
+            "{} has no ruleset of an earlier run; 'cachenat apply' leaves one",
+            config.state_dir.display()
+        ),
+    };
+    let mut kernel = Kernel::open()?;
+    let dump = kernel.dump()?;
+    let sysctls = Sysctls::new(&config.sysctl_dir);
+    let (synced, sysctls) = carry_out(&sysctls, &mut kernel, dump, &wanted.ruleset, &wanted.sysctls, output)?;
+    report(output, &Report { changes: synced.changes, sysctls, kept: vec![] }, false)?;
+    Ok(Exit::Done)
+}

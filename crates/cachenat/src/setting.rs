@@ -1,0 +1,81 @@
+//! What a command has read before it plans: configuration, gateway, state.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use discovery::{Emptied, Inventory, Outcome};
+use rules::Ruleset;
+
+use crate::args::Global;
+use crate::config::Config;
+use crate::desired::{Desired, Known, desired};
+use crate::gateway::Gateway;
+use crate::output::Output;
+use crate::state::State;
+
+/// What every command that plans has read before it looks at the kernel.
+pub(crate) struct Setting {
+    pub(crate) config: Config,
+    pub(crate) gateway: Gateway,
+    pub(crate) output: Output,
+}
+
+impl Setting {
+    pub(crate) fn read(global: &Global) -> anyhow::Result<Self> {
+        let output = Output::new(global);
+        let config = Config::read(&global.config)?;
+        let gateway = Gateway::resolve(&config)?;
+        for client in config.clients.iter().filter(|client| client.prefix_len() == 0) {
+            output.warn(&format!("clients: {client} lets everybody connect; the caches have no other guard"));
+        }
+        Ok(Self { config, gateway, output })
+    }
+
+    /// Checks what only matters where the rules take effect: on this host.
+    pub(crate) fn check_host(&self) -> anyhow::Result<()> {
+        self.gateway.check_listening(&self.config)?;
+        for address in self.gateway.absent_addresses()? {
+            self.output.warn(&format!("gateway.addresses: no interface of this host has {address}"));
+        }
+        Ok(())
+    }
+
+    /// The state directory; what is damaged in it is told.
+    pub(crate) fn state(&self) -> State {
+        let state = State::open(&self.config.state_dir);
+        for error in &state.damaged {
+            let cause =
+                std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            self.output.warn(&format!("{error}{cause}; what the kernel tells stands in for it"));
+        }
+        state
+    }
+
+    /// Plans, and tells what is kept although the sources leave it open.
+    pub(crate) fn desired(
+        &self,
+        fresh: &Inventory,
+        state: &State,
+        actual: &Ruleset,
+        emptied: Emptied,
+    ) -> anyhow::Result<Desired> {
+        let (last_good, leases) = (state.last_good.as_ref(), state.leases.as_ref());
+        let known = Known { fresh, last_good, emptied, leases, actual, now: now() };
+        let desired = desired(&self.config, &self.gateway, &known)?;
+        for report in fresh.sources.iter().filter(|report| report.outcome != Outcome::Complete) {
+            let error = report.error.as_deref().unwrap_or("no reason was given");
+            self.output.warn(&format!("{}: {error}", report.source));
+        }
+        desired.kept.iter().for_each(|line| self.output.warn(line));
+        Ok(desired)
+    }
+}
+
+/// Seconds since 1970, the one place where the clock is read.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Whether every source was read whole; a node that is still being created is no fault of the answer.
+pub(crate) fn is_whole(inventory: &Inventory) -> bool {
+    inventory.sources.iter().all(|report| report.outcome == Outcome::Complete)
+}

@@ -1,0 +1,274 @@
+//! Flows to targets that are gone are cut, and no others: real connections through our table, with conntrack(8) as the
+//! independent witness.
+
+mod rulesets;
+mod segment;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use applier::conntrack::{Conntrack, ConntrackError, Gone, gone};
+use applier::netlink::Kernel;
+use applier::sync::sync;
+use cachenat_tests::lab::namespace::Namespace;
+use cachenat_tests::lab::shell::{run, run_with_input};
+use rules::ruleset::{Endpoint, Family};
+use rules::{Change, Forward, render};
+use rulesets::{at, forward, gateway, to_gateway};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+use segment::Segment;
+
+const A: &str = "10.0.1.1:6379";
+const B: &str = "10.0.1.2:6379";
+
+type Counts = BTreeMap<(Endpoint, Endpoint), u64>;
+
+/// Makes the gateway's table what `forwards` want, as `apply` does, but for the cut.
+fn apply(segment: &Segment, forwards: &[Forward]) -> Vec<Change> {
+    let clients = ["198.51.100.27/32", "2001:db8::27/128"].map(|client| client.parse().unwrap());
+    let ruleset = render(forwards, &clients, &gateway(&[Family::Ipv4, Family::Ipv6], to_gateway()));
+    let mut kernel = segment.gateway.enter(|| Kernel::open().unwrap());
+    sync(&mut kernel, Some(&ruleset)).unwrap().changes.forwards()
+}
+
+fn conntrack(namespace: &Namespace) -> Conntrack {
+    namespace.enter(|| Conntrack::open().unwrap())
+}
+
+/// Like [`apply`], with the cut.
+fn follow(segment: &Segment, forwards: &[Forward]) -> usize {
+    let changes = apply(segment, forwards);
+    conntrack(&segment.gateway).cut(&gone(&changes)).unwrap()
+}
+
+/// The DNATed TCP flows that conntrack(8) lists, by original destination and reply source, without the ended ones.
+fn listed(namespace: &Namespace) -> Counts {
+    let mut counts = Counts::new();
+    for family in ["ipv4", "ipv6"] {
+        let list = run(namespace.command("conntrack").args(["-L", "-p", "tcp", "-g", "-f", family]));
+        for line in list.lines().filter(|line| !line.contains(" TIME_WAIT ") && !line.contains(" CLOSE ")) {
+            let value = |key: &str, which| {
+                line.split(' ').filter_map(|word| word.strip_prefix(key)).nth(which).unwrap().to_owned()
+            };
+            let end = |address: String, port: String| Endpoint {
+                address: address.parse().unwrap(),
+                port: port.parse().unwrap(),
+            };
+            let listen = end(value("dst=", 0), value("dport=", 0));
+            let target = end(value("src=", 1), value("sport=", 1));
+            *counts.entry((listen, target)).or_default() += 1;
+        }
+    }
+    counts
+}
+
+fn counts(expected: &[(&str, &str, u64)]) -> Counts {
+    expected.iter().map(|&(listen, target, count)| ((at(listen), at(target)), count)).collect()
+}
+
+#[derive(PartialEq)]
+enum Old {
+    Alive,
+    Dead,
+}
+
+/// Moves a listener from one node to another while a client is connected.
+fn client_of_a_moved_listener_comes_back(listen: &str, from: &str, to: &str, old: Old) {
+    let segment = Segment::new();
+    let (one, other) = (segment.node(1), segment.node(2));
+    apply(&segment, &[forward("c-001", listen, &[from])]);
+    let mut connection = segment.connect(listen, &one);
+    connection.speak();
+    assert_eq!(connection.source(), at(listen).address, "SNAT");
+    if old == Old::Dead {
+        segment.kill(&one);
+    }
+    assert_eq!(listed(&segment.gateway), counts(&[(listen, from, 1)]));
+    assert_eq!(follow(&segment, &[forward("c-001", listen, &[to])]), 1);
+    assert_eq!(listed(&segment.gateway), Counts::new());
+    connection.is_reset();
+    segment.connect(listen, &other).speak();
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn the_client_of_a_moved_listener_is_reset_and_reaches_the_new_target() {
+    client_of_a_moved_listener_comes_back("10.0.0.55:6379", A, B, Old::Alive);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn the_client_of_a_dead_target_is_reset_and_reaches_the_new_one() {
+    client_of_a_moved_listener_comes_back("10.0.0.55:6379", A, B, Old::Dead);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn the_same_holds_for_ipv6() {
+    let (listen, from, to) = ("[2001:db8::55]:6379", "[2001:db8:1::1]:6379", "[2001:db8:1::2]:6379");
+    client_of_a_moved_listener_comes_back(listen, from, to, Old::Alive);
+    client_of_a_moved_listener_comes_back(listen, from, to, Old::Dead);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn after_a_failover_the_flows_of_the_old_primarys_own_port_live_on() {
+    let segment = Segment::new();
+    let (one, two) = (segment.node(1), segment.node(2));
+    let (primary, own, twos) = ("10.0.0.55:6390", "10.0.0.55:6379", "10.0.0.55:6380");
+    let forwards = |target| {
+        [forward("c/primary", primary, &[target]), forward("c-001", own, &[A]), forward("c-002", twos, &[B])]
+    };
+    apply(&segment, &forwards(A));
+    let (mut by_role, mut by_node) = (segment.connect(primary, &one), segment.connect(own, &one));
+    let mut other = segment.connect(twos, &two);
+
+    assert_eq!(follow(&segment, &forwards(B)), 1);
+    by_node.speak();
+    other.speak();
+    assert_eq!(listed(&segment.gateway), counts(&[(own, A, 1), (twos, B, 1)]));
+    by_role.is_reset();
+    segment.connect(primary, &two).speak();
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_reader_that_loses_a_replica_keeps_its_flows_to_the_others() {
+    let segment = Segment::new();
+    let nodes = [segment.node(1), segment.node(2), segment.node(3)];
+    let (reader, c) = ("10.0.0.55:6390", "10.0.1.3:6379");
+    apply(&segment, &[forward("c/reader", reader, &[A, B, c])]);
+    let streams: Vec<_> = (0..60).map(|_| segment.dial(reader)).collect();
+    let mut expected = listed(&segment.gateway);
+    assert_eq!((expected.len(), expected.values().sum::<u64>()), (nodes.len(), streams.len() as u64));
+
+    let lost = expected.remove(&(at(reader), at(B))).unwrap();
+    assert_eq!(follow(&segment, &[forward("c/reader", reader, &[A, c])]) as u64, lost);
+    assert_eq!(listed(&segment.gateway), expected);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn flows_that_others_made_stay_also_if_they_lead_to_the_same_target() {
+    let segment = Segment::new();
+    let (one, _two) = (segment.node(1), segment.node(2));
+    let listen = "10.0.0.55:6379";
+    segment.gateway.nft(
+        "table ip other {
+            chain prerouting {
+                type nat hook prerouting priority dstnat - 10
+                tcp dport 7000 dnat to 10.0.1.1:6379
+            }
+            chain postrouting {
+                type nat hook postrouting priority srcnat - 10
+                ip daddr 10.0.1.1 masquerade
+            }
+        }",
+    );
+    segment.client.ip("route add 10.0.1.1 via 10.0.0.55 dev eth0 onlink");
+    apply(&segment, &[forward("c-001", listen, &[A])]);
+    let mut ours = segment.connect(listen, &one);
+    let mut translated = segment.connect("10.0.0.55:7000", &one);
+    let mut routed = segment.connect(A, &one);
+    // The same listener and target, in another protocol and in another zone.
+    let flow = "-t 600 -s 198.51.100.27 -d 10.0.0.55 --sport 5 --dport 6379 -g 10.0.1.1:6379";
+    let state = "--state ESTABLISHED -u SEEN_REPLY,ASSURED";
+    for more in ["-p udp".to_owned(), format!("-w 5 -p tcp {state}")] {
+        run(segment.gateway.command("conntrack").arg("-I").args(more.split(' ')).args(flow.split(' ')));
+    }
+    let elsewhere =
+        |options: &[&str]| run(segment.gateway.command("conntrack").arg("-L").args(options)).lines().count();
+
+    assert_eq!(follow(&segment, &[forward("c-001", listen, &[B])]), 1);
+    translated.speak();
+    routed.speak();
+    assert_eq!((elsewhere(&["-p", "udp"]), elsewhere(&["-w", "5"])), (1, 1));
+    ours.is_reset();
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn when_no_target_is_gone_every_flow_stays() {
+    let segment = Segment::new();
+    let one = segment.node(1);
+    let listen = "10.0.0.55:6379";
+    apply(&segment, &[forward("c-001", listen, &[A])]);
+    let mut connection = segment.connect(listen, &one);
+    assert_eq!(follow(&segment, &[forward("c-001", listen, &[A])]), 0);
+    assert_eq!(
+        follow(&segment, &[forward("renamed-001", listen, &[A]), forward("d-001", "10.0.0.55:6380", &[B])]),
+        0
+    );
+    connection.speak();
+    // Another listener of that target, and another target of that listener, are not what the flow belongs to.
+    let near =
+        [Gone { listen: at(listen), target: at(B) }, Gone { listen: at("10.0.0.55:6380"), target: at(A) }];
+    assert_eq!(conntrack(&segment.gateway).cut(&near).unwrap(), 0);
+    connection.speak();
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn flows_are_counted_by_listener_and_target_while_they_last() {
+    let segment = Segment::new();
+    let (one, _two) = (segment.node(1), segment.node(2));
+    let (listen, six) = ("10.0.0.55:6379", "[2001:db8::55]:6379");
+    let to_six = "[2001:db8:1::1]:6379";
+    apply(&segment, &[forward("c-001", listen, &[A]), forward("six-001", six, &[to_six])]);
+    let kept = [segment.connect(listen, &one), segment.connect(listen, &one), segment.connect(six, &one)];
+    let mut conntrack = conntrack(&segment.gateway);
+    let expected = counts(&[(listen, A, 2), (six, to_six, 1)]);
+    assert_eq!(conntrack.count().unwrap(), expected);
+
+    drop(segment.connect(listen, &one));
+    let list = || run(segment.gateway.command("conntrack").args(["-L", "-p", "tcp"]));
+    cachenat_tests::lab::wait::wait_for("the end of a connection", || {
+        list().contains(" TIME_WAIT ").then_some(())
+    });
+    assert_eq!(conntrack.count().unwrap(), expected);
+    assert_eq!(listed(&segment.gateway), expected);
+    drop(kept);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn ten_thousand_flows_are_cut_out_of_fifty_thousand() {
+    let namespace = Namespace::new();
+    let mut flows = String::new();
+    for number in 0..50_000 {
+        let (node, client, port) = (number % 5, number / 5 / 1000, 1024 + number / 5 % 1000);
+        writeln!(
+            flows,
+            "-I -t 600 -u SEEN_REPLY,ASSURED -p tcp --state ESTABLISHED -s 198.51.100.{client} -d 10.0.0.55 \
+             --sport {port} --dport {} -g 10.0.1.{node}:6379",
+            6379 + node
+        )
+        .unwrap();
+    }
+    run_with_input(namespace.command("conntrack").args(["-R", "-"]), &flows);
+    let mut conntrack = conntrack(&namespace);
+    let leg = |node: u16| (at(&format!("10.0.0.55:{}", 6379 + node)), at(&format!("10.0.1.{node}:6379")));
+    let mut expected: Counts = (0..5).map(|node| (leg(node), 10_000)).collect();
+    assert_eq!(conntrack.count().unwrap(), expected);
+
+    let (listen, target) = leg(3);
+    expected.remove(&(listen, target));
+    let begin = std::time::Instant::now();
+    assert_eq!(conntrack.cut(&[Gone { listen, target }]).unwrap(), 10_000);
+    println!("10,000 of 50,000 flows cut in {:?}", begin.elapsed());
+    assert_eq!(listed(&namespace), expected);
+    assert_eq!(conntrack.cut(&[Gone { listen, target }]).unwrap(), 0);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn without_cap_net_admin_the_error_says_which_privilege_is_lacking() {
+    Namespace::new().enter(|| {
+        // Capabilities belong to the thread (capabilities(7)), which ends with this closure.
+        let mut sets = capabilities(None).unwrap();
+        sets.effective.remove(CapabilitySet::NET_ADMIN);
+        set_capabilities(None, sets).unwrap();
+        let error = Conntrack::open().unwrap().count().unwrap_err();
+        assert!(matches!(error, ConntrackError::Denied(_)), "{error}");
+    });
+}

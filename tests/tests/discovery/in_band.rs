@@ -1,0 +1,310 @@
+//! Real servers that are asked themselves. They listen on loopback and announce the addresses of the example.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+};
+
+use cachenat_tests::{fake_aws::Scenario, lab::wait::wait_for};
+use discovery::{Coverage, HostPort, Inventory, RedisSeed, Secret, Seed, Source, TlsTrust};
+use tempfile::TempDir;
+
+use crate::setup::{Setup, show};
+
+/// A redis-server or valkey-server that dies with this value.
+struct Server {
+    child: Child,
+    port: u16,
+    dir: TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Server {
+    /// Starts it and waits until it listens; it dies with the thread that started it, too.
+    fn start(program: &str, port: u16, dir: TempDir, options: &[&str]) -> Self {
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--pdeathsig",
+            "KILL",
+            program,
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]);
+        command.arg("--dir").arg(dir.path()).args(options).stdout(Stdio::null());
+        let child = command.spawn().unwrap_or_else(|error| panic!("{program}: {error}: run scripts/setup"));
+        wait_for(program, || TcpStream::connect(("127.0.0.1", port)).ok());
+        Self { child, port, dir }
+    }
+
+    /// A cluster of one that has all slots and says that it is at 10.0.1.230:6379.
+    fn cluster(program: &str, options: &[&str]) -> Self {
+        let (port, bus) = (free_port(), free_port());
+        let (port_text, bus) = (port.to_string(), bus.to_string());
+        let mut words = vec!["--port", &port_text, "--cluster-enabled", "yes", "--cluster-port", &bus];
+        words.extend(["--cluster-announce-ip", "10.0.1.230", "--cluster-announce-port", "6379"]);
+        words.extend(options);
+        let server = Self::start(program, port, TempDir::new().unwrap(), &words);
+        server.say(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+        wait_for("the cluster to be ok", || {
+            server.say(&["CLUSTER", "INFO"]).contains("cluster_state:ok").then_some(())
+        });
+        server
+    }
+
+    /// What the server answers, unparsed.
+    fn say(&self, words: &[&str]) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let line = words.join(" ") + "\r\nQUIT\r\n";
+        stream.write_all(line.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn seed(&self) -> RedisSeed {
+        let address = format!("127.0.0.1:{}", self.port).parse().unwrap();
+        RedisSeed { address, tls: None, username: None, password: None }
+    }
+
+    /// The id as discovery shortens it.
+    fn id(&self) -> String {
+        let answer = self.say(&["CLUSTER", "MYID"]);
+        answer.lines().nth(1).unwrap().chars().take(12).collect()
+    }
+}
+
+/// Each server that speaks the protocol and is installed; redis-server has to be.
+fn programs() -> Vec<&'static str> {
+    let valkey = Command::new("valkey-server").arg("--version").stdout(Stdio::null()).status().is_ok();
+    if valkey { vec!["redis-server", "valkey-server"] } else { vec!["redis-server"] }
+}
+
+fn discover(seed: Seed) -> Inventory {
+    Setup::new(Scenario::default()).discover(&[Source::InBand { name: "lab".into(), seed }])
+}
+
+fn error(seed: Seed) -> String {
+    let found = discover(seed);
+    assert_eq!((found.nodes.len(), found.sources[0].coverage), (0, Coverage::Nothing), "{}", show(&found));
+    found.sources[0].error.clone().unwrap()
+}
+
+#[test]
+fn a_cluster_tells_its_nodes() {
+    for program in programs() {
+        let server = Server::cluster(program, &[]);
+        let engine = program.strip_suffix("-server").unwrap();
+        let expected = format!(
+            "lab-{} 0001 primary {engine} available [10.0.1.230]:6379\nin_band/lab complete\n",
+            server.id()
+        );
+        assert_eq!(show(&discover(Seed::Redis(server.seed()))), expected);
+    }
+}
+
+#[test]
+fn a_host_name_that_is_announced_is_the_nodes_host() {
+    let server = Server::cluster("redis-server", &["--cluster-announce-hostname", "node.example"]);
+    let setup = Setup::new(Scenario::default());
+    setup.dns.point("node.example", "10.0.1.240");
+    let found = setup.discover(&[Source::InBand { name: "lab".into(), seed: Seed::Redis(server.seed()) }]);
+    assert_eq!(
+        (found.nodes[0].host.as_str(), found.nodes[0].addresses[0].to_string().as_str()),
+        ("node.example", "10.0.1.240")
+    );
+}
+
+#[test]
+fn where_shards_are_not_to_be_had_slots_do() {
+    let server = Server::cluster(
+        "redis-server",
+        &["--user", "default", "on", "nopass", "~*", "+@all", "-cluster|shards"],
+    );
+    assert!(server.say(&["CLUSTER", "SHARDS"]).contains("NOPERM"));
+    let expected =
+        format!("lab-{} 0001 primary redis available [10.0.1.230]:6379\nin_band/lab complete\n", server.id());
+    assert_eq!(show(&discover(Seed::Redis(server.seed()))), expected);
+}
+
+#[test]
+fn a_server_without_cluster_mode_is_one_node() {
+    let port = free_port();
+    let server = Server::start("redis-server", port, TempDir::new().unwrap(), &["--port", &port.to_string()]);
+    let found = discover(Seed::Redis(server.seed()));
+    let node = &found.nodes[0];
+    assert_eq!((found.nodes.len(), node.id.as_str(), node.port.get()), (1, "lab", port));
+    // Loopback is no target, wherever it comes from.
+    assert_eq!(node.error.as_deref(), Some("127.0.0.1: refused: 127.0.0.1 is a loopback address"));
+}
+
+#[test]
+fn a_seed_that_lost_its_slots_is_not_believed_about_the_rest() {
+    let server = Server::cluster("redis-server", &[]);
+    server.say(&["CLUSTER", "DELSLOTSRANGE", "100", "16383"]);
+    let found = discover(Seed::Redis(server.seed()));
+    assert_eq!(found.sources[0].coverage, Coverage::Part);
+    assert!(found.sources[0].error.as_ref().unwrap().contains("sees 100 of 16384 slots"), "{}", show(&found));
+}
+
+#[test]
+fn the_password_comes_from_a_file_and_a_wrong_one_is_told_without_being_shown() {
+    let server = Server::cluster("redis-server", &["--user", "reader", "on", ">s3cret", "~*", "+@all"]);
+    server.say(&["CONFIG", "SET", "requirepass", "other"]);
+    let file = server.dir.path().join("password");
+    let seed = |username: Option<&str>| RedisSeed {
+        username: username.map(str::to_owned),
+        password: Some(Secret::File(file.clone())),
+        ..server.seed()
+    };
+    assert!(error(Seed::Redis(server.seed())).contains("CLUSTER SHARDS: NOAUTH"));
+    std::fs::write(&file, "s3cret\n").unwrap();
+    assert_eq!(discover(Seed::Redis(seed(Some("reader")))).nodes.len(), 1);
+    let refused = error(Seed::Redis(seed(None)));
+    assert!(refused.contains("AUTH: WRONGPASS") && !refused.contains("s3cret"), "{refused}");
+    std::fs::remove_file(&file).unwrap();
+    let missing = error(Seed::Redis(seed(None)));
+    assert!(missing.contains("the password in ") && missing.contains("No such file"), "{missing}");
+    let seed = RedisSeed { password: Some(Secret::Env("CACHENAT_NO_SUCH".into())), ..server.seed() };
+    assert_eq!(error(Seed::Redis(seed)), "the password in $CACHENAT_NO_SUCH: environment variable not found");
+}
+
+/// A certificate for `name`, signed by itself, as `cert.pem` and `key.pem`.
+fn certificate(dir: &Path, name: &str) {
+    let mut openssl = Command::new("openssl");
+    openssl.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+    ]);
+    openssl.args(["-subj", "/CN=lab", "-addext", &format!("subjectAltName=DNS:{name}")]);
+    // What signs may not serve (RFC 5280, 4.2.1.9), but a root need not say that it signs.
+    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+    openssl.args(["-keyout", "key.pem", "-out", "cert.pem"]).current_dir(dir);
+    let made = openssl.output().expect("openssl is there: run scripts/setup");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+#[test]
+fn tls_believes_the_named_authority_and_the_right_name_only() {
+    let dir = TempDir::new().unwrap();
+    certificate(dir.path(), "node.example");
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let (ca, key, port) = (file("cert.pem"), file("key.pem"), free_port());
+    let port_text = port.to_string();
+    let bus = free_port().to_string();
+    let mut words =
+        vec!["--port", "0", "--tls-port", &port_text, "--tls-cert-file", &ca, "--tls-key-file", &key];
+    words.extend(["--tls-ca-cert-file", &ca, "--tls-auth-clients", "no", "--cluster-enabled", "yes"]);
+    words.extend(["--tls-cluster", "yes", "--cluster-port", &bus, "--cluster-announce-ip", "10.0.1.230"]);
+    let server = Server::start("redis-server", port, dir, &words);
+
+    let seed = |ca_file: Option<&str>, name: &str| {
+        let tls = TlsTrust { ca_file: ca_file.map(Into::into), server_name: Some(name.into()) };
+        Seed::Redis(RedisSeed { tls: Some(tls), ..server.seed() })
+    };
+    let found = discover(seed(Some(&ca), "node.example"));
+    assert_eq!(found.nodes.len(), 1, "{}", show(&found));
+    assert_eq!((found.nodes[0].tls, found.nodes[0].port.get()), (true, port));
+    let unknown = error(seed(None, "node.example"));
+    assert!(unknown.contains("invalid peer certificate"), "{unknown}");
+    let misnamed = error(seed(Some(&ca), "other.example"));
+    assert!(misnamed.contains("not valid for name"), "{misnamed}");
+    let missing = error(seed(Some("/nonexistent/ca.pem"), "node.example"));
+    assert!(missing.starts_with("the certificates in /nonexistent/ca.pem: "), "{missing}");
+}
+
+/// A server that answers every connection with this text once it was asked, and then is silent or ends.
+fn responder(answer: &'static str) -> HostPort {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut connection in listener.incoming().flatten() {
+            let _ = connection.read(&mut [0; 256]);
+            let _ = connection.write_all(answer.as_bytes());
+        }
+    });
+    address.to_string().parse().unwrap()
+}
+
+#[test]
+fn an_elasticache_memcached_tells_its_nodes() {
+    let seed = responder(
+        "CONFIG cluster 0 133\r\n12\n\
+         sessions.abc123.0001.use2.cache.amazonaws.com|10.0.1.240|11211 \
+         sessions.abc123.0002.use2.cache.amazonaws.com|10.0.1.241|11211\n\r\nEND\r\n",
+    );
+    let setup = Setup::new(Scenario::default());
+    for (node, address) in [(1, "10.0.1.240"), (2, "10.0.1.241")] {
+        setup.dns.point(&cachenat_tests::fake_aws::shapes::memcached_host("sessions", node), address);
+    }
+    let expected = "\
+sessions-0001 - - memcached available [10.0.1.240]:11211
+sessions-0002 - - memcached available [10.0.1.241]:11211
+in_band/lab complete
+";
+    let source = Source::InBand { name: "lab".into(), seed: Seed::Memcached(seed) };
+    assert_eq!(show(&setup.discover(&[source])), expected);
+}
+
+#[test]
+fn a_plain_memcached_is_told_with_the_remedy() {
+    let port = free_port();
+    let mut command = Command::new("setpriv");
+    command.args([
+        "--pdeathsig",
+        "KILL",
+        "memcached",
+        "-u",
+        "root",
+        "-l",
+        "127.0.0.1",
+        "-p",
+        &port.to_string(),
+    ]);
+    let mut memcached = command.spawn().unwrap();
+    wait_for("memcached", || TcpStream::connect(("127.0.0.1", port)).ok());
+    let error = error(Seed::Memcached(format!("127.0.0.1:{port}").parse().unwrap()));
+    memcached.kill().unwrap();
+    memcached.wait().unwrap();
+    assert!(error.ends_with("only ElastiCache's does: list its nodes as static"), "{error}");
+}
+
+#[test]
+fn nonsense_silence_and_a_closed_port_are_told_apart() {
+    let redis = |address| Seed::Redis(RedisSeed { address, tls: None, username: None, password: None });
+    let nonsense = error(redis(responder("HTTP/1.1 400 Bad Request\r\n\r\n")));
+    assert!(nonsense.ends_with("the answer makes no sense: it is no RESP2"), "{nonsense}");
+    let half = error(Seed::Memcached(responder("CONFIG cluster 0 9\r\n1\na|")));
+    assert!(half.contains("it ends before its END"), "{half}");
+    let closed = error(redis(format!("127.0.0.1:{}", free_port()).parse().unwrap()));
+    assert!(closed.contains("Connection refused"), "{closed}");
+
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address: SocketAddr = silent.local_addr().unwrap();
+    assert!(error(redis(address.to_string().parse().unwrap())).ends_with("no answer in time"));
+    let unnamed = error(redis("nowhere.example:6379".parse().unwrap()));
+    assert_eq!(unnamed, "nowhere.example: no such name (NXDOMAIN)");
+}

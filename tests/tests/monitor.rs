@@ -1,0 +1,142 @@
+//! What the kernel tells about commits, with nft as the one who makes them.
+
+mod rulesets;
+
+use std::os::fd::AsFd as _;
+
+use applier::kernel::Generation;
+use applier::monitor::{Monitor, MonitorError, Noticed};
+use applier::netlink::Kernel;
+use applier::sync::{Synced, sync};
+use cachenat_tests::lab::namespace::Namespace;
+use rules::ruleset::Ruleset;
+use rulesets::{example, nodes, redirect};
+use rustix::thread::{CapabilitySet, capabilities, gettid, set_capabilities};
+
+/// Commits from a thread that is told.
+fn commit(namespace: &Namespace, ruleset: &Ruleset) -> (Synced, u32) {
+    namespace.enter(|| {
+        let synced = sync(&mut Kernel::open().unwrap(), Some(ruleset)).unwrap();
+        (synced, gettid().as_raw_nonzero().get().cast_unsigned())
+    })
+}
+
+fn open(namespace: &Namespace) -> Monitor {
+    namespace.enter(|| Monitor::open().unwrap())
+}
+
+/// The kernel has told a commit before the committer goes on, so there is nothing to wait for.
+fn noticed(monitor: &mut Monitor) -> Noticed {
+    monitor.drain().unwrap().expect("a commit was told")
+}
+
+fn names(noticed: &Noticed) -> Vec<&str> {
+    noticed.who.iter().map(|by| by.name.as_str()).collect()
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn whatever_nft_does_to_our_table_is_noticed_as_ours_and_as_nfts() {
+    let edits = [
+        "flush ruleset",
+        "delete table inet cachenat",
+        "add table inet cachenat { flags dormant; }",
+        "add rule inet cachenat prerouting tcp dport 22 accept",
+        "flush chain inet cachenat prerouting",
+        "add chain inet cachenat mine",
+        "add set inet cachenat mine { type ipv4_addr; }",
+        "add counter inet cachenat mine",
+        "add element inet cachenat clients4 { 203.0.113.0/24 }",
+        "flush map inet cachenat forward4",
+    ];
+    for edit in edits {
+        let namespace = Namespace::new();
+        commit(&namespace, &example());
+        let mut monitor = open(&namespace);
+        assert_eq!(monitor.drain().unwrap(), None, "{edit}");
+        namespace.nft(&format!("{edit}\n"));
+        let noticed = noticed(&mut monitor);
+        assert!(noticed.touched_ours && !noticed.overrun, "{edit}: {noticed:?}");
+        assert_eq!(names(&noticed), ["nft"], "{edit}");
+        assert_eq!(monitor.drain().unwrap(), None, "{edit}");
+    }
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_change_of_a_foreign_table_is_noticed_as_not_ours() {
+    let namespace = Namespace::new();
+    commit(&namespace, &example());
+    let mut monitor = open(&namespace);
+    for foreign in ["ip cachenat", "inet other"] {
+        for verb in ["add", "flush", "delete"] {
+            namespace.nft(&format!("{verb} table {foreign}\n"));
+        }
+        namespace.nft(&format!("add table {foreign}\nadd chain {foreign} cachenat\n"));
+        let noticed = noticed(&mut monitor);
+        assert!(
+            noticed.generation.is_some() && !noticed.touched_ours && noticed.who.is_empty(),
+            "{noticed:?}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn our_own_commits_bear_the_thread_that_made_them_and_the_generation_that_was_read_back() {
+    let namespace = Namespace::new();
+    let mut monitor = open(&namespace);
+    let (mut latest, mut threads) = (Generation(0), Vec::new());
+    let mut moved = example();
+    redirect(&mut moved, "10.0.0.55:6379", "10.0.1.240:6379");
+    for ruleset in [example(), moved] {
+        let (synced, thread) = commit(&namespace, &ruleset);
+        latest = synced.dump.generation;
+        threads.push(thread);
+    }
+    let noticed = noticed(&mut monitor);
+    assert_eq!((noticed.generation, noticed.touched_ours), (Some(latest), true));
+    let who: Vec<u32> = noticed.who.iter().map(|by| by.pid).collect();
+    threads.sort_unstable();
+    assert_eq!(who, threads);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn more_than_the_buffer_holds_is_an_overrun_after_which_commits_are_told_again() {
+    let namespace = Namespace::new();
+    let mut monitor = open(&namespace);
+    commit(&namespace, &nodes(60_000));
+    assert!(noticed(&mut monitor).overrun);
+    namespace.nft("flush ruleset\n");
+    let noticed = noticed(&mut monitor);
+    assert!(noticed.touched_ours, "{noticed:?}");
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn tokio_wakes_when_somebody_commits() {
+    let namespace = Namespace::new();
+    commit(&namespace, &example());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    runtime.block_on(async {
+        let mut monitor = tokio::io::unix::AsyncFd::new(open(&namespace)).unwrap();
+        assert_eq!(monitor.get_mut().drain().unwrap(), None);
+        namespace.nft("flush ruleset\n");
+        let mut ready = monitor.readable_mut().await.unwrap();
+        assert!(noticed(ready.get_inner_mut()).touched_ours);
+    });
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn without_cap_net_admin_nothing_is_told() {
+    Namespace::new().enter(|| {
+        // Capabilities belong to the thread (capabilities(7)), which ends with this closure.
+        let mut sets = capabilities(None).unwrap();
+        sets.effective.remove(CapabilitySet::NET_ADMIN);
+        set_capabilities(None, sets).unwrap();
+        let error = Monitor::open().map(|monitor| monitor.as_fd().try_clone_to_owned()).unwrap_err();
+        assert!(matches!(error, MonitorError::Open(_)), "{error}");
+    });
+}
