@@ -8,7 +8,7 @@ use rules::ruleset::{Key, Ruleset, Set};
 use rules::transaction::{Refusal, carry_out};
 use rules::{Actual, Operation, Transaction};
 
-use crate::kernel::{CommitError, Dump, DumpError, Generation, Netfilter, Table};
+use crate::kernel::{CommitError, Dump, DumpError, Generation, Netfilter, Reading, Table};
 
 /// What the next commits shall suffer; each fault is used up as it happens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,6 +116,16 @@ impl Netfilter for Fake {
             return Err(DumpError::Denied(denied()));
         }
         Ok(self.state.clone())
+    }
+
+    fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Reading, DumpError> {
+        let Dump { generation, table, counters } = self.dump()?;
+        let element = |(set, key)| match &table {
+            Table::Ours(actual) => actual.ruleset.sets.get(&set)?.get(&key),
+            Table::Absent | Table::Foreign { .. } => None,
+        };
+        let found = |at| Some((element(at)?.clone(), counters.get(&at).copied().unwrap_or_default()));
+        Ok(Reading { generation, elements: keys.iter().map(|&at| (at, found(at))).collect() })
     }
 
     fn commit(&mut self, transaction: &Transaction, generation: Generation) -> Result<(), CommitError> {

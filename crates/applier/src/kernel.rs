@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::io;
 
-use rules::ruleset::{Key, Set, TABLE};
+use rules::ruleset::{Element, Key, Set, TABLE};
 use rules::{Actual, Operation, Transaction};
 
 /// The number of the ruleset's state; each commit in the network namespace, by whomever, gives it the next one
@@ -66,6 +66,36 @@ pub struct Dump {
     pub counters: Counters,
 }
 
+/// Some elements of the table, all of one generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// The generation that they belong to.
+    pub generation: Generation,
+    /// What stands at each key that was asked for; `None`: nothing.
+    pub elements: Vec<((Set, Key), Option<(Element, Counter)>)>,
+}
+
+impl Dump {
+    /// The dump as it is once these elements are as they were read, for a reading whose generation differs in no others.
+    #[must_use]
+    pub fn with(mut self, reading: Reading) -> Self {
+        self.generation = reading.generation;
+        let Table::Ours(Actual { ruleset, .. }) = &mut self.table else { return self };
+        for ((set, key), found) in reading.elements {
+            let Some(elements) = ruleset.sets.get_mut(&set) else { continue };
+            elements.remove(&key);
+            self.counters.remove(&(set, key));
+            if let Some((element, counter)) = found {
+                elements.insert(key, element);
+                if set.is_map() {
+                    self.counters.insert((set, key), counter);
+                }
+            }
+        }
+        self
+    }
+}
+
 /// The kernel's nf_tables, or something that keeps its promises.
 pub trait Netfilter {
     /// Reads the table `inet cachenat`, all of it at one generation.
@@ -74,6 +104,13 @@ pub trait Netfilter {
     ///
     /// See [`DumpError`].
     fn dump(&mut self) -> Result<Dump, DumpError>;
+
+    /// Reads the elements of these keys, all at one generation; none of them of an interval set.
+    ///
+    /// # Errors
+    ///
+    /// See [`DumpError`].
+    fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Reading, DumpError>;
 
     /// Carries out the whole transaction, or nothing of it; and nothing if the ruleset is no longer at `generation`.
     ///

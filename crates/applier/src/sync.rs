@@ -1,8 +1,12 @@
 //! Makes the kernel's table what is wanted: dump, diff, commit, read back.
 
+use std::collections::BTreeSet;
+
+use rules::diff::TableChange;
+use rules::ruleset::{Key, Set};
 use rules::{Actual, Changes, Ruleset, diff};
 
-use crate::kernel::{CommitError, Dump, DumpError, Generation, Netfilter, Table};
+use crate::kernel::{CommitError, Dump, DumpError, Netfilter, Table};
 
 /// How often a commit is tried while others change the ruleset or answers are lost.
 pub const ATTEMPTS: usize = 10;
@@ -10,6 +14,9 @@ pub const ATTEMPTS: usize = 10;
 /// How often a table that is not as written is read before that is believed: a kernel that does not tell how many
 /// elements a set has may leave some out of a dump while the set's hash grows.
 const READ_BACKS: usize = 5;
+
+/// Up to how many changed elements are read back one by one; beyond it a dump of everything costs less.
+const FEW: usize = 64;
 
 /// What [`sync`] found and did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,11 +98,10 @@ pub fn sync_from(
         if attempt == ATTEMPTS {
             break;
         }
-        let before = dump.generation;
-        match kernel.commit(&changes.transaction(), before) {
+        match kernel.commit(&changes.transaction(), dump.generation) {
             Ok(()) => {
+                dump = settled(kernel, dump, &changes, desired)?;
                 sent.get_or_insert(changes);
-                dump = settled(kernel, before.next(), desired)?;
             }
             Err(error @ CommitError::Stale) => {
                 last = Some(error);
@@ -113,25 +119,61 @@ pub fn sync_from(
     Err(SyncError::Contended { attempts: ATTEMPTS, last })
 }
 
-/// The dump after a commit that led to generation `written`: it is as desired, or somebody else has committed since,
-/// which is up to the next attempt.
+/// The dump after `changes` to `before` were committed: it is as desired, or somebody else has committed since, which
+/// is up to the next attempt.
 fn settled(
     kernel: &mut impl Netfilter,
-    written: Generation,
+    before: Dump,
+    changes: &Changes,
     desired: Option<&Ruleset>,
 ) -> Result<Dump, SyncError> {
-    let mut reads = 0;
+    let written = before.generation.next();
+    let mut dump = read_back(kernel, before, changes).map_err(SyncError::ReadBack)?;
+    let mut reads = 1;
     loop {
-        let dump = kernel.dump().map_err(SyncError::ReadBack)?;
         let difference = difference(&dump, desired)?;
         if dump.generation != written || difference.is_empty() {
             return Ok(dump);
         }
-        reads += 1;
         if reads == READ_BACKS {
             return Err(SyncError::NotAsWritten { difference: Box::new(difference) });
         }
+        dump = kernel.dump().map_err(SyncError::ReadBack)?;
+        reads += 1;
     }
+}
+
+/// What the kernel holds after a commit of `changes` to `before`.
+///
+/// Nothing else has changed if the commit's generation is still the latest, so of a few elements only these are read.
+fn read_back(kernel: &mut impl Netfilter, before: Dump, changes: &Changes) -> Result<Dump, DumpError> {
+    if let Some(keys) = few_elements(changes) {
+        let reading = kernel.elements(&keys)?;
+        if reading.generation == before.generation.next() {
+            return Ok(before.with(reading));
+        }
+    }
+    kernel.dump()
+}
+
+/// The keys that `changes` are about, if they are few, each a value and not an interval, and all that changes.
+fn few_elements(changes: &Changes) -> Option<Vec<(Set, Key)>> {
+    let Changes { table, new_sets, old_sets, new_chains, old_chains, sets, chains } = changes;
+    let elements_only = *table == TableChange::Keep
+        && new_sets.is_empty()
+        && old_sets.is_empty()
+        && new_chains.is_empty()
+        && old_chains.is_empty()
+        && chains.is_empty();
+    if !elements_only || sets.keys().any(|set| set.is_interval()) {
+        return None;
+    }
+    let keys = sets.iter().flat_map(|(&set, change)| {
+        change.removed.keys().chain(change.added.keys()).map(move |&key| (set, key))
+    });
+    // One that is removed and added again is asked for once.
+    let keys: BTreeSet<(Set, Key)> = keys.collect();
+    (keys.len() <= FEW).then(|| keys.into_iter().collect())
 }
 
 /// What separates a dump from `desired`.

@@ -2,12 +2,15 @@
 
 use std::error::Error;
 
+use applier::conntrack::{self, Conntrack};
 use applier::kernel::{Dump, Netfilter};
 use applier::sync::{SyncError, Synced, ours, sync_from};
 use applier::sysctl::Sysctls;
 use discovery::{Emptied, Inventory};
-use rules::{Ruleset, Sysctl, SysctlChange};
+use rules::json::Wanted;
+use rules::{Changes, Ruleset, SysctlChange};
 
+use crate::config::{Config, OnMove};
 use crate::desired::Desired;
 use crate::output::Output;
 use crate::report::Report;
@@ -35,36 +38,66 @@ pub(crate) fn plan(
     Ok(desired)
 }
 
+/// What [`carry_out`] did.
+pub(crate) struct Done {
+    pub(crate) synced: Synced,
+    pub(crate) sysctls: Vec<SysctlChange>,
+}
+
 /// Makes the kernel's settings and rules what is wanted; the dump is what the plan was made from.
 ///
-/// Settings come first because they can be put back if the kernel refuses the rules.
+/// Settings come first because they can be put back if the kernel refuses the rules. Flows come last: one that is cut
+/// before the rules have changed is made anew to the old target.
 ///
 /// # Errors
 ///
 /// If either is refused; nothing has changed then, except where the kernel's answer stayed unknown.
 pub(crate) fn carry_out(
-    sysctls: &Sysctls,
+    config: &Config,
     kernel: &mut impl Netfilter,
     dump: Dump,
-    ruleset: &Ruleset,
-    wanted: &[Sysctl],
+    wanted: &Wanted,
     output: Output,
-) -> anyhow::Result<(Synced, Vec<SysctlChange>)> {
-    let settings = sysctls.apply(wanted)?;
-    match sync_from(kernel, dump, Some(ruleset)) {
-        Ok(synced) => Ok((synced, settings)),
+) -> anyhow::Result<Done> {
+    let settings = Sysctls::new(&config.sysctl_dir);
+    let sysctls = settings.apply(&wanted.sysctls)?;
+    let synced = match sync_from(kernel, dump, Some(&wanted.ruleset)) {
+        Ok(synced) => synced,
         Err(error) => {
-            match &error {
-                SyncError::Foreign { .. } | SyncError::Dump(_) | SyncError::Commit(_) => {
-                    if let Err(left) = sysctls.revert(&settings) {
-                        output
-                            .warn(&format!("kernel settings were changed and could not be put back: {left}"));
-                    }
-                }
-                // Rules may be in force, and need them.
-                SyncError::ReadBack(_) | SyncError::Contended { .. } | SyncError::NotAsWritten { .. } => {}
+            if nothing_changed(&error)
+                && let Err(left) = settings.revert(&sysctls)
+            {
+                output.warn(&format!("kernel settings were changed and could not be put back: {left}"));
             }
-            Err(error.into())
+            return Err(error.into());
+        }
+    };
+    if config.on_move == OnMove::Cut {
+        cut(&synced.changes, output);
+    }
+    Ok(Done { synced, sysctls })
+}
+
+/// Whether the error says that the rules are as they were; else they may be new, and need the new settings.
+fn nothing_changed(error: &SyncError) -> bool {
+    match error {
+        SyncError::Foreign { .. } | SyncError::Dump(_) | SyncError::Commit(_) => true,
+        SyncError::ReadBack(_) | SyncError::Contended { .. } | SyncError::NotAsWritten { .. } => false,
+    }
+}
+
+/// Cuts the flows to targets that their listener no longer leads to.
+fn cut(changes: &Changes, output: Output) {
+    let gone = conntrack::gone(&changes.forwards());
+    if gone.is_empty() {
+        return;
+    }
+    match Conntrack::open().and_then(|mut conntrack| conntrack.cut(&gone)) {
+        Ok(0) => {}
+        Ok(flows) => output.note(&format!("cut {flows} connections to targets that are gone")),
+        Err(error) => {
+            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            output.warn(&format!("connections to targets that are gone were not cut ({error}{cause}); they end by their own timeouts"));
         }
     }
 }
@@ -73,8 +106,8 @@ pub(crate) fn carry_out(
 ///
 /// `changed` says whether the rules are other than before; they are written then, for `restore`.
 pub(crate) fn remember(state: &State, desired: &Desired, changed: bool, output: Output) -> bool {
-    let ruleset = (changed || !state.has_ruleset()).then(|| desired.wanted());
-    let saved = state.save(&desired.leases, &desired.inventory, ruleset.as_ref());
+    let ruleset = (changed || !state.has_ruleset()).then_some(&desired.wanted);
+    let saved = state.save(&desired.leases, &desired.inventory, ruleset);
     if let Err(error) = &saved {
         let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
         output.warn(&format!("{error}{cause}; the rules are in force, but the next run knows less"));

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use discovery::{
-    Coverage, Emptied, Inventory, Merged, Node, Policy, Role, SourceName, SourceReport, over_last_good,
+    Coverage, Emptied, Inventory, Merged, Node, Outcome, Policy, Role, SourceName, SourceReport,
+    over_last_good,
 };
 use rules::json::Wanted;
 use rules::ruleset::{Key, SetKind};
@@ -36,8 +37,7 @@ pub(crate) struct Known<'a> {
 /// What is wanted of the kernel, and what goes with it.
 #[derive(Debug)]
 pub(crate) struct Desired {
-    pub(crate) ruleset: Ruleset,
-    pub(crate) sysctls: Vec<Sysctl>,
+    pub(crate) wanted: Wanted,
     pub(crate) leases: Leases,
     /// The fresh inventory laid over the last good one: the next last good.
     pub(crate) inventory: Inventory,
@@ -46,9 +46,26 @@ pub(crate) struct Desired {
 }
 
 impl Desired {
-    /// What is asked of the kernel.
-    pub(crate) fn wanted(&self) -> Wanted {
-        Wanted { ruleset: self.ruleset.clone(), sysctls: self.sysctls.clone() }
+    /// What the operator has to know: sources that could not be read, for how long, and what is kept for that.
+    pub(crate) fn warnings(&self, now: u64) -> Vec<String> {
+        let unread = self.inventory.sources.iter().filter(|report| report.outcome != Outcome::Complete);
+        let unread = unread.map(|report| {
+            let error = report.error.as_deref().unwrap_or("no reason was given");
+            let age = report.failing_since.map_or(0, |since| now.saturating_sub(since));
+            format!("{}: {error}{}", report.source, urgency(age))
+        });
+        unread.chain(self.kept.iter().cloned()).collect()
+    }
+}
+
+/// What a warning says of its age; in steps, so that a daemon repeats it only when it has become more urgent.
+fn urgency(age: u64) -> String {
+    match age {
+        0..60 => String::new(),
+        60..600 => " (for over a minute)".to_owned(),
+        600..3600 => " (for over 10 minutes)".to_owned(),
+        3600..86400 => format!(" (FOR OVER {} h: replaced nodes are not followed)", age / 3600),
+        _ => format!(" (FOR OVER {} DAYS: replaced nodes are not followed)", age / 86400),
     }
 }
 
@@ -108,7 +125,7 @@ pub(crate) fn desired(config: &Config, gateway: &Gateway, known: &Known<'_>) -> 
         .collect();
     let ruleset = render(&forwards, &config.clients, &as_seen_by_rules(gateway, &forwards));
     let sysctls = Sysctl::needed_by(&ruleset);
-    Ok(Desired { ruleset, sysctls, leases, inventory, kept })
+    Ok(Desired { wanted: Wanted { ruleset, sysctls }, leases, inventory, kept })
 }
 
 /// The nodes in the order in which they get their ports: by the configuration's sources, then shard and id.

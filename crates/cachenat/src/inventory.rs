@@ -28,14 +28,49 @@ pub(crate) fn take(
     last_good: Option<&Inventory>,
     wait: Duration,
 ) -> anyhow::Result<Inventory> {
-    let admission = Admission { vpc: vec![], own: own.to_vec() };
+    let options = options(config, own);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
     match file {
         Some(file) => {
-            let inventory = read(file)?;
-            Ok(admitted(with_reports(inventory, config, last_good), &admission))
+            let inventory = with_reports(read(file)?, config, last_good);
+            let addresses = inventory.nodes.iter().flat_map(|node| node.addresses.iter().copied());
+            let admission = runtime.block_on(options.admission_of(addresses));
+            Ok(admitted(inventory, &admission))
         }
-        None => discovered(config, admission, wait),
+        None => {
+            let sources = sources(config)?;
+            let deadline = Instant::now() + wait;
+            loop {
+                let inventory = runtime.block_on(discover(&sources, &options));
+                if inventory.is_complete() || Instant::now() + PAUSE > deadline {
+                    return Ok(inventory);
+                }
+                thread::sleep(PAUSE);
+            }
+        }
     }
+}
+
+/// How discovery goes about it on a gateway with these addresses.
+pub(crate) fn options(config: &Config, own: &[IpAddr]) -> Options {
+    let admission = Admission { vpc: vec![], own: own.to_vec() };
+    Options { region: config.region.clone(), admission, ..Options::default() }
+}
+
+/// The sources to discover.
+///
+/// # Errors
+///
+/// If there is none: an empty list is more often a slip than the wish to forward nothing.
+pub(crate) fn sources(config: &Config) -> anyhow::Result<Vec<Source>> {
+    if config.sources.is_empty() {
+        let file = config.file.display();
+        anyhow::bail!(
+            "{file}: sources: there is none; name one, or run 'cachenat remove' to forward nothing"
+        );
+    }
+    Ok(config.sources.iter().map(|configured| configured.source.clone()).collect())
 }
 
 fn read(file: &Path) -> anyhow::Result<Inventory> {
@@ -48,27 +83,6 @@ fn read(file: &Path) -> anyhow::Result<Inventory> {
     };
     let text = text.with_context(|| name.clone())?;
     Inventory::from_json(&text).with_context(|| name)
-}
-
-fn discovered(config: &Config, admission: Admission, wait: Duration) -> anyhow::Result<Inventory> {
-    if config.sources.is_empty() {
-        let file = config.file.display();
-        anyhow::bail!(
-            "{file}: sources: there is none; name one, or run 'cachenat remove' to forward nothing"
-        );
-    }
-    let sources: Vec<Source> = config.sources.iter().map(|configured| configured.source.clone()).collect();
-    let options = Options { region: config.region.clone(), admission, ..Options::default() };
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
-    let deadline = Instant::now() + wait;
-    loop {
-        let inventory = runtime.block_on(discover(&sources, &options));
-        if inventory.is_complete() || Instant::now() + PAUSE > deadline {
-            return Ok(inventory);
-        }
-        thread::sleep(PAUSE);
-    }
 }
 
 /// Gives each source that the file's nodes or the configuration name a report, where the file has none.

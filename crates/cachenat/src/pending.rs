@@ -106,7 +106,7 @@ pub(crate) fn begin(
         sysctls: sysctls.to_vec(),
         leases: desired.leases.clone(),
         inventory: desired.inventory.to_json(),
-        after: desired.wanted().to_json(),
+        after: desired.wanted.to_json(),
     };
     state::write(&file(config), &serde_json::to_string(&pending)?)?;
     let guard = Command::new(std::env::current_exe().context("path of this program")?)

@@ -10,8 +10,8 @@ use serde::Serialize;
 pub(crate) struct Report {
     pub(crate) changes: Changes,
     pub(crate) sysctls: Vec<SysctlChange>,
-    /// What was kept as it was although the sources leave it open.
-    pub(crate) kept: Vec<String>,
+    /// What the sources leave open, and what was kept for that.
+    pub(crate) warnings: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -79,7 +79,7 @@ impl Report {
                 })
                 .collect(),
             commands: operations.iter().map(ToString::to_string).collect(),
-            warnings: &self.kept,
+            warnings: &self.warnings,
         };
         serde_json::to_string_pretty(&document).map(|json| json + "\n")
     }

@@ -50,7 +50,7 @@ impl Setting {
         state
     }
 
-    /// Plans, and tells what is kept although the sources leave it open.
+    /// Plans; [`Desired::warnings`] says what is kept although the sources leave it open.
     pub(crate) fn desired(
         &self,
         fresh: &Inventory,
@@ -60,13 +60,7 @@ impl Setting {
     ) -> anyhow::Result<Desired> {
         let (last_good, leases) = (state.last_good.as_ref(), state.leases.as_ref());
         let known = Known { fresh, last_good, emptied, leases, actual, now: now() };
-        let desired = desired(&self.config, &self.gateway, &known)?;
-        for report in fresh.sources.iter().filter(|report| report.outcome != Outcome::Complete) {
-            let error = report.error.as_deref().unwrap_or("no reason was given");
-            self.output.warn(&format!("{}: {error}", report.source));
-        }
-        desired.kept.iter().for_each(|line| self.output.warn(line));
-        Ok(desired)
+        Ok(desired(&self.config, &self.gateway, &known)?)
     }
 }
 

@@ -236,6 +236,10 @@ mod tests {
         }
     }
 
+    fn policy(emptied: Emptied) -> Policy {
+        Policy { emptied, at_once: 50, now: 1_000 }
+    }
+
     fn unresolved(id: &str) -> Node {
         Node { error: Some("no such name".into()), ..node(id, &[]) }
     }
@@ -245,8 +249,7 @@ mod tests {
     }
 
     fn merge(nodes: Vec<Node>, report: SourceReport, emptied: Emptied) -> Merged {
-        let policy = Policy { emptied, at_once: 50, now: 1_000 };
-        over_last_good(Inventory { nodes, sources: vec![report] }, Some(&last_good()), policy)
+        over_last_good(Inventory { nodes, sources: vec![report] }, Some(&last_good()), policy(emptied))
     }
 
     #[test]
@@ -307,7 +310,7 @@ mod tests {
         let before = Inventory { nodes: vec![reader(&["10.0.1.231", "10.0.1.232"])], sources: vec![] };
         let now = Node { error: Some("SERVFAIL".into()), ..reader(&["10.0.1.241"]) };
         let fresh = Inventory { nodes: vec![now], sources: vec![SourceReport::complete(source())] };
-        let merged = over_last_good(fresh, Some(&before), Emptied::Keep);
+        let merged = over_last_good(fresh, Some(&before), policy(Emptied::Keep));
         let addresses: Vec<String> =
             merged.inventory.nodes[0].addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["10.0.1.231", "10.0.1.232", "10.0.1.241"]);
@@ -329,14 +332,14 @@ mod tests {
             nodes: vec![],
             sources: vec![SourceReport::complete("static/local".parse().unwrap())],
         };
-        let merged = over_last_good(fresh, Some(&last_good()), Emptied::Keep);
+        let merged = over_last_good(fresh, Some(&last_good()), policy(Emptied::Keep));
         assert_eq!((ids(&merged).len(), merged.kept.len()), (0, 0));
     }
 
     #[test]
     fn an_inventory_that_is_silent_about_a_source_keeps_its_nodes() {
         let fresh = Inventory::default().speaking_of([&source()]);
-        let merged = over_last_good(fresh, Some(&last_good()), Emptied::Remove);
+        let merged = over_last_good(fresh, Some(&last_good()), policy(Emptied::Remove));
         assert_eq!(ids(&merged).len(), 2);
     }
 
@@ -344,8 +347,45 @@ mod tests {
     fn without_a_last_good_inventory_everything_is_as_found() {
         let fresh = Inventory { nodes: vec![unresolved("a")], sources: vec![] };
         assert_eq!(
-            over_last_good(fresh.clone(), None, Emptied::Keep),
+            over_last_good(fresh.clone(), None, policy(Emptied::Keep)),
             Merged { inventory: fresh, kept: vec![] }
         );
+    }
+
+    #[test]
+    fn more_than_half_of_the_nodes_go_only_when_two_answers_say_so() {
+        let nodes =
+            ["my-cluster-001", "my-cluster-002", "my-cluster-003"].map(|id| node(id, &["10.0.1.230"]));
+        let before = Inventory { nodes: nodes.to_vec(), sources: vec![SourceReport::complete(source())] };
+        let fresh =
+            || Inventory { nodes: nodes[..1].to_vec(), sources: vec![SourceReport::complete(source())] };
+        let first = over_last_good(fresh(), Some(&before), policy(Emptied::Keep));
+        assert_eq!(ids(&first), ["my-cluster-001", "my-cluster-002", "my-cluster-003"]);
+        assert_eq!(
+            first.kept[0].to_string(),
+            "replication_group/my-cluster: 2 of its 3 nodes are missing at once; they stay until one more answer says \
+             the same"
+        );
+        let remembered = Inventory::from_json(&first.inventory.to_json()).unwrap();
+        let second = over_last_good(fresh(), Some(&remembered), policy(Emptied::Keep));
+        assert_eq!((ids(&second), second.kept.len()), (vec!["my-cluster-001"], 0));
+
+        let allowed = over_last_good(fresh(), Some(&before), policy(Emptied::Remove));
+        assert_eq!(ids(&allowed), ["my-cluster-001"]);
+        let unguarded = Policy { at_once: 100, ..policy(Emptied::Keep) };
+        assert_eq!(ids(&over_last_good(fresh(), Some(&before), unguarded)), ["my-cluster-001"]);
+    }
+
+    #[test]
+    fn a_failure_remembers_since_when_until_the_source_is_read_again() {
+        let failed = merge(vec![], SourceReport::failed(source(), "throttled"), Emptied::Keep).inventory;
+        assert_eq!(failed.sources[0].failing_since, Some(1_000));
+        let later = Policy { now: 5_000, ..policy(Emptied::Keep) };
+        let report = || SourceReport::failed(source(), "throttled");
+        let again = Inventory { nodes: vec![], sources: vec![report()] };
+        let again = over_last_good(again, Some(&failed), later).inventory;
+        assert_eq!(again.sources[0].failing_since, Some(1_000));
+        let whole = Inventory { nodes: again.nodes.clone(), sources: vec![SourceReport::complete(source())] };
+        assert_eq!(over_last_good(whole, Some(&again), later).inventory.sources[0].failing_since, None);
     }
 }

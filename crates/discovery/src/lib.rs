@@ -20,7 +20,7 @@ mod source;
 mod test_support;
 mod text;
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use futures_util::future::{join, join_all};
 
@@ -75,11 +75,27 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// What may be a target, given these addresses: the VPC's ranges are asked of IMDS only when an address is neither
+    /// private nor in a range that is known.
+    pub async fn admission_of(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Admission {
+        let mut policy = self.admission.clone();
+        let outside = |address| matches!(admit(address, &policy), Err(Refusal::Outside(_)));
+        if addresses.into_iter().any(outside)
+            && let Some(facts) = self.imds.facts().await
+        {
+            policy.vpc.extend(&facts.vpc_cidrs);
+            policy.own.extend(facts.own_addresses());
+        }
+        policy
+    }
+}
+
 /// The nodes of all sources with their addresses.
 ///
 /// Takes at most about 20 seconds, whatever hangs. Needs a tokio runtime with I/O and time; one thread is enough.
 pub async fn discover(sources: &[Source], options: &Options) -> Inventory {
-    resolve(list(sources, options).await, options).await
+    resolve(list(sources, options).await, options).await.0
 }
 
 /// The nodes of all sources without their addresses: what the API, the caches themselves and the config say.
@@ -93,10 +109,10 @@ pub async fn list(sources: &[Source], options: &Options) -> Inventory {
     gather(found)
 }
 
-/// The same inventory with every name looked up anew.
-pub async fn resolve(listed: Inventory, options: &Options) -> Inventory {
+/// The same inventory with every name looked up anew, and for how long the shortest-lived answer holds, if there was one.
+pub async fn resolve(listed: Inventory, options: &Options) -> (Inventory, Option<Duration>) {
     let mut inventory = listed;
-    resolve::resolve_nodes(&mut inventory.nodes, &options.resolver, &options.admission).await;
+    let ttl = resolve::resolve_nodes(&mut inventory.nodes, options).await;
     for report in &mut inventory.sources {
         let of_source = |node: &&Node| node.source == report.source && !node.is_leaving();
         let mut wrong =
@@ -108,7 +124,7 @@ pub async fn resolve(listed: Inventory, options: &Options) -> Inventory {
         };
         report.lower_to_partial(words);
     }
-    inventory
+    (inventory, ttl)
 }
 
 /// A static source's nodes.

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -20,7 +21,7 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    Network, Node,
+    Network, Node, Options,
     admission::{Admission, admit},
     text::plain,
 };
@@ -99,12 +100,14 @@ pub enum LookupError {
 pub(crate) struct Resolver {
     inner: Result<TokioResolver, String>,
     deadline: Instant,
+    /// The shortest TTL among the answers so far, in seconds; `u32::MAX`: no answer had one.
+    ttl: AtomicU32,
 }
 
 impl Resolver {
     pub(crate) fn new(settings: &ResolverSettings) -> Self {
         let inner = build(settings).map_err(|error| plain(&error.to_string()));
-        Self { inner, deadline: Instant::now() + settings.deadline }
+        Self { inner, deadline: Instant::now() + settings.deadline, ttl: AtomicU32::new(u32::MAX) }
     }
 
     /// The addresses of a name (or the address that it is), sorted.
@@ -160,6 +163,8 @@ impl Resolver {
             Err(_) => return Err(LookupError::Timeout { name: name() }),
             Ok(answer) => answer.map_err(|error| lookup_error(name(), record, &error))?,
         };
+        let ttl = answer.answers().iter().map(|record| record.ttl).min().unwrap_or(u32::MAX);
+        self.ttl.fetch_min(ttl, Ordering::Relaxed);
         let addresses: Vec<IpAddr> =
             answer.answers().iter().filter_map(|record| address(&record.data)).collect();
         match addresses.is_empty() {
@@ -230,16 +235,23 @@ type Question = (String, Option<Network>);
 type Answers = BTreeMap<Question, (Vec<IpAddr>, Option<LookupError>)>;
 
 /// Gives each node that has names its addresses, or the reason why it has none.
-pub(crate) async fn resolve_nodes(nodes: &mut [Node], settings: &ResolverSettings, policy: &Admission) {
+///
+/// Returns for how long the shortest-lived answer holds, if any name server was asked.
+pub(crate) async fn resolve_nodes(nodes: &mut [Node], options: &Options) -> Option<Duration> {
+    let settings = &options.resolver;
     let questions: BTreeSet<Question> = nodes.iter().flat_map(questions_of).collect();
     if questions.is_empty() {
-        return;
+        return None;
     }
     // Reading resolv.conf and setting up sockets is not worth it for addresses.
     let needs_dns = questions.iter().any(|(host, _)| host.parse::<IpAddr>().is_err());
     let resolver = match needs_dns {
         true => Resolver::new(settings),
-        false => Resolver { inner: Err("no resolver".into()), deadline: Instant::now() },
+        false => Resolver {
+            inner: Err("no resolver".into()),
+            deadline: Instant::now(),
+            ttl: AtomicU32::new(u32::MAX),
+        },
     };
     let answers: Answers = stream::iter(questions)
         .map(|question| async {
@@ -249,9 +261,12 @@ pub(crate) async fn resolve_nodes(nodes: &mut [Node], settings: &ResolverSetting
         .buffer_unordered(SIDE_BY_SIDE)
         .collect()
         .await;
+    let policy = options.admission_of(answers.values().flat_map(|(found, _)| found.iter().copied())).await;
     for node in nodes.iter_mut().filter(|node| !node.names().is_empty()) {
-        (node.addresses, node.error) = addresses_of(node, &answers, policy);
+        (node.addresses, node.error) = addresses_of(node, &answers, &policy);
     }
+    let ttl = resolver.ttl.into_inner();
+    (ttl != u32::MAX).then(|| Duration::from_secs(ttl.into()))
 }
 
 fn questions_of(node: &Node) -> impl Iterator<Item = Question> {
@@ -283,7 +298,8 @@ mod tests {
 
     fn resolve(mut nodes: Vec<Node>, policy: &Admission) -> Vec<Node> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(resolve_nodes(&mut nodes, &ResolverSettings::default(), policy));
+        let options = Options { admission: policy.clone(), imds: crate::Imds::off(), ..Options::default() };
+        assert_eq!(runtime.block_on(resolve_nodes(&mut nodes, &options)), None);
         nodes
     }
 

@@ -16,26 +16,26 @@ const GATEWAY: [&str; 2] = ["10.0.0.55", "2001:db8::55"];
 const SOON: Duration = Duration::from_secs(1);
 
 /// The wire and those that are always on it.
-pub struct Segment {
+pub(crate) struct Segment {
     wire: Namespace,
-    pub client: Namespace,
-    pub gateway: Namespace,
+    pub(crate) client: Namespace,
+    pub(crate) gateway: Namespace,
 }
 
 /// A host that listens on port 6379 of an IPv4 and an IPv6 address.
-pub struct Node {
+pub(crate) struct Node {
     port: String,
     listeners: [TcpListener; 2],
 }
 
 /// A connection, by both of its ends.
-pub struct Connection {
+pub(crate) struct Connection {
     client: TcpStream,
     node: TcpStream,
 }
 
 impl Segment {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let wire = Namespace::new();
         wire.ip("link add wire type bridge mcast_snooping 0\nlink set wire up");
         let segment = Self { wire, client: Namespace::new(), gateway: Namespace::new() };
@@ -47,7 +47,7 @@ impl Segment {
     }
 
     /// A new node at 10.0.1.`number` and 2001:db8:1::`number`.
-    pub fn node(&self, number: u8) -> Node {
+    pub(crate) fn node(&self, number: u8) -> Node {
         let (host, port) = (Namespace::new(), format!("node{number}"));
         let addresses = [format!("10.0.1.{number}"), format!("2001:db8:1::{number}")];
         self.plug(&port, &host, addresses.each_ref().map(String::as_str));
@@ -79,12 +79,12 @@ impl Segment {
     }
 
     /// From now on the node is silent.
-    pub fn kill(&self, node: &Node) {
+    pub(crate) fn kill(&self, node: &Node) {
         self.wire.ip(&format!("link set {} down", node.port));
     }
 
     /// Connects the client to `listen` and finds the other end at `node`.
-    pub fn connect(&self, listen: &str, node: &Node) -> Connection {
+    pub(crate) fn connect(&self, listen: &str, node: &Node) -> Connection {
         let client = self.dial(listen);
         let six = client.peer_addr().unwrap().is_ipv6();
         let node = wait_for(&format!("a connection to {listen} at {}", node.port), || node.accept(six));
@@ -95,7 +95,7 @@ impl Segment {
     }
 
     /// Connects the client to `listen`, wherever that leads.
-    pub fn dial(&self, listen: &str) -> TcpStream {
+    pub(crate) fn dial(&self, listen: &str) -> TcpStream {
         let listen = listen.parse().unwrap();
         self.client
             .enter(|| TcpStream::connect_timeout(&listen, SOON))
@@ -118,7 +118,7 @@ impl Node {
 
 impl Connection {
     /// Something goes there and something else comes back.
-    pub fn speak(&mut self) {
+    pub(crate) fn speak(&mut self) {
         let mut heard = [0];
         self.client.write_all(b"?").unwrap();
         self.node.read_exact(&mut heard).unwrap();
@@ -128,14 +128,14 @@ impl Connection {
     }
 
     /// The client's next packet is answered by a RST, soon.
-    pub fn is_reset(&mut self) {
+    pub(crate) fn is_reset(&mut self) {
         self.client.write_all(b"?").unwrap();
         let error = self.client.read(&mut [0]).expect_err("nobody answers");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
     }
 
     /// The address from which the node is spoken to.
-    pub fn source(&self) -> IpAddr {
+    pub(crate) fn source(&self) -> IpAddr {
         self.node.peer_addr().unwrap().ip()
     }
 }

@@ -13,7 +13,7 @@ use rules::Family;
 use rules::ruleset::{AddressRange, Element, Endpoint, Key, Set, SetKind};
 
 use super::attribute::{Fields, Malformed, Writer};
-use super::uapi::{DATA_VALUE, LIST_ELEM, counter, element as attr, expr};
+use super::uapi::{DATA_VALUE, LIST_ELEM, counter, element as attr, elements, expr};
 use super::userdata;
 use crate::kernel::Counter;
 
@@ -156,6 +156,16 @@ pub(super) fn parse(set: Set, bytes: &[u8]) -> Result<Found, Malformed> {
         }
         _ => Found::Stranger,
     })
+}
+
+/// Reads the one element in the answer to a request for that key.
+pub(super) fn only(set: Set, key: Key, attributes: &[u8]) -> Result<(Element, Counter), Malformed> {
+    let list = Fields::<4>::parse(attributes)?.get(elements::LIST).unwrap_or_default();
+    let element = Fields::<2>::parse(list)?.get(LIST_ELEM).unwrap_or_default();
+    match parse(set, element)? {
+        Found::Element(found, element, counter) if found == key => Ok((element, counter)),
+        _ => Err(Malformed("it is not the element that was asked for")),
+    }
 }
 
 const END: u32 = libc::NFT_SET_ELEM_INTERVAL_END as u32;

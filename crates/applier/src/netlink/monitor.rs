@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt, socket,
@@ -86,6 +87,24 @@ impl Monitor {
     pub fn open() -> Result<Self, MonitorError> {
         let socket = subscribe().map_err(|errno| MonitorError::Open(errno.into()))?;
         Ok(Self { socket, buffer: vec![0; DATAGRAM], pending: Pending::default() })
+    }
+
+    /// Waits for a commit, for a thread that has nothing else to do.
+    ///
+    /// # Errors
+    ///
+    /// As [`drain`](Self::drain).
+    pub fn wait(&mut self) -> Result<Noticed, MonitorError> {
+        loop {
+            if let Some(noticed) = self.drain()? {
+                return Ok(noticed);
+            }
+            let mut readable = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut readable, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(MonitorError::Read(errno.into())),
+            }
+        }
     }
 
     /// Takes all notifications that have come, without waiting; `None` if no commit was among them.

@@ -1,10 +1,11 @@
 use nix::errno::Errno;
 use rules::diff::TableChange;
-use rules::ruleset::{Endpoint, Key, Set, SetKind};
+use rules::ruleset::{Chain, Element, Endpoint, Key, Set, SetKind};
 use rules::{Family, Forward, Gateway, Snat, render};
 
 use super::*;
 use crate::fake::{CarriedOut, Fake};
+use crate::kernel::{Generation, Reading};
 
 fn at(text: &str) -> Endpoint {
     text.parse().unwrap()
@@ -163,6 +164,10 @@ impl Netfilter for Growing {
         Ok(dump)
     }
 
+    fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Reading, DumpError> {
+        self.kernel.elements(keys)
+    }
+
     fn commit(
         &mut self,
         transaction: &rules::Transaction,
@@ -183,4 +188,99 @@ fn a_dump_that_is_not_as_written_is_read_again_before_it_is_believed() {
     let error = sync(&mut kernel, Some(&desired)).unwrap_err();
     let SyncError::NotAsWritten { difference } = &error else { panic!("{error}") };
     assert!(difference.to_string().contains("+         10.0.0.55 . 6379"), "{error}");
+}
+
+/// A kernel that counts what it is asked for, and may forget an element that it was told to add.
+#[derive(Default)]
+struct Watched {
+    kernel: Fake,
+    dumps: usize,
+    elements: Vec<(Set, Key)>,
+    forgetful: bool,
+    /// Somebody else's table, committed just before elements are read.
+    overwrite: Option<Table>,
+}
+
+impl Netfilter for Watched {
+    fn dump(&mut self) -> Result<Dump, DumpError> {
+        self.dumps += 1;
+        self.kernel.dump()
+    }
+
+    fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Reading, DumpError> {
+        self.elements.extend(keys);
+        if let Some(table) = self.overwrite.take() {
+            self.kernel.overwrite(table);
+        }
+        self.kernel.elements(keys)
+    }
+
+    fn commit(
+        &mut self,
+        transaction: &rules::Transaction,
+        generation: Generation,
+    ) -> Result<(), CommitError> {
+        let mut transaction = transaction.clone();
+        if self.forgetful {
+            transaction.operations.pop();
+        }
+        self.kernel.commit(&transaction, generation)
+    }
+}
+
+fn watched(before: &[&str]) -> Watched {
+    Watched { kernel: Fake::with(ours(nodes(before))), ..Watched::default() }
+}
+
+#[test]
+fn a_moved_node_is_read_back_by_its_elements_alone() {
+    let mut kernel = watched(&["230", "231"]);
+    let desired = nodes(&["230", "240"]);
+    let synced = sync(&mut kernel, Some(&desired)).unwrap();
+    let key = |text: &str| Key::Endpoint(at(text));
+    let (forward, backends) =
+        (Set::new(SetKind::Forward, Family::Ipv4), Set::new(SetKind::Backends, Family::Ipv4));
+    let read = [
+        (forward, key("10.0.0.55:6380")),
+        (backends, key("10.0.1.231:6379")),
+        (backends, key("10.0.1.240:6379")),
+    ];
+    assert_eq!((kernel.dumps, kernel.elements.as_slice()), (1, read.as_slice()));
+    assert_eq!(synced.dump, kernel.kernel.dump().unwrap(), "as a dump would have shown it");
+    assert_eq!(synced.dump.table, ours(desired));
+}
+
+#[test]
+fn what_is_more_than_a_few_elements_is_read_back_whole() {
+    let hosts: Vec<String> = (1..=FEW).map(|host| host.to_string()).collect();
+    let many = nodes(&hosts.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut without_snat = nodes(&["230"]);
+    without_snat.chains.remove(&Chain::Postrouting);
+    let mut more_clients = nodes(&["230"]);
+    let clients = more_clients.sets.get_mut(&Set::new(SetKind::Clients, Family::Ipv4)).unwrap();
+    clients.insert(Key::Addresses("203.0.113.9".parse().unwrap()), Element::default());
+    for desired in [many, without_snat, more_clients, Ruleset::default()] {
+        let mut kernel = watched(&["230"]);
+        let synced = sync(&mut kernel, Some(&desired)).unwrap();
+        assert_eq!(synced.dump.table, ours(desired));
+        assert_eq!((kernel.dumps, kernel.elements.len()), (2, 0));
+    }
+}
+
+#[test]
+fn an_element_that_the_kernel_did_not_take_is_found_out() {
+    let mut kernel = Watched { forgetful: true, ..watched(&["230"]) };
+    let error = sync(&mut kernel, Some(&nodes(&["240"]))).unwrap_err();
+    let SyncError::NotAsWritten { difference } = &error else { panic!("{error}") };
+    assert!(difference.to_string().contains("+         10.0.1.240 . 6379"), "{error}");
+}
+
+#[test]
+fn what_somebody_commits_before_the_elements_are_read_is_set_right_again() {
+    let mut kernel = watched(&["230"]);
+    kernel.overwrite = Some(ours(nodes(&["1", "2", "3"])));
+    let desired = nodes(&["240"]);
+    let synced = sync(&mut kernel, Some(&desired)).unwrap();
+    assert_eq!((synced.dump.table, table(&mut kernel.kernel)), (ours(desired.clone()), ours(desired)));
+    assert_eq!(kernel.kernel.commits.len(), 2);
 }

@@ -11,13 +11,13 @@ use applier::sysctl::Sysctls;
 use discovery::Emptied;
 
 use crate::args::Global;
-use crate::converge::{carry_out, plan, remember, report};
+use crate::converge::{Done, carry_out, plan, remember, report};
 use crate::desired::Desired;
 use crate::inventory;
 use crate::output::Exit;
 use crate::pending::{self, Verdict};
 use crate::report::Report;
-use crate::setting::{Setting, is_whole};
+use crate::setting::{Setting, is_whole, now};
 
 pub(super) fn run(
     global: &Global,
@@ -40,15 +40,15 @@ pub(super) fn run(
     let (own, last_good) = (&setting.gateway.addresses, state.last_good.as_ref());
     let fresh = inventory::take(&setting.config, own, global.inventory.as_deref(), last_good, wait)?;
     let desired = plan(&setting, &state, &fresh, &dump, emptied)?;
+    let warnings = desired.warnings(now());
+    warnings.iter().for_each(|line| setting.output.warn(line));
     let whole = is_whole(&fresh) && desired.kept.is_empty();
-    let sysctls = Sysctls::new(&setting.config.sysctl_dir);
-
     let probation = match confirm {
-        Some(seconds) => on_probation(&setting, &sysctls, seconds, &dump, &desired)?,
+        Some(seconds) => on_probation(&setting, seconds, &dump, &desired)?,
         None => None,
     };
-    let done = carry_out(&sysctls, &mut kernel, dump, &desired.ruleset, &desired.sysctls, setting.output);
-    let (Synced { changes, .. }, sysctls) = match (done, probation) {
+    let done = carry_out(&setting.config, &mut kernel, dump, &desired.wanted, setting.output);
+    let Done { synced: Synced { changes, .. }, sysctls } = match (done, probation) {
         (Err(error), Some((_, guard))) => {
             pending::abandon(&setting.config, guard)?;
             return Err(error);
@@ -63,20 +63,19 @@ pub(super) fn run(
         (done, None) => done?,
     };
     let saved = confirm.is_some() || remember(&state, &desired, !changes.is_empty(), setting.output);
-    report(setting.output, &Report { changes, sysctls, kept: desired.kept }, json)?;
+    report(setting.output, &Report { changes, sysctls, warnings }, json)?;
     Ok(Exit::of(whole && saved))
 }
 
 /// Starts the probation of a change, if there is one.
 fn on_probation(
     setting: &Setting,
-    sysctls: &Sysctls,
     seconds: u64,
     dump: &Dump,
     desired: &Desired,
 ) -> anyhow::Result<Option<(u64, Child)>> {
-    let sysctls = sysctls.plan(&desired.sysctls)?;
-    if difference(dump, Some(&desired.ruleset))?.is_empty() && sysctls.is_empty() {
+    let sysctls = Sysctls::new(&setting.config.sysctl_dir).plan(&desired.wanted.sysctls)?;
+    if difference(dump, Some(&desired.wanted.ruleset))?.is_empty() && sysctls.is_empty() {
         return Ok(None);
     }
     let before = ours(dump)?.map(|actual| &actual.ruleset);

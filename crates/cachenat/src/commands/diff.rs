@@ -19,7 +19,7 @@ use crate::desired::Desired;
 use crate::inventory;
 use crate::output::Exit;
 use crate::report::Report;
-use crate::setting::{Setting, is_whole};
+use crate::setting::{Setting, is_whole, now};
 use crate::state::State;
 
 pub(super) fn run(global: &Global, format: DiffFormat, against: Option<&Path>) -> anyhow::Result<Exit> {
@@ -61,11 +61,12 @@ fn against_kernel(
     let nothing = Ruleset::default();
     let actual = ours(&dump)?.map_or(&nothing, |actual| &actual.ruleset);
     let fresh = take()?;
-    let Desired { ruleset, sysctls, kept, .. } = setting.desired(&fresh, state, actual, Emptied::Keep)?;
-    let changes = difference(&dump, Some(&ruleset))?;
-    let sysctls = Sysctls::new(&setting.config.sysctl_dir).plan(&sysctls)?;
-    let whole = is_whole(&fresh) && kept.is_empty();
-    Ok((Report { changes, sysctls, kept }, whole))
+    let desired = setting.desired(&fresh, state, actual, Emptied::Keep)?;
+    let warnings = warn(setting, &desired);
+    let changes = difference(&dump, Some(&desired.wanted.ruleset))?;
+    let sysctls = Sysctls::new(&setting.config.sysctl_dir).plan(&desired.wanted.sysctls)?;
+    let whole = is_whole(&fresh) && desired.kept.is_empty();
+    Ok((Report { changes, sysctls, warnings }, whole))
 }
 
 fn against_file(
@@ -78,11 +79,18 @@ fn against_file(
     let before = Wanted::from_json(&fs::read_to_string(file).with_context(name)?).with_context(name)?;
     let fresh = take()?;
     let after = setting.desired(&fresh, state, &before.ruleset, Emptied::Keep)?;
+    let warnings = warn(setting, &after);
     let actual = Actual { ruleset: before.ruleset, strangers: vec![] };
-    let changes = diff(Some(&actual), Some(&after.ruleset));
-    let sysctls = between(&before.sysctls, &after.sysctls);
+    let changes = diff(Some(&actual), Some(&after.wanted.ruleset));
+    let sysctls = between(&before.sysctls, &after.wanted.sysctls);
     let whole = is_whole(&fresh) && after.kept.is_empty();
-    Ok((Report { changes, sysctls, kept: after.kept }, whole))
+    Ok((Report { changes, sysctls, warnings }, whole))
+}
+
+fn warn(setting: &Setting, desired: &Desired) -> Vec<String> {
+    let warnings = desired.warnings(now());
+    warnings.iter().for_each(|line| setting.output.warn(line));
+    warnings
 }
 
 /// The settings that the one list has and the other has not.

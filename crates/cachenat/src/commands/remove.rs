@@ -18,7 +18,7 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     pending::refuse(&config)?;
     let Synced { changes, .. } = sync(&mut Kernel::open()?, None)?;
     let sysctls = Sysctls::new(&config.sysctl_dir).remove()?;
-    let report = Report { changes, sysctls, kept: vec![] };
+    let report = Report { changes, sysctls, warnings: vec![] };
     output.data(&report.lines())?;
     if report.is_empty() {
         output.idle("nothing of cachenat was there");

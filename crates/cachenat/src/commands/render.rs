@@ -8,12 +8,11 @@ use applier::sync::ours;
 use discovery::Emptied;
 use rules::Ruleset;
 use rules::iptables::iptables_restore;
-use rules::json::Wanted;
 
 use crate::args::{Global, RenderFormat};
 use crate::inventory;
 use crate::output::Exit;
-use crate::setting::{Setting, is_whole};
+use crate::setting::{Setting, is_whole, now};
 use crate::state::State;
 
 pub(super) fn run(global: &Global, format: RenderFormat) -> anyhow::Result<Exit> {
@@ -26,18 +25,19 @@ pub(super) fn run(global: &Global, format: RenderFormat) -> anyhow::Result<Exit>
     let fresh =
         inventory::take(&setting.config, own, global.inventory.as_deref(), last_good, Duration::ZERO)?;
     let desired = setting.desired(&fresh, &state, &remembered(&state), Emptied::Keep)?;
+    desired.warnings(now()).iter().for_each(|line| setting.output.warn(line));
     let text = match format {
         RenderFormat::Nft => {
             let sysctls: String =
-                desired.sysctls.iter().map(|sysctl| format!("# sysctl {sysctl}\n")).collect();
-            sysctls + &desired.ruleset.script()
+                desired.wanted.sysctls.iter().map(|sysctl| format!("# sysctl {sysctl}\n")).collect();
+            sysctls + &desired.wanted.ruleset.script()
         }
         RenderFormat::IptablesRestore => {
             let sysctls: String =
-                desired.sysctls.iter().map(|sysctl| format!("# sysctl {sysctl}\n")).collect();
-            sysctls + &iptables_restore(&desired.ruleset)
+                desired.wanted.sysctls.iter().map(|sysctl| format!("# sysctl {sysctl}\n")).collect();
+            sysctls + &iptables_restore(&desired.wanted.ruleset)
         }
-        RenderFormat::Json => Wanted { ruleset: desired.ruleset, sysctls: desired.sysctls }.to_json(),
+        RenderFormat::Json => desired.wanted.to_json(),
     };
     setting.output.data(&text)?;
     Ok(Exit::of(is_whole(&fresh) && desired.kept.is_empty()))

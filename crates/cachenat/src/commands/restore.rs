@@ -3,11 +3,10 @@
 use applier::kernel::Netfilter;
 use applier::lock;
 use applier::netlink::Kernel;
-use applier::sysctl::Sysctls;
 
 use crate::args::Global;
 use crate::config::Config;
-use crate::converge::{carry_out, report};
+use crate::converge::{Done, carry_out, report};
 use crate::output::{Exit, Output};
 use crate::pending;
 use crate::report::Report;
@@ -28,8 +27,7 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     };
     let mut kernel = Kernel::open()?;
     let dump = kernel.dump()?;
-    let sysctls = Sysctls::new(&config.sysctl_dir);
-    let (synced, sysctls) = carry_out(&sysctls, &mut kernel, dump, &wanted.ruleset, &wanted.sysctls, output)?;
-    report(output, &Report { changes: synced.changes, sysctls, kept: vec![] }, false)?;
+    let Done { synced, sysctls } = carry_out(&config, &mut kernel, dump, &wanted, output)?;
+    report(output, &Report { changes: synced.changes, sysctls, warnings: vec![] }, false)?;
     Ok(Exit::Done)
 }

@@ -54,13 +54,17 @@ pub(super) fn run(global: &Global, format: StatusFormat) -> anyhow::Result<Exit>
     let last_good = state.last_good.clone().unwrap_or_default();
 
     let desired = setting.desired(&last_good, &state, in_force, Emptied::Keep)?;
+    desired.warnings(now()).iter().for_each(|line| setting.output.warn(line));
     // Before the first run there is nothing that could have drifted.
     let expected = state.last_good.is_some();
     let changes =
-        if expected { difference(&dump, Some(&desired.ruleset))? } else { rules::Changes::default() };
-    let sysctls =
-        if expected { Sysctls::new(&setting.config.sysctl_dir).plan(&desired.sysctls)? } else { vec![] };
-    let report = Report { changes, sysctls, kept: vec![] };
+        if expected { difference(&dump, Some(&desired.wanted.ruleset))? } else { rules::Changes::default() };
+    let sysctls = if expected {
+        Sysctls::new(&setting.config.sysctl_dir).plan(&desired.wanted.sysctls)?
+    } else {
+        vec![]
+    };
+    let report = Report { changes, sysctls, warnings: vec![] };
 
     let nodes: BTreeMap<&str, &Node> = last_good.nodes.iter().map(|node| (node.id.as_str(), node)).collect();
     let since: BTreeMap<(&ForwardId, u16), u64> = desired

@@ -1,7 +1,309 @@
-//! stub
-use crate::args::Global;
-use crate::output::Exit;
+//! `watch`: applies again and again, and at once when DNS, the API or the kernel say that something has changed.
+//!
+//! Questions run beside the loop, so that a slow answer holds up neither the repair of the rules nor the watchdog.
+
+use std::collections::BTreeSet;
+use std::future::{Future, pending};
+use std::thread;
 use std::time::Duration;
-pub(super) fn run(_global: &Global, _i: Duration, _d: Duration) -> anyhow::Result<Exit> {
-    anyhow::bail!("not yet")
+
+use anyhow::Context;
+use applier::kernel::{Generation, Netfilter};
+use applier::lock::{self, LockError};
+use applier::monitor::{Monitor, MonitorError, Noticed};
+use applier::netlink::Kernel;
+use discovery::{Emptied, Inventory, Options, Source};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, sleep_until};
+
+use crate::args::Global;
+use crate::converge::{Done, carry_out, plan, remember};
+use crate::inventory;
+use crate::output::Exit;
+use crate::pending as probation;
+use crate::report::Report;
+use crate::setting::{Setting, is_whole, now};
+
+/// A name server that gives out TTLs of zero is not asked more often than this.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// How soon a convergence is tried again that another run or an error was in the way of.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The API is asked no more seldom than every so many intervals while it fails.
+const LONGEST_BACKOFF: u32 = 8;
+
+pub(super) fn run(global: &Global, interval: Duration, dns_interval: Duration) -> anyhow::Result<Exit> {
+    let mut watch = Watch::open(global)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
+    runtime.block_on(watch.run(interval, dns_interval))?;
+    Ok(Exit::Done)
+}
+
+/// Something that is asked again and again; an answer comes once it is due.
+struct Asked<T> {
+    due: Instant,
+    running: Option<JoinHandle<T>>,
+}
+
+impl<T: Send + 'static> Asked<T> {
+    fn now() -> Self {
+        Self { due: Instant::now(), running: None }
+    }
+
+    /// The next answer. Dropped halfway, as `select!` does, it goes on where it was.
+    async fn answer<F>(&mut self, question: impl FnOnce() -> F) -> T
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        if self.running.is_none() {
+            sleep_until(self.due).await;
+        }
+        let running = self.running.get_or_insert_with(|| tokio::spawn(question()));
+        let answer = running.await;
+        self.running = None;
+        match answer {
+            Ok(answer) => answer,
+            // It panicked, which the release profile makes the end of the process; or the runtime is shutting down.
+            Err(_) => pending().await,
+        }
+    }
+
+    /// Asks again after so long; a running question is given up.
+    fn again_in(&mut self, pause: Duration) {
+        self.due = Instant::now() + pause;
+        if let Some(running) = self.running.take() {
+            running.abort();
+        }
+    }
+}
+
+struct Watch<'a> {
+    global: &'a Global,
+    setting: Setting,
+    sources: Vec<Source>,
+    options: Options,
+    kernel: Kernel,
+    /// What the sources said last, without addresses.
+    listed: Option<Inventory>,
+    /// The same with addresses: what is to be in force.
+    found: Option<Inventory>,
+    /// The kernel's generation after our own last look or commit; what is later is somebody else's.
+    generation: Option<Generation>,
+    /// When to converge although nothing new was heard.
+    retry: Option<Instant>,
+    /// What was warned of last, so that it is said once.
+    warned: BTreeSet<String>,
+}
+
+impl<'a> Watch<'a> {
+    fn open(global: &'a Global) -> anyhow::Result<Self> {
+        anyhow::ensure!(global.inventory.is_none(), "watch discovers by itself; --inventory goes with apply");
+        let (setting, sources, options) = read(global)?;
+        Ok(Self {
+            global,
+            setting,
+            sources,
+            options,
+            kernel: Kernel::open()?,
+            listed: None,
+            found: None,
+            generation: None,
+            retry: None,
+            warned: BTreeSet::new(),
+        })
+    }
+
+    async fn run(&mut self, interval: Duration, dns_interval: Duration) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+        let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
+        // Subscribed before the first look, so that nothing falls between.
+        let mut notices = notices()?;
+        let mut watchdog = watchdog();
+        let (mut listing, mut resolving) = (Asked::now(), Asked::now());
+        let mut failures = 0;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => {
+                    if self.reload() {
+                        failures = 0;
+                        listing.again_in(Duration::ZERO);
+                    }
+                }
+                listed = listing.answer(|| list(self.sources.clone(), self.options.clone())) => {
+                    failures = if is_whole(&listed) { 0 } else { failures + 1 };
+                    listing.again_in(jittered(interval * (1 << failures.min(10)).min(LONGEST_BACKOFF)));
+                    self.listed = Some(listed);
+                    // The answer may have come because something changed: what the names lead to is asked at once.
+                    self.retry = None;
+                    self.found = None;
+                    resolving.again_in(Duration::ZERO);
+                }
+                (found, ttl) = resolving.answer(|| resolve(self.listed.clone(), self.options.clone())),
+                    if self.listed.is_some() =>
+                {
+                    let pause = ttl.unwrap_or(dns_interval).min(dns_interval).max(SHORTEST_PAUSE);
+                    resolving.again_in(jittered(pause));
+                    if self.found.as_ref() != Some(&found) {
+                        self.found = Some(found);
+                        self.converge();
+                    }
+                }
+                Some(noticed) = notices.recv() => self.repair(&noticed?),
+                () = at(self.retry) => {
+                    self.retry = None;
+                    self.converge();
+                }
+                () = tick(&mut watchdog) => notify(&[NotifyState::Watchdog]),
+            }
+        }
+        notify(&[NotifyState::Stopping]);
+        self.setting.output.note("stopping: the rules stay in force");
+        Ok(())
+    }
+
+    /// Takes the new configuration, or keeps the old one and says why.
+    fn reload(&mut self) -> bool {
+        match read(self.global) {
+            Ok((setting, sources, options)) => {
+                (self.setting, self.sources, self.options) = (setting, sources, options);
+                self.setting.output.note("configuration read again");
+                true
+            }
+            Err(error) => {
+                self.setting.output.warn(&format!("{error:#}; the old configuration stays in force"));
+                false
+            }
+        }
+    }
+
+    /// Converges if somebody else touched our table.
+    fn repair(&mut self, noticed: &Noticed) {
+        let newer = noticed.generation.is_none() || noticed.generation != self.generation;
+        if noticed.overrun || (noticed.touched_ours && newer) {
+            let who: Vec<String> =
+                noticed.who.iter().map(|who| format!("{} (pid {})", who.name, who.pid)).collect();
+            if !who.is_empty() && noticed.touched_ours {
+                self.setting.output.note(&format!("our table was changed by {}", who.join(", ")));
+            }
+            self.converge();
+        }
+    }
+
+    /// Makes what was found be in force; whatever is in the way is told, and tried again.
+    fn converge(&mut self) {
+        let Some(found) = self.found.take() else { return };
+        let outcome = self.try_converge(&found);
+        self.found = Some(found);
+        match outcome {
+            Ok(true) => notify(&[NotifyState::Ready]),
+            Ok(false) => self.retry = Some(Instant::now() + RETRY),
+            Err(error) => {
+                self.warn(BTreeSet::from([format!("{error:#}")]));
+                self.retry = Some(Instant::now() + RETRY);
+            }
+        }
+    }
+
+    /// `false`: another run has the lock.
+    fn try_converge(&mut self, found: &Inventory) -> anyhow::Result<bool> {
+        let output = self.setting.output;
+        let _lock = match lock::acquire(&self.setting.config.lock_file, Duration::ZERO) {
+            Ok(lock) => lock,
+            Err(LockError::Held { .. }) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        probation::refuse(&self.setting.config)?;
+        let state = self.setting.state();
+        let dump = self.kernel.dump()?;
+        let desired = plan(&self.setting, &state, found, &dump, Emptied::Keep)?;
+        let done = carry_out(&self.setting.config, &mut self.kernel, dump, &desired.wanted, output)?;
+        let Done { synced, sysctls } = done;
+        self.generation = Some(synced.dump.generation);
+        remember(&state, &desired, !synced.changes.is_empty(), output);
+
+        self.warn(desired.warnings(now()).into_iter().collect());
+        let report = Report { changes: synced.changes, sysctls, warnings: vec![] };
+        output.data(&report.lines())?;
+        let (nodes, kept) = (desired.inventory.nodes.len(), desired.kept.len());
+        let unsure = if kept > 0 { format!(", {kept} kept as they were") } else { String::new() };
+        notify(&[NotifyState::Status(&format!("{nodes} nodes forwarded{unsure}"))]);
+        Ok(true)
+    }
+
+    /// Says what was not said the last time.
+    fn warn(&mut self, lines: BTreeSet<String>) {
+        lines.difference(&self.warned).for_each(|line| self.setting.output.warn(line));
+        self.warned = lines;
+    }
+}
+
+fn read(global: &Global) -> anyhow::Result<(Setting, Vec<Source>, Options)> {
+    let setting = Setting::read(global)?;
+    setting.check_host()?;
+    let sources = inventory::sources(&setting.config)?;
+    let options = inventory::options(&setting.config, &setting.gateway.addresses);
+    Ok((setting, sources, options))
+}
+
+async fn list(sources: Vec<Source>, options: Options) -> Inventory {
+    discovery::list(&sources, &options).await
+}
+
+async fn resolve(listed: Option<Inventory>, options: Options) -> (Inventory, Option<Duration>) {
+    discovery::resolve(listed.unwrap_or_default(), &options).await
+}
+
+/// The commits that anybody makes to nf_tables, heard by a thread of its own.
+fn notices() -> anyhow::Result<mpsc::Receiver<Result<Noticed, MonitorError>>> {
+    let mut monitor = Monitor::open()?;
+    let (hear, heard) = mpsc::channel(16);
+    thread::spawn(move || {
+        loop {
+            let noticed = monitor.wait();
+            let broken = noticed.is_err();
+            if hear.blocking_send(noticed).is_err() || broken {
+                return;
+            }
+        }
+    });
+    Ok(heard)
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
+    }
+}
+
+/// Ticks at half of the time within which systemd wants to hear from us (sd_watchdog_enabled(3)).
+fn watchdog() -> Option<tokio::time::Interval> {
+    let mut ticks = tokio::time::interval(sd_notify::watchdog_enabled()? / 2);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    Some(ticks)
+}
+
+async fn tick(watchdog: &mut Option<tokio::time::Interval>) {
+    match watchdog {
+        Some(watchdog) => drop(watchdog.tick().await),
+        None => pending().await,
+    }
+}
+
+/// Without systemd there is nobody to tell, and a lost word costs nothing.
+fn notify(state: &[NotifyState<'_>]) {
+    let _ = sd_notify::notify(state);
+}
+
+/// A tenth more or less, so that many gateways don't ask in step.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(fastrand::f64().mul_add(0.2, 0.9))
 }

@@ -85,7 +85,7 @@ impl World {
         let desired = desired(&self.config, &self.gateway, &known)?;
         self.last_good = Some(desired.inventory);
         self.leases = Some(desired.leases);
-        self.actual = desired.ruleset;
+        self.actual = desired.wanted.ruleset;
         self.kept = desired.kept;
         let listeners = listeners(&self.actual).into_iter();
         let line = |(id, listen, to): (ForwardId, Endpoint, Vec<Endpoint>)| {

@@ -28,7 +28,7 @@ pub(super) async fn open(
     seed: &HostPort,
     tls: Option<&TlsTrust>,
     options: &Options,
-) -> Result<Box<dyn Stream>, InBandError> {
+) -> Result<Box<dyn Stream + Send>, InBandError> {
     let failed = |source| InBandError::Connection { seed: seed.clone(), source };
     let (addresses, error) = Resolver::new(&options.resolver).lookup(&seed.host, None).await;
     if let (true, Some(error)) = (addresses.is_empty(), error) {

@@ -52,7 +52,7 @@ fn is_unknown(answer: &str) -> bool {
 
 struct Session<'a> {
     seed: &'a HostPort,
-    stream: BufReader<Box<dyn Stream>>,
+    stream: BufReader<Box<dyn Stream + Send>>,
 }
 
 impl Session<'_> {
