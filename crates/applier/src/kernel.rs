@@ -124,7 +124,7 @@ pub trait Netfilter {
 #[derive(Debug, thiserror::Error)]
 pub enum DumpError {
     /// `EPERM`
-    #[error("reading the ruleset needs CAP_NET_ADMIN: run as root, or grant it")]
+    #[error("reading the ruleset needs CAP_NET_ADMIN")]
     Denied(#[source] io::Error),
     /// The kernel was built without nf_tables, or its module cannot be loaded.
     #[error("this kernel has no nf_tables (CONFIG_NF_TABLES, module nf_tables)")]
@@ -177,7 +177,7 @@ pub enum CommitError {
         source: io::Error,
     },
     /// `EPERM`
-    #[error("changing the ruleset needs CAP_NET_ADMIN: run as root, or grant it")]
+    #[error("changing the ruleset needs CAP_NET_ADMIN")]
     Denied(#[source] io::Error),
     /// The kernel was built without nf_tables, or its module cannot be loaded.
     #[error("this kernel has no nf_tables (CONFIG_NF_TABLES, module nf_tables)")]

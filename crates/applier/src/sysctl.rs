@@ -6,7 +6,7 @@
 mod drop_in;
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,9 @@ use drop_in::DropIn;
 
 /// The drop-in's name; of files that set the same thing, the last in this order wins (sysctl.d(5)).
 pub const DROP_IN: &str = "90-cachenat.conf";
+
+/// The most bytes of a live value that are read; a switch has two.
+const VALUE_LIMIT: u64 = 64;
 
 /// Where the settings of this host are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,22 +149,31 @@ impl Sysctls {
         Ok(())
     }
 
-    /// Puts back what [`Sysctls::apply`] changed.
+    /// Puts back what [`Sysctls::apply`] changed, as far as that can be done.
     ///
     /// # Errors
     ///
-    /// See [`SysctlError`].
+    /// See [`SysctlError`]; the first of several.
     pub fn revert(&self, changes: &[SysctlChange]) -> Result<(), SysctlError> {
-        for change in changes.iter().filter(|change| change.place == Place::Live) {
-            if let Some(before) = &change.from
-                && self.read_live(change.sysctl)? != *before
-            {
-                self.write_live(change.sysctl, before)?;
+        let (live, boot): (Vec<&SysctlChange>, Vec<_>) =
+            changes.iter().partition(|change| change.place == Place::Live);
+        let live: Vec<_> = live.into_iter().map(|change| self.revert_live(change)).collect();
+        let boot = self.revert_drop_in(&boot);
+        live.into_iter().collect::<Result<(), _>>().and(boot)
+    }
+
+    fn revert_live(&self, change: &SysctlChange) -> Result<(), SysctlError> {
+        match &change.from {
+            Some(before) if self.read_live(change.sysctl)? != *before => {
+                self.write_live(change.sysctl, before)
             }
+            _ => Ok(()),
         }
-        let boot: Vec<&SysctlChange> = changes.iter().filter(|change| change.place == Place::Boot).collect();
-        let Some(mut drop_in) = self.read_drop_in()?.filter(|_| !boot.is_empty()) else { return Ok(()) };
-        for change in boot {
+    }
+
+    fn revert_drop_in(&self, changes: &[&SysctlChange]) -> Result<(), SysctlError> {
+        let Some(mut drop_in) = self.read_drop_in()?.filter(|_| !changes.is_empty()) else { return Ok(()) };
+        for change in changes {
             drop_in.put_back(change.sysctl, change.from.as_deref());
         }
         self.write_drop_in(Some(&drop_in).filter(|drop_in| !drop_in.is_empty()))
@@ -210,8 +222,9 @@ impl Sysctls {
 
     fn read_live(&self, sysctl: Sysctl) -> Result<String, SysctlError> {
         let path = self.live_path(sysctl);
-        match fs::read_to_string(&path) {
-            Ok(value) => Ok(value.trim_end().to_owned()),
+        let mut value = String::new();
+        match File::open(&path).and_then(|file| file.take(VALUE_LIMIT).read_to_string(&mut value)) {
+            Ok(_) => Ok(value.trim_end().to_owned()),
             Err(source) => Err(SysctlError::Read { path, source }),
         }
     }

@@ -134,7 +134,7 @@ impl Display for Pool {
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
-    #[error("configuration {}", file.display())]
+    #[error("configuration {}; --config or CACHENAT_CONFIG names another file", file.display())]
     Unreadable {
         file: PathBuf,
         #[source]

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use discovery::{Admission, Inventory, Options, Outcome, Source, SourceName, SourceReport, admit, discover};
+use discovery::{Admission, Inventory, Options, Source, SourceName, SourceReport, admit, discover};
 
 use crate::config::Config;
 
@@ -114,10 +114,7 @@ fn admitted(mut inventory: Inventory, admission: &Admission) -> Inventory {
         node.addresses.retain(|&address| admit(address, admission).is_ok());
         node.error = Some(refusal.to_string());
         if let Some(report) = inventory.sources.iter_mut().find(|report| report.source == node.source) {
-            if report.outcome == Outcome::Complete {
-                report.outcome = Outcome::Partial;
-            }
-            report.error.get_or_insert_with(|| format!("{}: {refusal}", node.id));
+            report.lower_to_partial(format!("{}: {refusal}", node.id));
         }
     }
     inventory

@@ -123,7 +123,7 @@ impl SourceReport {
     }
 
     /// The list of nodes is whole, but some node has no address: partial for people, nothing to keep beyond that node.
-    pub(crate) fn lower_to_partial(&mut self, error: impl fmt::Display) {
+    pub fn lower_to_partial(&mut self, error: impl fmt::Display) {
         if self.outcome == Outcome::Complete {
             self.outcome = Outcome::Partial;
         }

@@ -1,12 +1,15 @@
 //! The inventory as JSON: the contract of `discover --json` and of the files that hold an inventory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use crate::{Inventory, Node, NodeId, SourceReport, text::plain};
+use crate::{
+    Inventory, Node, NodeId, SourceReport,
+    text::{make_plain, plain},
+};
 
 /// The version that is written, and the only one that is read. It grows by addition only.
 const VERSION: u32 = 1;
@@ -71,6 +74,15 @@ struct Written<'a> {
     sources: &'a [SourceReport],
 }
 
+/// An inventory without a mistake, read in one go.
+#[derive(Deserialize)]
+struct Whole {
+    version: u32,
+    nodes: Vec<Node>,
+    #[serde(default)]
+    sources: Vec<SourceReport>,
+}
+
 /// The outline; each entry is read on its own, so that an error can name it.
 #[derive(Deserialize)]
 struct Outline<'a> {
@@ -91,12 +103,33 @@ impl Inventory {
         json
     }
 
-    /// Reads what [`to_json`](Self::to_json) wrote, now or in an earlier or later version; unknown fields are passed over.
+    /// The inventory as JSON with each node and each source on a line of its own: half as long, and quick to write and read.
+    pub fn to_json_lines(&self) -> String {
+        let mut json = format!("{{\"version\":{VERSION},\"nodes\":[");
+        put_lines(&mut json, &self.nodes);
+        json.push_str("],\"sources\":[");
+        put_lines(&mut json, &self.sources);
+        json.push_str("]}\n");
+        json
+    }
+
+    /// Reads what [`to_json`](Self::to_json) or [`to_json_lines`](Self::to_json_lines) wrote, now or in an earlier or later version; unknown fields are passed over.
     ///
     /// # Errors
     ///
     /// The first thing that is wrong, with its line and the node or source that it is about.
     pub fn from_json(text: &str) -> Result<Self, InventoryError> {
+        match serde_json::from_str(text) {
+            Ok(Whole { version: VERSION, mut nodes, sources }) if have_names_of_their_own(&nodes) => {
+                nodes.iter_mut().for_each(make_node_plain);
+                Ok(Self { nodes, sources })
+            }
+            Ok(_) | Err(_) => Self::from_json_with_lines(text),
+        }
+    }
+
+    /// Reads entry by entry, to say what is wrong where.
+    fn from_json_with_lines(text: &str) -> Result<Self, InventoryError> {
         let outline: Outline<'_> = serde_json::from_str(text).map_err(|error| InventoryError::Syntax {
             line: error.line(),
             column: error.column(),
@@ -126,19 +159,33 @@ impl Inventory {
     }
 }
 
+fn put_lines<T: Serialize>(json: &mut String, entries: &[T]) {
+    for (index, entry) in entries.iter().enumerate() {
+        json.push_str(if index == 0 { "\n" } else { ",\n" });
+        json.push_str(&serde_json::to_string(entry).expect("strings, numbers and lists always serialise"));
+    }
+}
+
 fn read_node(raw: &RawValue, line: usize, index: usize) -> Result<Node, InventoryError> {
     let mut node: Node = serde_json::from_str(raw.get()).map_err(|error| InventoryError::Node {
         line: line + error.line().saturating_sub(1),
         node: name_of(raw, "id", index),
         reason: reason(&error),
     })?;
-    for field in [&mut node.cluster, &mut node.status, &mut node.host] {
-        *field = plain(field);
-    }
-    node.shard = node.shard.as_deref().map(plain);
-    node.error = node.error.as_deref().map(plain);
-    node.resolves = node.resolves.iter().map(|name| plain(name)).collect();
+    make_node_plain(&mut node);
     Ok(node)
+}
+
+/// A file's texts are as foreign as the API's.
+fn make_node_plain(node: &mut Node) {
+    let Node { cluster, status, host, shard, error, resolves, .. } = node;
+    let texts = [cluster, status, host].into_iter().chain(shard).chain(error).chain(resolves);
+    texts.for_each(make_plain);
+}
+
+fn have_names_of_their_own(nodes: &[Node]) -> bool {
+    let mut taken = HashSet::with_capacity(nodes.len());
+    nodes.iter().all(|node| taken.insert(&node.id))
 }
 
 fn read_source(raw: &RawValue, line: usize, index: usize) -> Result<SourceReport, InventoryError> {
@@ -199,7 +246,25 @@ mod tests {
             nodes: vec![node("my-cluster-001", &["10.0.1.230"]), reader],
             sources: vec![SourceReport::absent("static/local".parse().unwrap(), "gone")],
         };
-        assert_eq!(Inventory::from_json(&inventory.to_json()).unwrap(), inventory);
+        for json in [inventory.to_json(), inventory.to_json_lines()] {
+            assert_eq!(Inventory::from_json(&json).unwrap(), inventory);
+            assert_eq!(Inventory::from_json_with_lines(&json).unwrap(), inventory);
+        }
+        assert_eq!(
+            Inventory::default(),
+            Inventory::from_json(&Inventory::default().to_json_lines()).unwrap()
+        );
+    }
+
+    #[test]
+    fn a_line_of_a_state_file_is_a_node() {
+        let inventory = Inventory {
+            nodes: vec![node("a", &["10.0.1.230"]), node("b", &["10.0.1.231"])],
+            sources: vec![SourceReport::complete("replication_group/my-cluster".parse().unwrap())],
+        };
+        let lines = inventory.to_json_lines();
+        let starts: Vec<&str> = lines.lines().map(|line| &line[..10]).collect();
+        assert_eq!(starts, [r#"{"version""#, r#"{"id":"a","#, r#"{"id":"b","#, r#"{"source":"#]);
     }
 
     #[test]

@@ -3,14 +3,23 @@
 /// The longest text from outside that is worth repeating to a person.
 const MAX_TEXT: usize = 400;
 
-/// The text with control and direction-changing characters replaced by `?`, on one line, and of a bounded length.
+/// The text on one line and of a bounded length, with control and direction-changing characters replaced by `?`.
 pub(crate) fn plain(text: &str) -> String {
+    let words: Vec<&str> = text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect();
+    let line = words.join(" ");
     let mut plain: String =
-        text.trim().chars().map(|c| if is_unprintable(c) { '?' } else { c }).take(MAX_TEXT).collect();
-    if text.trim().chars().count() > MAX_TEXT {
+        line.chars().map(|c| if is_unprintable(c) { '?' } else { c }).take(MAX_TEXT).collect();
+    if line.chars().count() > MAX_TEXT {
         plain.push('…');
     }
     plain
+}
+
+/// Makes the text [`plain`]; most is already, and is only looked at.
+pub(crate) fn make_plain(text: &mut String) {
+    if text.len() > MAX_TEXT || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        *text = plain(text);
+    }
 }
 
 /// Whether a terminal might act on the character: C0, C1, and Unicode's invisible direction controls.
@@ -35,7 +44,7 @@ mod tests {
 
     #[test]
     fn escape_sequences_and_line_breaks_never_pass() {
-        assert_eq!(plain("a\u{1b}[31mb\r\nc\u{9b}d\u{202e}e"), "a?[31mb??c?d?e");
+        assert_eq!(plain("a\u{1b}[31mb\r\nc\u{9b}d\u{202e}e"), "a?[31mb c?d?e");
     }
 
     #[test]

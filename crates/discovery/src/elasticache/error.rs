@@ -71,7 +71,7 @@ pub enum Cause {
     },
     /// There are none.
     #[error(
-        "no AWS credentials ({message}): give the instance a role, or set AWS_PROFILE or AWS_ACCESS_KEY_ID"
+        "no AWS credentials: give the instance a role, or set AWS_PROFILE or AWS_ACCESS_KEY_ID ({message})"
     )]
     NoCredentials {
         /// The SDK's words.
