@@ -21,6 +21,16 @@ pub fn python() -> PathBuf {
     present(target.join("venv/bin/python3"), "scripts/setup")
 }
 
+/// The Node packages of `tests/package.json`.
+///
+/// # Panics
+///
+/// If `scripts/setup` has not installed them.
+pub fn node_modules() -> PathBuf {
+    let target = profile_dir().parent().map(Path::to_path_buf).unwrap_or_default();
+    present(target.join("node/node_modules"), "scripts/setup")
+}
+
 /// `target/debug`: this program is in it, or as a test in its `deps`.
 fn profile_dir() -> PathBuf {
     let mut dir = std::env::current_exe().expect("proc is mounted");

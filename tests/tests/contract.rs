@@ -6,7 +6,7 @@
 mod rulesets;
 
 use applier::fake::Fake;
-use applier::kernel::{CommitError, Dump, Netfilter, Table};
+use applier::kernel::{CommitError, Dump, Netfilter, Reading, Table};
 use applier::netlink::Kernel;
 use applier::sync::sync;
 use cachenat_tests::lab::namespace::Namespace;
@@ -47,6 +47,7 @@ contract! {
     a_table_can_be_replaced_in_one_transaction
     a_set_is_gone_with_the_rule_that_held_it
     any_ruleset_changes_into_any_other
+    elements_are_read_by_key_as_a_dump_shows_them
 }
 
 fn running_kernel() -> Kernel {
@@ -232,12 +233,36 @@ fn any_ruleset_changes_into_any_other(kernel: &mut impl Netfilter) {
     checked.unwrap();
 }
 
+fn elements_are_read_by_key_as_a_dump_shows_them(kernel: &mut impl Netfilter) {
+    commit(kernel, building(&everything(to_gateway()))).unwrap();
+    let dumped = dump(kernel);
+    let Table::Ours(Actual { ruleset, .. }) = &dumped.table else { panic!("{:?}", dumped.table) };
+    let plain = ruleset.sets.iter().filter(|(set, _)| !set.is_interval());
+    let mut keys: Vec<(Set, Key)> =
+        plain.flat_map(|(&set, elements)| elements.keys().map(move |&key| (set, key))).collect();
+    let missing = (FORWARD4, Key::Endpoint(at("192.0.2.1:1")));
+    keys.push(missing);
+
+    let reading = kernel.elements(&keys).unwrap();
+    assert_eq!(reading.generation, dumped.generation);
+    assert_eq!(reading.elements.len(), keys.len());
+    for (set, key, found) in reading.elements {
+        let element = found.map(|(element, _)| element);
+        assert_eq!(element.as_ref(), ruleset.sets[&set].get(&key), "{set} {key}");
+        assert_eq!(element.is_none(), (set, key) == missing);
+    }
+}
+
 /// A kernel that is only lent.
 struct Borrowed<'a, K>(&'a mut K);
 
 impl<K: Netfilter> Netfilter for Borrowed<'_, K> {
     fn dump(&mut self) -> Result<Dump, applier::kernel::DumpError> {
         self.0.dump()
+    }
+
+    fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Reading, applier::kernel::DumpError> {
+        self.0.elements(keys)
     }
 
     fn commit(

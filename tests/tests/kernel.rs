@@ -7,7 +7,7 @@ mod rulesets;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use applier::kernel::{CommitError, Dump, DumpError, Generation, Netfilter, Table};
+use applier::kernel::{CommitError, Dump, DumpError, Generation, Netfilter, Reading, Table};
 use applier::netlink::Kernel;
 use applier::sync::{SyncError, Synced, sync};
 use applier::sysctl::Sysctls;
@@ -361,6 +361,10 @@ impl Netfilter for Contended<'_> {
         self.kernel.dump()
     }
 
+    fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Reading, DumpError> {
+        self.kernel.elements(keys)
+    }
+
     fn commit(&mut self, transaction: &Transaction, generation: Generation) -> Result<(), CommitError> {
         if let Some(left) = self.left.checked_sub(1) {
             self.left = left;
@@ -522,8 +526,8 @@ fn forwarding_is_switched_on_in_the_running_kernel_and_put_back() {
     let live = || ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"].map(|path| namespace.sysctl(path));
     let before = live();
     namespace.enter(|| {
-        assert_eq!(sysctls.apply(&wanted).unwrap().changes.len(), 4);
-        assert_eq!(sysctls.apply(&wanted).unwrap().changes, []);
+        assert_eq!(sysctls.apply(&wanted).unwrap().len(), 4);
+        assert_eq!(sysctls.apply(&wanted).unwrap(), []);
     });
     assert_eq!(live(), ["1", "1"]);
     namespace.enter(|| sysctls.remove().unwrap());
@@ -546,7 +550,7 @@ fn a_read_only_proc_is_no_fault_while_it_is_right_and_else_the_file_and_the_reme
         let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
         mount(none, "/proc/sys", none, read_only, none).unwrap();
 
-        assert_eq!(sysctls.apply(&[Sysctl::Ipv4Forward]).unwrap().changes.len(), 1, "only the drop-in");
+        assert_eq!(sysctls.apply(&[Sysctl::Ipv4Forward]).unwrap().len(), 1, "only the drop-in");
         let drop_in = directory.path().join("90-cachenat.conf");
         let written = std::fs::read(&drop_in).unwrap();
         let error = sysctls.apply(&[Sysctl::Ipv4Forward, Sysctl::Ipv6Forward]).unwrap_err();

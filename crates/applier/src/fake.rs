@@ -125,7 +125,10 @@ impl Netfilter for Fake {
             Table::Absent | Table::Foreign { .. } => None,
         };
         let found = |at| Some((element(at)?.clone(), counters.get(&at).copied().unwrap_or_default()));
-        Ok(Reading { generation, elements: keys.iter().map(|&at| (at, found(at))).collect() })
+        Ok(Reading {
+            generation,
+            elements: keys.iter().map(|&(set, key)| (set, key, found((set, key)))).collect(),
+        })
     }
 
     fn commit(&mut self, transaction: &Transaction, generation: Generation) -> Result<(), CommitError> {

@@ -66,13 +66,16 @@ pub struct Dump {
     pub counters: Counters,
 }
 
+/// An element, and its counter if it is a map's.
+pub type Counted = (Element, Counter);
+
 /// Some elements of the table, all of one generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
     /// The generation that they belong to.
     pub generation: Generation,
     /// What stands at each key that was asked for; `None`: nothing.
-    pub elements: Vec<((Set, Key), Option<(Element, Counter)>)>,
+    pub elements: Vec<(Set, Key, Option<Counted>)>,
 }
 
 impl Dump {
@@ -81,7 +84,7 @@ impl Dump {
     pub fn with(mut self, reading: Reading) -> Self {
         self.generation = reading.generation;
         let Table::Ours(Actual { ruleset, .. }) = &mut self.table else { return self };
-        for ((set, key), found) in reading.elements {
+        for (set, key, found) in reading.elements {
             let Some(elements) = ruleset.sets.get_mut(&set) else { continue };
             elements.remove(&key);
             self.counters.remove(&(set, key));

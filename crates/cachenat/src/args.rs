@@ -127,6 +127,41 @@ pub(crate) enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: StatusFormat,
     },
+    /// Print what clients need to reach the nodes from outside; touches nothing, needs no privilege
+    #[command(
+        after_help = "Examples:\n  cachenat endpoints\n  cachenat endpoints --format ioredis --cluster my-cluster\n  \
+                      cachenat endpoints --format json > endpoints.json"
+    )]
+    Endpoints {
+        /// For people, for programs, or for pasting into a client's code
+        #[arg(long, value_enum, default_value_t)]
+        format: crate::endpoints::Format,
+        /// Only those of this cache
+        #[arg(long, value_name = "NAME")]
+        cluster: Option<String>,
+    },
+    /// Try each port from the client's side: is it reachable, and the right node behind it? Exit code 1: one is not
+    #[command(
+        after_help = "Examples:\n  cachenat probe endpoints.json      (of 'cachenat endpoints --format json')\n  \
+                      cachenat probe 203.0.113.73:6379-6381\n  cachenat probe nat.example:6379 --tls"
+    )]
+    Probe {
+        /// A file of 'cachenat endpoints --format json', - for standard input, or ports to try
+        #[arg(value_name = "FILE|HOST:PORTS")]
+        whom: String,
+        /// Speak TLS; a file says by itself where to
+        #[arg(long)]
+        tls: bool,
+        /// Believe these certificate authorities instead of the system's
+        #[arg(long, value_name = "FILE")]
+        ca_file: Option<PathBuf>,
+        /// How long to wait for each
+        #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "3s")]
+        timeout: Duration,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Take the table, the sysctl drop-in and the changed kernel settings back
     #[command(after_help = "Examples:\n  cachenat remove")]
     Remove,

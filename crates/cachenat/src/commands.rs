@@ -4,7 +4,9 @@ mod apply;
 mod confirm;
 mod diff;
 mod discover;
+mod endpoints;
 mod leases;
+mod probe;
 mod remove;
 mod render;
 mod restore;
@@ -32,6 +34,11 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<Exit> {
         Command::Watch { interval, dns_interval } => watch::run(global, *interval, *dns_interval),
         Command::Restore => restore::run(global),
         Command::Leases { action } => leases::run(global, action.as_ref()),
+        Command::Endpoints { format, cluster } => endpoints::run(global, *format, cluster.as_deref()),
+        Command::Probe { whom, tls, ca_file, timeout, json } => {
+            let (ca_file, patience) = (ca_file.as_deref(), *timeout);
+            probe::run(global, &probe::Asking { whom, tls: *tls, ca_file, patience, json: *json })
+        }
         Command::Status { format } => status::run(global, *format),
         Command::Remove => remove::run(global),
     }

@@ -15,7 +15,7 @@ use crate::desired::Desired;
 use crate::output::Output;
 use crate::report::Report;
 use crate::setting::{Setting, is_whole};
-use crate::state::State;
+use crate::state::{State, StateError};
 
 /// Plans what is wanted from what was found and what is in force.
 ///
@@ -72,9 +72,7 @@ pub(crate) fn carry_out(
             return Err(error.into());
         }
     };
-    if config.on_move == OnMove::Cut {
-        cut(&synced.changes, output);
-    }
+    cut(config, &synced.changes, output);
     Ok(Done { synced, sysctls })
 }
 
@@ -86,10 +84,10 @@ fn nothing_changed(error: &SyncError) -> bool {
     }
 }
 
-/// Cuts the flows to targets that their listener no longer leads to.
-fn cut(changes: &Changes, output: Output) {
+/// Cuts the flows to targets that their listener no longer leads to, unless they are to drain.
+pub(crate) fn cut(config: &Config, changes: &Changes, output: Output) {
     let gone = conntrack::gone(&changes.forwards());
-    if gone.is_empty() {
+    if gone.is_empty() || config.on_move == OnMove::Drain {
         return;
     }
     match Conntrack::open().and_then(|mut conntrack| conntrack.cut(&gone)) {
@@ -103,11 +101,12 @@ fn cut(changes: &Changes, output: Output) {
 }
 
 /// Writes the state; the rules are in force by now, so what can't be written costs memory and not traffic.
-///
-/// `changed` says whether the rules are other than before; they are written then, for `restore`.
-pub(crate) fn remember(state: &State, desired: &Desired, changed: bool, output: Output) -> bool {
-    let ruleset = (changed || !state.has_ruleset()).then_some(&desired.wanted);
-    let saved = state.save(&desired.leases, &desired.inventory, ruleset);
+pub(crate) fn remember(state: &State, desired: &Desired, output: Output) -> bool {
+    remembered(state.save(&desired.leases, &desired.inventory, &desired.wanted), output)
+}
+
+/// Tells of state that could not be written.
+pub(crate) fn remembered(saved: Result<(), StateError>, output: Output) -> bool {
     if let Err(error) = &saved {
         let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
         output.warn(&format!("{error}{cause}; the rules are in force, but the next run knows less"));

@@ -1,15 +1,17 @@
 //! The one place where all meet: configuration, inventory, leases and what the kernel has become what is wanted.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::ops::RangeInclusive;
 
 use discovery::{
     Coverage, Emptied, Inventory, Merged, Node, Outcome, Policy, Role, SourceName, SourceReport,
     over_last_good,
 };
 use rules::json::Wanted;
-use rules::ruleset::{Key, SetKind};
+use rules::ruleset::Key;
 use rules::{
     Endpoint, Family, Forward, ForwardId, Leases, PlanError, Request, Ruleset, Sysctl, assign, render,
 };
@@ -26,7 +28,7 @@ pub(crate) struct Known<'a> {
     pub(crate) last_good: Option<&'a Inventory>,
     /// What to make of a source that has no node any more.
     pub(crate) emptied: Emptied,
-    /// The leases so far; `None`: the state is lost, and the kernel's comments tell.
+    /// The leases so far, which the kernel's comments add to; `None`: the state is lost.
     pub(crate) leases: Option<&'a Leases>,
     /// What is in force.
     pub(crate) actual: &'a Ruleset,
@@ -64,26 +66,27 @@ fn urgency(age: u64) -> String {
         0..60 => String::new(),
         60..600 => " (for over a minute)".to_owned(),
         600..3600 => " (for over 10 minutes)".to_owned(),
-        3600..86400 => format!(" (FOR OVER {} h: replaced nodes are not followed)", age / 3600),
-        _ => format!(" (FOR OVER {} DAYS: replaced nodes are not followed)", age / 86400),
+        3600..86400 => format!(" (FOR OVER {} h: added and removed nodes are not followed)", age / 3600),
+        _ => format!(" (FOR OVER {} DAYS: added and removed nodes are not followed)", age / 86400),
     }
 }
 
 /// The listeners of a ruleset: id, listener and targets; the kernel's are the memory that survives the state directory.
 pub(crate) fn listeners(ruleset: &Ruleset) -> Vec<(ForwardId, Endpoint, Vec<Endpoint>)> {
     let mut found: BTreeMap<(Endpoint, ForwardId), Vec<Endpoint>> = BTreeMap::new();
-    for kind in [SetKind::Forward, SetKind::Spread] {
-        for family in [Family::Ipv4, Family::Ipv6] {
-            for (key, element) in ruleset.elements(kind, family) {
-                let (Key::Endpoint(listen) | Key::Slots { listen, .. }) = *key else { continue };
-                let id = element.comment.as_deref().and_then(|comment| comment.parse().ok());
-                if let (Some(id), Some(target)) = (id, element.data) {
-                    found.entry((listen, id)).or_default().push(target);
-                }
-            }
-        }
+    for (id, listen, target) in legs(ruleset) {
+        found.entry((listen, id)).or_default().push(target);
     }
     found.into_iter().map(|((listen, id), targets)| (id, listen, targets)).collect()
+}
+
+/// The elements of a ruleset's maps: id, listener and target.
+fn legs(ruleset: &Ruleset) -> impl Iterator<Item = (ForwardId, Endpoint, Endpoint)> {
+    let maps = ruleset.sets.iter().filter(|(set, _)| set.is_map());
+    maps.flat_map(|(_, elements)| elements).filter_map(|(key, element)| {
+        let (Key::Endpoint(listen) | Key::Slots { listen, .. }) = *key else { return None };
+        Some((element.comment.as_deref()?.parse().ok()?, listen, element.data?))
+    })
 }
 
 /// A node that gets a port, and where the port shall lead.
@@ -106,17 +109,14 @@ pub(crate) fn desired(config: &Config, gateway: &Gateway, known: &Known<'_>) -> 
     let Merged { inventory, kept } = over_last_good(known.fresh.clone(), known.last_good, policy);
     let inventory = in_order(config, inventory);
     let mut kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
-    let in_force = in_force(known.actual);
+    let in_force = InForce::new(known.actual);
     let mut backends = backends(&inventory, gateway, &in_force, &mut kept);
-    if known.last_good.is_none() {
-        backends.extend(unspoken(&inventory, &backends, &in_force, known.emptied, &mut kept));
-    }
+    backends.extend(unspoken(&inventory, known, &backends, &in_force, &mut kept));
 
-    let requests: Vec<Request> = backends.iter().map(|backend| request(config, backend)).collect();
-    let leases = match known.leases {
-        Some(leases) => assign(&requests, &config.pins, leases, known.now)?,
-        None => assign(&requests, &config.pins, &leases_of(known.actual, known.now), known.now)?,
-    };
+    let requests = requests(config, &backends);
+    let in_kernel = legs(known.actual).map(|(id, listen, _)| (id, listen.port));
+    let leases = known.leases.cloned().unwrap_or_default().with_kernel(in_kernel, known.now);
+    let leases = assign(&requests, &config.pins, &leases, known.now)?;
     let ports = leases.ports();
     let forwards: Vec<Forward> = backends
         .iter()
@@ -142,11 +142,6 @@ fn in_order(config: &Config, mut inventory: Inventory) -> Inventory {
     inventory
 }
 
-/// The leases that a ruleset's comments tell of.
-fn leases_of(ruleset: &Ruleset, now: u64) -> Leases {
-    Leases::from_kernel(listeners(ruleset).into_iter().map(|(id, listen, _)| (id, listen.port)), now)
-}
-
 /// A family without a single forward would only be empty sets to read; IPv4 stands even so, as the table's frame.
 fn as_seen_by_rules(gateway: &Gateway, forwards: &[Forward]) -> rules::Gateway {
     let has = |family| forwards.iter().any(|forward| Family::of(forward.listen.address) == family);
@@ -155,13 +150,30 @@ fn as_seen_by_rules(gateway: &Gateway, forwards: &[Forward]) -> rules::Gateway {
     rules::Gateway { interface: gateway.interface.clone(), families, snat: gateway.snat.clone() }
 }
 
-/// What the kernel leads each id to.
-fn in_force(actual: &Ruleset) -> HashMap<ForwardId, BTreeSet<Endpoint>> {
-    let mut targets: HashMap<ForwardId, BTreeSet<Endpoint>> = HashMap::new();
-    for (id, _, to) in listeners(actual) {
-        targets.entry(id).or_default().extend(to);
+/// What the kernel leads each id to; worked out once somebody asks, and in most runs nobody does.
+struct InForce<'a> {
+    actual: &'a Ruleset,
+    targets: OnceCell<HashMap<ForwardId, BTreeSet<Endpoint>>>,
+}
+
+impl<'a> InForce<'a> {
+    fn new(actual: &'a Ruleset) -> Self {
+        Self { actual, targets: OnceCell::new() }
     }
-    targets
+
+    fn targets(&self) -> &HashMap<ForwardId, BTreeSet<Endpoint>> {
+        self.targets.get_or_init(|| {
+            let mut targets: HashMap<ForwardId, BTreeSet<Endpoint>> = HashMap::new();
+            for (id, _, to) in listeners(self.actual) {
+                targets.entry(id).or_default().extend(to);
+            }
+            targets
+        })
+    }
+
+    fn get(&self, id: &ForwardId) -> Option<&BTreeSet<Endpoint>> {
+        self.targets().get(id)
+    }
 }
 
 /// A role is reached through a port of its own, behind which another node's address is no surprise.
@@ -174,11 +186,11 @@ fn is_role(node: &Node) -> bool {
 fn backends(
     inventory: &Inventory,
     gateway: &Gateway,
-    in_force: &HashMap<ForwardId, BTreeSet<Endpoint>>,
+    in_force: &InForce<'_>,
     kept: &mut Vec<String>,
 ) -> Vec<Backend> {
     let mut backends: Vec<Backend> = Vec::new();
-    let mut twins: HashMap<Endpoint, Vec<usize>> = HashMap::new();
+    let mut claims: Vec<(Endpoint, usize)> = Vec::new();
     for node in &inventory.nodes {
         let Ok(id) = node.id.as_str().parse::<ForwardId>() else { continue };
         let reachable =
@@ -199,15 +211,16 @@ fn backends(
             }
         }
         if !is_role(node) {
-            targets.iter().for_each(|&target| twins.entry(target).or_default().push(backends.len()));
+            claims.extend(targets.iter().map(|&target| (target, backends.len())));
         }
         backends.push(Backend { id, source: Some(node.source.clone()), targets });
     }
-    let mut twins: Vec<(Endpoint, Vec<usize>)> =
-        twins.into_iter().filter(|(_, nodes)| nodes.len() > 1).collect();
-    twins.sort();
-    for (target, nodes) in twins {
-        settle(&mut backends, target, &nodes, in_force, kept);
+    claims.sort_unstable();
+    for twins in claims.chunk_by(|(one, _), (other, _)| one == other) {
+        if let &[(target, _), _, ..] = twins {
+            let nodes: Vec<usize> = twins.iter().map(|&(_, node)| node).collect();
+            settle(&mut backends, target, &nodes, in_force, kept);
+        }
     }
     backends
 }
@@ -218,7 +231,7 @@ fn settle(
     backends: &mut [Backend],
     target: Endpoint,
     nodes: &[usize],
-    in_force: &HashMap<ForwardId, BTreeSet<Endpoint>>,
+    in_force: &InForce<'_>,
     kept: &mut Vec<String>,
 ) {
     let had = |at: &usize| {
@@ -245,16 +258,17 @@ fn settle(
 
 /// Forwards in force that the inventory does not speak of, where some source's silence says nothing.
 ///
-/// This is for a state directory that was lost: else the last good inventory names the nodes of each source.
+/// This is for a state directory that was lost: a node that the last good inventory names is no secret, and if it is
+/// not in the new one, its source has said so.
 fn unspoken(
     inventory: &Inventory,
+    known: &Known<'_>,
     backends: &[Backend],
-    in_force: &HashMap<ForwardId, BTreeSet<Endpoint>>,
-    emptied: Emptied,
+    in_force: &InForce<'_>,
     kept: &mut Vec<String>,
 ) -> Vec<Backend> {
     let sources_with_nodes: HashSet<&SourceName> = inventory.nodes.iter().map(|node| &node.source).collect();
-    let silent = |report: &&SourceReport| match (report.coverage, emptied) {
+    let silent = |report: &&SourceReport| match (report.coverage, known.emptied) {
         (Coverage::Part | Coverage::Nothing, _) | (Coverage::Absent, Emptied::Keep) => true,
         (Coverage::Whole, Emptied::Keep) => !sources_with_nodes.contains(&report.source),
         (Coverage::Whole | Coverage::Absent, Emptied::Remove) => false,
@@ -264,10 +278,13 @@ fn unspoken(
     if unread.is_empty() {
         return vec![];
     }
-    let named: BTreeSet<&ForwardId> = backends.iter().map(|backend| &backend.id).collect();
+    let named: HashSet<&str> = backends.iter().map(|backend| backend.id.as_str()).collect();
+    let known = known.last_good.iter().flat_map(|before| &before.nodes).map(|node| node.id.as_str());
+    let named: HashSet<&str> = known.chain(named).collect();
     let mut rest: Vec<Backend> = in_force
+        .targets()
         .iter()
-        .filter(|(id, _)| !named.contains(id))
+        .filter(|(id, _)| !named.contains(id.as_str()))
         .map(|(id, to)| Backend { id: id.clone(), source: None, targets: to.clone() })
         .collect();
     rest.sort_by(|one, other| one.id.cmp(&other.id));
@@ -282,12 +299,19 @@ fn list(targets: &BTreeSet<Endpoint>) -> String {
     rules::diff::targets(&targets.iter().copied().collect::<Vec<_>>())
 }
 
-fn request(config: &Config, backend: &Backend) -> Request {
-    let (pool, pool_key) = match &backend.source {
-        Some(source) => config.pool(source),
-        None => (&config.ports, "ports".to_owned()),
-    };
-    Request { id: backend.id.clone(), pool: pool.range(), pool_key }
+/// What the backends ask for; a source's pool is looked up once and not for each of its nodes.
+fn requests(config: &Config, backends: &[Backend]) -> Vec<Request> {
+    let mut pools: HashMap<Option<&SourceName>, (RangeInclusive<u16>, String)> = HashMap::new();
+    let mut requests = Vec::with_capacity(backends.len());
+    for Backend { id, source, .. } in backends {
+        let (pool, pool_key) = pools.entry(source.as_ref()).or_insert_with_key(|source| {
+            let (pool, key) =
+                source.map_or((&config.ports, "ports".to_owned()), |source| config.pool(source));
+            (pool.range(), key)
+        });
+        requests.push(Request { id: id.clone(), pool: pool.clone(), pool_key: pool_key.clone() });
+    }
+    requests
 }
 
 /// One forward per family in which the gateway and the node both have an address.

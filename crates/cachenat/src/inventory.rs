@@ -9,7 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use discovery::{Admission, Inventory, Options, Source, SourceName, SourceReport, admit, discover};
+use discovery::{
+    Admission, Inventory, Options, Source, SourceName, SourceReport, admit, list, recall, resolve,
+};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::config::Config;
 
@@ -19,8 +22,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// Reads the inventory: from `file` (`-` is standard input) if there is one, else from the sources, again and again
 /// until all are whole or `wait` is over.
 ///
-/// `own` are the gateway's addresses, which can be no target. `last_good` tells whether a file that does not speak of
-/// a source leaves something open.
+/// `own` are the gateway's addresses, which can be no target. `last_good` tells the names to look up for a source that
+/// cannot be read, and whether a file that does not speak of a source leaves something open.
 pub(crate) fn take(
     config: &Config,
     own: &[IpAddr],
@@ -28,28 +31,48 @@ pub(crate) fn take(
     last_good: Option<&Inventory>,
     wait: Duration,
 ) -> anyhow::Result<Inventory> {
-    let options = options(config, own);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
     match file {
-        Some(file) => {
-            let inventory = with_reports(read(file)?, config, last_good);
-            let addresses = inventory.nodes.iter().flat_map(|node| node.addresses.iter().copied());
-            let admission = runtime.block_on(options.admission_of(addresses));
-            Ok(admitted(inventory, &admission))
-        }
-        None => {
-            let sources = sources(config)?;
-            let deadline = Instant::now() + wait;
-            loop {
-                let inventory = runtime.block_on(discover(&sources, &options));
-                if inventory.is_complete() || Instant::now() + PAUSE > deadline {
-                    return Ok(inventory);
-                }
-                thread::sleep(PAUSE);
-            }
-        }
+        Some(file) => given(read(file)?, config, own, last_good),
+        None => discovered(config, own, last_good, wait),
     }
+}
+
+/// An inventory from a file, which is trusted no more than DNS and may not speak of all sources.
+pub(crate) fn given(
+    inventory: Inventory,
+    config: &Config,
+    own: &[IpAddr],
+    last_good: Option<&Inventory>,
+) -> anyhow::Result<Inventory> {
+    let inventory = with_reports(inventory, config, last_good);
+    let addresses = inventory.nodes.iter().flat_map(|node| node.addresses.iter().copied());
+    let admission = runtime()?.block_on(options(config, own).admission_of(addresses));
+    Ok(admitted(inventory, &admission))
+}
+
+fn discovered(
+    config: &Config,
+    own: &[IpAddr],
+    last_good: Option<&Inventory>,
+    wait: Duration,
+) -> anyhow::Result<Inventory> {
+    let (sources, options) = (sources(config)?, options(config, own));
+    let runtime = runtime()?;
+    let deadline = Instant::now() + wait;
+    loop {
+        let inventory = runtime.block_on(async {
+            let listed = recall(list(&sources, &options).await, last_good);
+            resolve(listed, &options).await.0
+        });
+        if inventory.is_complete() || Instant::now() + PAUSE > deadline {
+            return Ok(inventory);
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build().context("starting tokio")
 }
 
 /// How discovery goes about it on a gateway with these addresses.
@@ -73,7 +96,8 @@ pub(crate) fn sources(config: &Config) -> anyhow::Result<Vec<Source>> {
     Ok(config.sources.iter().map(|configured| configured.source.clone()).collect())
 }
 
-fn read(file: &Path) -> anyhow::Result<Inventory> {
+/// Reads the file (`-` is standard input); for [`given`].
+pub(crate) fn read(file: &Path) -> anyhow::Result<Inventory> {
     let name = format!("inventory {}", file.display());
     let text = if file == Path::new("-") {
         let mut text = String::new();

@@ -7,10 +7,15 @@ mod commands;
 mod config;
 mod converge;
 mod desired;
+mod endpoints;
+#[cfg(test)]
+mod examples;
 mod gateway;
 mod inventory;
+mod memory;
 mod output;
 mod pending;
+mod probe;
 mod report;
 mod setting;
 mod state;

@@ -3,9 +3,11 @@
 //! Whoever applies may lose the session through the very change, so the taking back is the work of a process of its
 //! own, which is started before the change and belongs to no terminal.
 
-use std::fs;
-use std::io::{self, BufRead, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -14,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use applier::lock;
 use applier::netlink::Kernel;
-use applier::sync::sync;
+use applier::sync::{Synced, sync};
 use applier::sysctl::Sysctls;
 use discovery::Inventory;
 use rules::json::Wanted;
@@ -22,20 +24,26 @@ use rules::{Leases, Ruleset, SysctlChange};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::converge::{cut, remembered};
 use crate::desired::Desired;
 use crate::output::{Output, say};
-use crate::setting::now;
 use crate::state::{self, State};
 
-/// How often the file is looked at; flock and rename tell nobody.
+/// How often the file is looked at; flock and unlink tell nobody.
 const POLL: Duration = Duration::from_millis(100);
 
+/// How often the guard tries to take a change back, a second apart.
+const TRIES: usize = 60;
+
+/// What the guard says once it is out of the terminal's reach.
+const READY: &str = "ready\n";
+
 /// A change on probation: what was before, and what will be remembered once it is confirmed.
+///
+/// The guard holds a lock on the file for as long as it lives, and the file is deleted when the probation ends.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Pending {
     version: u32,
-    /// When it is taken back, in seconds since 1970; for people and other runs, the guard counts for itself.
-    deadline: u64,
     /// For how long it is on probation, in seconds.
     seconds: u64,
     /// The ruleset before, as `render --format json` has it; `None`: there was no table.
@@ -56,35 +64,56 @@ pub(crate) enum Verdict {
     TakenBack,
 }
 
-fn file(config: &Config) -> PathBuf {
+fn path(config: &Config) -> PathBuf {
     config.state_dir.join("pending.json")
 }
 
-fn read(file: &Path) -> anyhow::Result<Option<Pending>> {
-    match fs::read_to_string(file) {
-        Ok(text) => {
-            let pending =
-                serde_json::from_str(&text).with_context(|| format!("pending change {}", file.display()))?;
-            Ok(Some(pending))
-        }
+fn context(config: &Config) -> String {
+    format!("pending change {}", path(config).display())
+}
+
+fn open(config: &Config) -> anyhow::Result<Option<File>> {
+    match File::open(path(config)) {
+        Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("pending change {}", file.display())),
+        Err(error) => Err(error).with_context(|| context(config)),
     }
+}
+
+fn read(config: &Config, mut file: impl Read) -> anyhow::Result<Pending> {
+    let mut text = String::new();
+    file.read_to_string(&mut text).with_context(|| context(config))?;
+    serde_json::from_str(&text).with_context(|| context(config))
 }
 
 /// Refuses to work while a change waits for its confirmation; one whose guard is gone is taken back first.
 ///
 /// The caller holds the lock.
-pub(crate) fn refuse(config: &Config) -> anyhow::Result<()> {
-    let Some(pending) = read(&file(config))? else { return Ok(()) };
-    // The guard has had its time and more: it was killed, or the host was restarted.
-    if now() > pending.deadline + 5 || pending.deadline > now() + pending.seconds {
-        return take_back(config, &pending);
+pub(crate) fn refuse(config: &Config, output: Output) -> anyhow::Result<()> {
+    let Some(file) = open(config)? else { return Ok(()) };
+    match file.try_lock() {
+        // The guard was killed, or the host was restarted.
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => anyhow::bail!(
+            "a change waits for its confirmation: 'cachenat confirm' keeps it, else it is taken back in time"
+        ),
+        Err(TryLockError::Error(error)) => return Err(error).with_context(|| context(config)),
     }
-    let left = pending.deadline.saturating_sub(now());
-    anyhow::bail!(
-        "a change waits for its confirmation: 'cachenat confirm' keeps it, else it is taken back in {left} s"
-    )
+    match read(config, &file) {
+        Ok(pending) => {
+            take_back(config, &pending, output)?;
+            output
+                .warn("a change was never confirmed: the former rules and kernel settings are back in force");
+            Ok(())
+        }
+        // Nothing is known of it, so nothing can be taken back; what is in force is where the next plan starts.
+        Err(error) => {
+            let aside = path(config).with_extension("json.damaged");
+            fs::rename(path(config), aside).with_context(|| context(config))?;
+            output.warn(&format!("{error:#}; it is put aside, and what is in force stays"));
+            Ok(())
+        }
+    }
 }
 
 /// Puts a change on probation; the caller carries it out next.
@@ -100,7 +129,6 @@ pub(crate) fn begin(
     let as_json = |ruleset: &Ruleset| Wanted { ruleset: ruleset.clone(), sysctls: vec![] }.to_json();
     let pending = Pending {
         version: 1,
-        deadline: now() + seconds,
         seconds,
         before: before.map(as_json),
         sysctls: sysctls.to_vec(),
@@ -108,85 +136,108 @@ pub(crate) fn begin(
         inventory: desired.inventory.to_json(),
         after: desired.wanted.to_json(),
     };
-    state::write(&file(config), &serde_json::to_string(&pending)?)?;
-    let guard = Command::new(std::env::current_exe().context("path of this program")?)
-        .arg("--config")
-        .arg(&config.file)
-        .arg("guard")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .context("starting the guard");
+    state::write(&path(config), &serde_json::to_string(&pending)?)?;
+    let guard = start_guard(config);
     if guard.is_err() {
         end(config)?;
     }
     guard
 }
 
-/// Ends a probation whose change was not carried out.
-pub(crate) fn abandon(config: &Config, mut guard: Child) -> anyhow::Result<()> {
-    end(config)?;
+/// Starts the guard, which inherits the file and the lock on it, and waits until it is out of the terminal's reach.
+fn start_guard(config: &Config) -> anyhow::Result<Child> {
+    let file = File::open(path(config)).with_context(|| context(config))?;
+    file.try_lock().with_context(|| context(config))?;
+    let mut guard = Command::new(std::env::current_exe().context("path of this program")?)
+        .arg("--config")
+        .arg(&config.file)
+        .arg("guard")
+        .stdin(file)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("starting the guard")?;
+    let mut word = String::new();
+    if let Some(said) = &mut guard.stdout {
+        BufReader::new(said).read_line(&mut word).context("waiting for the guard")?;
+    }
+    if word != READY {
+        let status = guard.wait().context("the guard")?;
+        anyhow::bail!("the guard ended at once ({status}); nothing was changed");
+    }
+    Ok(guard)
+}
+
+/// Takes back a change that could not be carried out, whatever of it is in force.
+pub(crate) fn abandon(config: &Config, mut guard: Child, output: Output) -> anyhow::Result<()> {
+    if let Some(file) = open(config)? {
+        take_back(config, &read(config, file)?, output)?;
+    }
     guard.wait().context("the guard")?;
     Ok(())
 }
 
 fn end(config: &Config) -> anyhow::Result<()> {
-    let file = file(config);
-    fs::remove_file(&file).with_context(|| format!("pending change {}", file.display()))
+    fs::remove_file(path(config)).with_context(|| context(config))
 }
 
-/// The guard: waits until the change is confirmed, and takes it back when its time is over.
-pub(crate) fn guard(config: &Config) -> anyhow::Result<Verdict> {
+/// The guard, whose stdin is the locked file: waits until it is deleted, and takes the change back when time is over.
+pub(crate) fn guard(config: &Config, output: Output) -> anyhow::Result<Verdict> {
     // A session of its own: the terminal's end reaches it no more. That fails only for a leader, which is fine too.
     let _ = nix::unistd::setsid();
-    let Some(pending) = read(&file(config))? else { return Ok(Verdict::Confirmed) };
+    let file = File::from(io::stdin().as_fd().try_clone_to_owned().context("the guard's stdin")?);
+    let pending = read(config, &file)?;
     let deadline = Instant::now() + Duration::from_secs(pending.seconds);
+    output.data(READY)?;
+
+    let has_ended = || file.metadata().is_ok_and(|metadata| metadata.nlink() == 0);
     while Instant::now() < deadline {
-        if !file(config).exists() {
+        if has_ended() {
             return Ok(Verdict::Confirmed);
         }
         thread::sleep(POLL);
     }
-    let _lock = lock::acquire(&config.lock_file, lock::WAIT)?;
-    // Confirmed in the last moment, or taken back by another run.
-    if !file(config).exists() {
-        return Ok(Verdict::Confirmed);
+    let mut tries = 0;
+    loop {
+        let taken_back = lock::acquire(&config.lock_file, lock::WAIT).map_err(Into::into).and_then(|_lock| {
+            // It may have been confirmed in the last moment.
+            if has_ended() { Ok(Verdict::Confirmed) } else { take_back(config, &pending, output) }
+        });
+        tries += 1;
+        match taken_back {
+            Err(error) if tries < TRIES => output.warn(&format!("{error:#}; trying again")),
+            other => return other,
+        }
+        thread::sleep(Duration::from_secs(1));
     }
-    take_back(config, &pending)?;
-    Ok(Verdict::TakenBack)
 }
 
 /// Puts back what was before. The caller holds the lock.
-fn take_back(config: &Config, pending: &Pending) -> anyhow::Result<()> {
-    let before = pending
-        .before
-        .as_deref()
-        .map(Wanted::from_json)
-        .transpose()
-        .context("the rules before the change")?;
-    sync(&mut Kernel::open()?, before.as_ref().map(|wanted| &wanted.ruleset))?;
+fn take_back(config: &Config, pending: &Pending, output: Output) -> anyhow::Result<Verdict> {
+    let before = pending.before.as_deref().map(Wanted::from_json).transpose();
+    let before = before.context("the rules before the change")?;
+    let Synced { changes, .. } = sync(&mut Kernel::open()?, before.as_ref().map(|wanted| &wanted.ruleset))?;
+    cut(config, &changes, output);
     Sysctls::new(&config.sysctl_dir).revert(&pending.sysctls)?;
     end(config)?;
-    say("not confirmed in time: the former rules and kernel settings are back in force");
-    say("the configuration is as you wrote it: the next 'cachenat apply' carries it out again");
-    Ok(())
+    Ok(Verdict::TakenBack)
 }
 
 /// Keeps the change: what goes with it is remembered, and the guard goes home.
-pub(crate) fn confirm(config: &Config, output: Output) -> anyhow::Result<()> {
+///
+/// `false`: it could not be remembered, which is told.
+pub(crate) fn confirm(config: &Config, output: Output) -> anyhow::Result<bool> {
     let _lock = lock::acquire(&config.lock_file, lock::WAIT)?;
-    let Some(pending) = read(&file(config))? else {
+    let Some(file) = open(config)? else {
         anyhow::bail!("no change waits for a confirmation");
     };
+    let pending = read(config, file)?;
     let inventory =
         Inventory::from_json(&pending.inventory).context("the inventory of the pending change")?;
     let after = Wanted::from_json(&pending.after).context("the rules of the pending change")?;
     // First the guard, or it would take back what is remembered as done.
     end(config)?;
-    if let Err(error) = State::open(&config.state_dir).save(&pending.leases, &inventory, Some(&after)) {
-        output.warn(&format!("{error}; the rules are in force, but the next run knows less"));
-    }
-    Ok(())
+    let saved = State::open(&config.state_dir).save(&pending.leases, &inventory, &after);
+    Ok(remembered(saved, output))
 }
 
 /// Waits for the operator's yes, here or by `cachenat confirm`, or for the guard.
@@ -198,11 +249,16 @@ pub(crate) fn wait(
 ) -> anyhow::Result<Verdict> {
     let answers = ask(seconds);
     loop {
-        if guard.try_wait().context("the guard")?.is_some() {
-            // The guard leaves the file only where it could not do its work.
-            return match read(&file(config))? {
-                Some(_) => anyhow::bail!("the guard ended and could not put the former rules back"),
-                None => Ok(if confirmed(&mut guard) { Verdict::Confirmed } else { Verdict::TakenBack }),
+        if let Some(status) = guard.try_wait().context("the guard")? {
+            return match status.code() {
+                Some(0) => Ok(Verdict::Confirmed),
+                Some(1) => Ok(Verdict::TakenBack),
+                // It was killed, or could not do its work.
+                _ => {
+                    let _lock = lock::acquire(&config.lock_file, lock::WAIT)?;
+                    refuse(config, output)?;
+                    Ok(Verdict::TakenBack)
+                }
             };
         }
         if let Ok(true) = answers.recv_timeout(POLL) {
@@ -211,10 +267,6 @@ pub(crate) fn wait(
             return Ok(Verdict::Confirmed);
         }
     }
-}
-
-fn confirmed(guard: &mut Child) -> bool {
-    guard.wait().is_ok_and(|status| status.success())
 }
 
 /// The operator's answers at the terminal; without one there are none, and the channel stays silent.

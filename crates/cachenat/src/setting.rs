@@ -69,7 +69,7 @@ pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Whether every source was read whole; a node that is still being created is no fault of the answer.
+/// Whether every source was read whole, and every node that is not leaving has its addresses.
 pub(crate) fn is_whole(inventory: &Inventory) -> bool {
     inventory.sources.iter().all(|report| report.outcome == Outcome::Complete)
 }

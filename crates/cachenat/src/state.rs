@@ -24,6 +24,15 @@ pub(crate) struct State {
     pub(crate) last_good: Option<Inventory>,
     /// Files that were there and could not be read.
     pub(crate) damaged: Vec<StateError>,
+    /// Whether more is known here than the files hold.
+    is_ahead: bool,
+}
+
+/// What will be written: files and their texts, in order, and the damaged ones that make room for them.
+#[derive(Debug)]
+pub(crate) struct Unsaved<'a> {
+    damaged: &'a [StateError],
+    files: Vec<(PathBuf, String)>,
 }
 
 /// Why a state file can't be read or written.
@@ -81,7 +90,7 @@ impl State {
         let mut damaged = Vec::new();
         let leases = read(&dir.join("leases.json"), parse_leases, &mut damaged);
         let last_good = read(&dir.join("inventory.json"), parse_inventory, &mut damaged);
-        Self { dir: dir.to_owned(), leases, last_good, damaged }
+        Self { dir: dir.to_owned(), leases, last_good, damaged, is_ahead: false }
     }
 
     /// What was asked of the kernel last; `None` if that was never.
@@ -95,7 +104,20 @@ impl State {
         damaged.pop().map_or(Ok(wanted), Err)
     }
 
-    /// Writes what differs from what is there, and the ruleset if it is new (`None`: it is as it was).
+    /// Puts what could not be written earlier in place of what the files hold.
+    #[must_use]
+    pub(crate) fn ahead(self, leases: Leases, last_good: Inventory) -> Self {
+        Self { leases: Some(leases), last_good: Some(last_good), is_ahead: true, ..self }
+    }
+
+    /// Forgets which removals are held, for an answer that was heard before and is no second word on them.
+    pub(crate) fn forget_held(&mut self) {
+        for report in self.last_good.iter_mut().flat_map(|inventory| &mut inventory.sources) {
+            report.held.clear();
+        }
+    }
+
+    /// Writes what differs from what is there.
     ///
     /// Damaged files are kept aside under another name.
     ///
@@ -106,28 +128,44 @@ impl State {
         &self,
         leases: &Leases,
         last_good: &Inventory,
-        ruleset: Option<&Wanted>,
+        ruleset: &Wanted,
     ) -> Result<(), StateError> {
-        for file in self.damaged.iter().map(StateError::file) {
-            let aside = file.with_extension("json.damaged");
-            fs::rename(file, aside).map_err(|source| StateError::Io { file: file.to_owned(), source })?;
-        }
-        if self.leases.as_ref() != Some(leases) {
-            self.save_leases(leases)?;
-        }
-        if self.last_good.as_ref() != Some(last_good) {
-            write(&self.dir.join("inventory.json"), &last_good.to_json())?;
-        }
-        let file = self.dir.join("ruleset.json");
-        match ruleset {
-            Some(ruleset) => write(&file, &ruleset.to_json()),
-            None => Ok(()),
-        }
+        self.unsaved(leases, last_good, ruleset)?.save()
     }
 
-    /// Whether there is a ruleset to restore.
-    pub(crate) fn has_ruleset(&self) -> bool {
-        self.dir.join("ruleset.json").exists()
+    /// What [`save`](Self::save) would write.
+    ///
+    /// # Errors
+    ///
+    /// None that could happen: leases can be put into JSON.
+    pub(crate) fn unsaved(
+        &self,
+        leases: &Leases,
+        last_good: &Inventory,
+        ruleset: &Wanted,
+    ) -> Result<Unsaved<'_>, StateError> {
+        let mut files = Vec::new();
+        if self.is_ahead || self.leases.as_ref() != Some(leases) {
+            files.push(self.leases_file(leases)?);
+        }
+        if self.is_ahead || self.last_good.as_ref() != Some(last_good) {
+            files.push((self.dir.join("inventory.json"), last_good.to_json_lines()));
+        }
+        // Compared by itself: a run that was ended after its commit has changed the rules and not the file.
+        let (file, text) = (self.dir.join("ruleset.json"), ruleset.to_json_lines());
+        if fs::read(&file).ok().as_deref() != Some(text.as_bytes()) {
+            files.push((file, text));
+        }
+        Ok(Unsaved { damaged: &self.damaged, files })
+    }
+
+    fn leases_file(&self, leases: &Leases) -> Result<(PathBuf, String), StateError> {
+        let file = self.dir.join("leases.json");
+        let form = LeaseFile { version: VERSION, leases: leases.clone() };
+        match serde_json::to_string(&form) {
+            Ok(text) => Ok((file, text + "\n")),
+            Err(source) => Err(StateError::Leases { file, source }),
+        }
     }
 
     /// Writes the leases.
@@ -136,11 +174,23 @@ impl State {
     ///
     /// [`StateError::Io`]; the file is then as it was.
     pub(crate) fn save_leases(&self, leases: &Leases) -> Result<(), StateError> {
-        let file = self.dir.join("leases.json");
-        let form = LeaseFile { version: VERSION, leases: leases.clone() };
-        let text = serde_json::to_string_pretty(&form)
-            .map_err(|source| StateError::Leases { file: file.clone(), source })?;
-        write(&file, &(text + "\n"))
+        let (file, text) = self.leases_file(leases)?;
+        write(&file, &text)
+    }
+}
+
+impl Unsaved<'_> {
+    /// Writes the files; see [`State::save`].
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`]; a file is then as it was.
+    pub(crate) fn save(&self) -> Result<(), StateError> {
+        for file in self.damaged.iter().map(StateError::file) {
+            let aside = file.with_extension("json.damaged");
+            fs::rename(file, aside).map_err(|source| StateError::Io { file: file.to_owned(), source })?;
+        }
+        self.files.iter().try_for_each(|(file, text)| write(file, text))
     }
 }
 
@@ -164,11 +214,15 @@ fn parse_leases(file: &Path, text: &str) -> Result<Leases, StateError> {
         version: u32,
     }
     let wrong = |source| StateError::Leases { file: file.to_owned(), source };
-    let Head { version } = serde_json::from_str(text).map_err(wrong)?;
-    if version != VERSION {
-        return Err(StateError::Version { file: file.to_owned(), found: version });
+    let parsed = serde_json::from_str(text);
+    if let Ok(LeaseFile { version: VERSION, leases }) = parsed {
+        return Ok(leases);
     }
-    Ok(serde_json::from_str::<LeaseFile>(text).map_err(wrong)?.leases)
+    // Of another version the shape may be another as well.
+    match serde_json::from_str(text).map_err(wrong)? {
+        Head { version: VERSION } => parsed.map(|file| file.leases).map_err(wrong),
+        Head { version } => Err(StateError::Version { file: file.to_owned(), found: version }),
+    }
 }
 
 fn parse_inventory(file: &Path, text: &str) -> Result<Inventory, StateError> {
@@ -211,7 +265,7 @@ mod tests {
     fn what_was_saved_is_read_back_and_an_unchanged_file_is_not_written_again() {
         let dir = tempfile::tempdir().unwrap();
         let inventory = Inventory::default();
-        State::open(dir.path()).save(&leases(), &inventory, Some(&wanted())).unwrap();
+        State::open(dir.path()).save(&leases(), &inventory, &wanted()).unwrap();
         let state = State::open(dir.path());
         assert_eq!(
             (state.leases.clone(), state.last_good.clone()),
@@ -220,8 +274,17 @@ mod tests {
 
         let inode = |name| std::os::unix::fs::MetadataExt::ino(&fs::metadata(dir.path().join(name)).unwrap());
         let before = inode("leases.json");
-        state.save(&leases(), &inventory, None).unwrap();
+        state.save(&leases(), &inventory, &wanted()).unwrap();
         assert_eq!(inode("leases.json"), before);
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_written_later_though_nothing_is_new_then() {
+        let dir = tempfile::tempdir().unwrap();
+        State::open(dir.path()).save(&Leases::default(), &Inventory::default(), &wanted()).unwrap();
+        let ahead = State::open(dir.path()).ahead(leases(), Inventory::default());
+        ahead.save(&leases(), &Inventory::default(), &wanted()).unwrap();
+        assert_eq!(State::open(dir.path()).leases, Some(leases()));
     }
 
     #[test]
@@ -231,7 +294,7 @@ mod tests {
             fs::write(dir.path().join("leases.json"), text).unwrap();
             let state = State::open(dir.path());
             assert_eq!((state.leases.is_none(), state.damaged.len()), (true, 1), "{text}");
-            state.save(&leases(), &Inventory::default(), Some(&wanted())).unwrap();
+            state.save(&leases(), &Inventory::default(), &wanted()).unwrap();
             assert_eq!(fs::read_to_string(dir.path().join("leases.json.damaged")).unwrap(), text);
             assert_eq!(State::open(dir.path()).leases, Some(leases()));
         }

@@ -111,7 +111,8 @@ pub fn over_last_good(fresh: Inventory, last_good: Option<&Inventory>, policy: P
     for node in last_good.nodes.iter().filter(|node| !named.contains(&node.id)) {
         unnamed.entry(&node.source).or_default().push(node);
     }
-    let filled: HashSet<SourceName> = merged.inventory.nodes.iter().map(|node| node.source.clone()).collect();
+    let filled: HashSet<&SourceName> = merged.inventory.nodes.iter().map(|node| &node.source).collect();
+    let mut stay: Vec<Node> = Vec::new();
     let mut had: HashMap<&SourceName, usize> = HashMap::new();
     for node in &last_good.nodes {
         *had.entry(&node.source).or_default() += 1;
@@ -128,10 +129,27 @@ pub fn over_last_good(fresh: Inventory, last_good: Option<&Inventory>, policy: P
             report.held = missing.nodes.iter().map(|node| node.id.clone()).collect();
         }
         merged.kept.extend(warnings);
-        merged.inventory.nodes.extend(missing.nodes.into_iter().cloned());
+        stay.extend(missing.nodes.into_iter().cloned());
     }
+    merged.inventory.nodes.extend(stay);
     merged.inventory.sort();
     merged
+}
+
+/// A listing, with the nodes that its unread sources had: their names stay the same when a node is replaced, so DNS alone
+/// tells where they are now.
+///
+/// Goes between [`list`](crate::list) and [`resolve`](crate::resolve).
+#[must_use]
+pub fn recall(mut listed: Inventory, last_good: Option<&Inventory>) -> Inventory {
+    let open = |report: &&SourceReport| matches!(report.coverage, Coverage::Nothing | Coverage::Part);
+    let open: HashSet<SourceName> =
+        listed.sources.iter().filter(open).map(|report| report.source.clone()).collect();
+    let named: HashSet<NodeId> = listed.nodes.iter().map(|node| node.id.clone()).collect();
+    let had = last_good.iter().flat_map(|before| &before.nodes);
+    listed.nodes.extend(had.filter(|node| open.contains(&node.source) && !named.contains(&node.id)).cloned());
+    listed.sort();
+    listed
 }
 
 /// Gives the node its last addresses if it has to have them, and says so.
@@ -258,6 +276,20 @@ mod tests {
         assert_eq!(ids(&merged), ["my-cluster-001", "my-cluster-002"]);
         let warning = "replication_group/my-cluster: throttled; its nodes stay as they were (2)";
         assert_eq!(merged.kept[0].to_string(), warning);
+    }
+
+    #[test]
+    fn the_names_of_an_unread_source_are_recalled_and_those_of_a_whole_answer_are_not() {
+        let recalled = |report| {
+            let listed = Inventory { nodes: vec![node("my-cluster-001", &[])], sources: vec![report] };
+            let recalled = recall(listed, Some(&last_good())).nodes;
+            recalled.iter().map(|node| node.id.to_string()).collect::<Vec<_>>()
+        };
+        let both = ["my-cluster-001", "my-cluster-002"];
+        assert_eq!(recalled(SourceReport::failed(source(), "throttled")), both);
+        assert_eq!(recalled(SourceReport::partial(source(), "page 2 was not read")), both);
+        assert_eq!(recalled(SourceReport::complete(source())), ["my-cluster-001"]);
+        assert_eq!(recalled(SourceReport::absent(source(), "no such group")), ["my-cluster-001"]);
     }
 
     #[test]

@@ -29,10 +29,10 @@ pub use aws_credential_types::Credentials;
 pub use admission::{Admission, Refusal, admit};
 pub use elasticache::{Action, ApiError, Cause};
 pub use imds::{Imds, InstanceFacts, instance_facts};
-pub use in_band::InBandError;
+pub use in_band::{Dial, GreetError, Greeting, InBandError, Speaks, greet_all};
 pub use inventory::{Coverage, Engine, Inventory, Network, Node, Outcome, Role, SourceReport};
 pub use json::InventoryError;
-pub use last_good::{Emptied, Merged, Policy, Warning, over_last_good};
+pub use last_good::{Emptied, Merged, Policy, Warning, over_last_good, recall};
 pub use names::{MAX_NAME, NameError, NodeId, SourceName};
 pub use resolve::{LookupError, ResolverSettings};
 pub use source::{

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
 
-use crate::ruleset::{Chain, Elements, Endpoint, Key, Rule, Ruleset, Set, TABLE};
+use crate::ruleset::{Chain, Element, Elements, Endpoint, Key, Rule, Ruleset, Set, TABLE};
 use crate::text::ElementText;
 use crate::transaction::{Operation, Transaction};
 
@@ -106,17 +106,20 @@ fn changed_sets(before: &Ruleset, after: &Ruleset) -> BTreeMap<Set, SetChange> {
     let names: BTreeSet<Set> = before.sets.keys().chain(after.sets.keys()).copied().collect();
     let change = |set: Set| {
         let (old, new) = (before.sets.get(&set).unwrap_or(&none), after.sets.get(&set).unwrap_or(&none));
-        let lacking = |these: &Elements, those: &Elements| -> Elements {
-            these
-                .iter()
-                .filter(|(key, element)| those.get(key) != Some(element))
-                .map(|(&key, element)| (key, element.clone()))
-                .collect()
-        };
         let change = SetChange { removed: lacking(old, new), added: lacking(new, old) };
         (change != SetChange::default()).then_some((set, change))
     };
     names.into_iter().filter_map(change).collect()
+}
+
+/// The elements that `these` have and `those` have not, or not so. Both are in order, so one walk along them finds out.
+fn lacking(these: &Elements, those: &Elements) -> Elements {
+    let mut those = those.iter().peekable();
+    let lacks = |(key, element): &(&Key, &Element)| {
+        while those.next_if(|(other, _)| other < key).is_some() {}
+        those.next_if(|(other, _)| other == key).is_none_or(|(_, other)| other != *element)
+    };
+    these.iter().filter(lacks).map(|(&key, element)| (key, element.clone())).collect()
 }
 
 fn changed_chains(before: &Ruleset, after: &Ruleset) -> BTreeMap<Chain, ChainChange> {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::name::IfName;
-use crate::ruleset::{Chain, Element, Elements, Endpoint, Family, Key, Rule, Ruleset, Set, SetKind, SnatTo};
+use crate::ruleset::{
+    Chain, Element, Elements, Endpoint, Family, Key, Rule, Ruleset, Set, SetKind, SnatTo, TABLE,
+};
 use crate::sysctl::Sysctl;
 
 /// The version of the format.
@@ -106,6 +108,16 @@ impl From<FamilyForm> for Family {
     }
 }
 
+impl From<(&Key, &Element)> for ElementForm {
+    fn from((key, element): (&Key, &Element)) -> Self {
+        Self {
+            key: key.to_string(),
+            to: element.data.map(|target| target.to_string()),
+            id: element.comment.as_deref().map(str::to_owned),
+        }
+    }
+}
+
 impl From<&Rule> for RuleForm {
     fn from(rule: &Rule) -> Self {
         match rule.clone() {
@@ -141,24 +153,37 @@ impl From<RuleForm> for Rule {
 impl Wanted {
     /// The document, on several lines, ending in a newline.
     pub fn to_json(&self) -> String {
-        let form = |(key, element): (&Key, &Element)| ElementForm {
-            key: key.to_string(),
-            to: element.data.map(|target| target.to_string()),
-            id: element.comment.as_deref().map(str::to_owned),
-        };
         let Ruleset { sets, chains } = &self.ruleset;
         let document = Document {
             version: VERSION,
-            table: format!("inet {}", crate::ruleset::TABLE),
-            sets: sets.iter().map(|(set, e)| (set.name().to_owned(), e.iter().map(form).collect())).collect(),
-            chains: chains
+            table: format!("inet {TABLE}"),
+            sets: sets
                 .iter()
-                .map(|(chain, rules)| (chain.name().to_owned(), rules.iter().map(RuleForm::from).collect()))
+                .map(|(set, e)| (set.name().to_owned(), e.iter().map(ElementForm::from).collect()))
                 .collect(),
+            chains: chain_forms(chains),
             sysctls: self.sysctls.clone(),
         };
         // Strings, numbers and maps with string keys: nothing in the document can fail to serialize.
         serde_json::to_string_pretty(&document).map(|json| json + "\n").unwrap_or_default()
+    }
+
+    /// The same document with each element on a line of its own: a third as long, and quick to write.
+    pub fn to_json_lines(&self) -> String {
+        let Ruleset { sets, chains } = &self.ruleset;
+        let mut json = format!(r#"{{"version":{VERSION},"table":"inet {TABLE}","sets":{{"#);
+        for (index, (set, elements)) in sets.iter().enumerate() {
+            json.push_str(if index == 0 { "\n" } else { ",\n" });
+            json.push_str(&format!(r#""{set}":["#));
+            for (index, element) in elements.iter().enumerate() {
+                json.push_str(if index == 0 { "\n" } else { ",\n" });
+                json.push_str(&compact(&ElementForm::from(element)));
+            }
+            json.push(']');
+        }
+        let (chains, sysctls) = (compact(&chain_forms(chains)), compact(&self.sysctls));
+        json.push_str(&format!("}},\n\"chains\":{chains},\n\"sysctls\":{sysctls}}}\n"));
+        json
     }
 
     /// Reads a document back.
@@ -191,6 +216,18 @@ impl Wanted {
         }
         Ok(Self { ruleset, sysctls: document.sysctls })
     }
+}
+
+fn chain_forms(chains: &BTreeMap<Chain, Vec<Rule>>) -> BTreeMap<String, Vec<RuleForm>> {
+    let form = |(chain, rules): (&Chain, &Vec<Rule>)| {
+        (chain.name().to_owned(), rules.iter().map(RuleForm::from).collect())
+    };
+    chains.iter().map(form).collect()
+}
+
+/// Of what is made of strings, numbers and maps with string keys, and so cannot fail to serialize.
+fn compact(form: &impl Serialize) -> String {
+    serde_json::to_string(form).unwrap_or_default()
 }
 
 fn element(set: Set, form: ElementForm) -> Result<(Key, Element), JsonError> {

@@ -4,7 +4,7 @@
 //! noticing. So a port stays with its node through replacement and failover, and when the node is gone it rests
 //! before another may have it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 
@@ -49,7 +49,7 @@ impl TryFrom<Vec<Lease>> for Leases {
     type Error = LeasesError;
 
     fn try_from(list: Vec<Lease>) -> Result<Self, LeasesError> {
-        let mut holders = BTreeSet::new();
+        let mut holders = HashSet::new();
         let mut leases = BTreeMap::new();
         for lease in list {
             if lease.released.is_none() && !holders.insert(lease.id.clone()) {
@@ -70,19 +70,34 @@ impl From<Leases> for Vec<Lease> {
 }
 
 impl Leases {
-    /// The leases that the kernel's own elements tell of: each listener's port is held by the id in its comment.
+    /// These leases, and what the kernel's own elements tell of: each listener's port is held by the id in its comment,
+    /// unless the leases know that id or that port to be held otherwise.
     ///
-    /// Of several ports of one id the lowest counts, of several ids on one port the first.
-    pub fn from_kernel(listeners: impl IntoIterator<Item = (ForwardId, NonZeroU16)>, now: u64) -> Self {
-        let sorted: BTreeSet<(ForwardId, NonZeroU16)> = listeners.into_iter().collect();
-        let mut holders = BTreeSet::new();
-        let mut leases = BTreeMap::new();
-        for (id, port) in sorted {
-            if !leases.contains_key(&port) && holders.insert(id.clone()) {
-                leases.insert(port, Lease { port, id, since: now, released: None });
+    /// The kernel knows more where a run was ended before it wrote the leases, or could not write them. Of several ports
+    /// of one id the lowest counts, of several ids on one port the first.
+    #[must_use]
+    pub fn with_kernel(
+        mut self,
+        listeners: impl IntoIterator<Item = (ForwardId, NonZeroU16)>,
+        now: u64,
+    ) -> Self {
+        let news: BTreeSet<(ForwardId, NonZeroU16)> =
+            listeners.into_iter().filter(|&(_, port)| !self.is_held(port)).collect();
+        if news.is_empty() {
+            return self;
+        }
+        let held = self.iter().filter(|lease| lease.released.is_none());
+        let mut holders: HashSet<ForwardId> = held.map(|lease| lease.id.clone()).collect();
+        for (id, port) in news {
+            if !self.is_held(port) && holders.insert(id.clone()) {
+                self.0.insert(port, Lease { port, id, since: now, released: None });
             }
         }
-        Self(leases)
+        self
+    }
+
+    fn is_held(&self, port: NonZeroU16) -> bool {
+        self.0.get(&port).is_some_and(|lease| lease.released.is_none())
     }
 
     /// Every lease, by port.
@@ -185,12 +200,12 @@ pub fn assign(
 
 struct Plan<'a> {
     leases: Leases,
-    placed: BTreeSet<&'a ForwardId>,
+    placed: HashSet<&'a ForwardId>,
     /// The ports that pins keep for one id each.
     pinned: BTreeMap<NonZeroU16, &'a ForwardId>,
     pins: &'a BTreeMap<ForwardId, NonZeroU16>,
     /// The ports at rest whose last holder is asked for again.
-    former: BTreeMap<ForwardId, NonZeroU16>,
+    former: HashMap<ForwardId, NonZeroU16>,
     /// By pool: every port below has been given out or is pinned, so the search goes on from here.
     searched: BTreeMap<(u16, u16), u16>,
 }
@@ -203,7 +218,7 @@ impl<'a> Plan<'a> {
         leases: &Leases,
         now: u64,
     ) -> Self {
-        let wanted: BTreeMap<&ForwardId, &Request> = requests.iter().map(|r| (&r.id, r)).collect();
+        let wanted: HashMap<&ForwardId, &Request> = requests.iter().map(|r| (&r.id, r)).collect();
         let pinned: BTreeMap<NonZeroU16, &ForwardId> = pins.iter().map(|(id, &port)| (port, id)).collect();
         let mut leases = leases.clone();
         let former = leases
@@ -211,7 +226,7 @@ impl<'a> Plan<'a> {
             .filter(|lease| lease.released.is_some() && wanted.contains_key(&lease.id))
             .map(|lease| (lease.id.clone(), lease.port))
             .collect();
-        let mut placed = BTreeSet::new();
+        let mut placed = HashSet::new();
         for (&port, lease) in leases.0.iter_mut().filter(|(_, lease)| lease.released.is_none()) {
             let stays = wanted.get(&lease.id).filter(|request| match pins.get(&request.id) {
                 Some(&pin) => pin == port,
@@ -377,6 +392,22 @@ mod tests {
     fn a_port_outside_a_moved_pool_is_replaced() {
         let before = plan(&["a"], 10..=20, &Leases::default(), 0).unwrap();
         assert_eq!(held(&plan(&["a"], 30..=40, &before, 1).unwrap()), [("a".to_owned(), 30)]);
+    }
+
+    #[test]
+    fn the_kernel_adds_what_the_leases_do_not_know_and_overrules_no_holder() {
+        let in_kernel = |list: &[(&str, u16)]| {
+            list.iter().map(|&(name, port)| (id(name), NonZeroU16::new(port).unwrap())).collect::<Vec<_>>()
+        };
+        let before = plan(&["a", "b"], 10..=20, &Leases::default(), 0).unwrap();
+        let before = plan(&["a"], 10..=20, &before, 1).unwrap();
+        let known = before.clone().with_kernel(in_kernel(&[("a", 13), ("x", 10), ("c", 12), ("b", 11)]), 2);
+        let expected = [("a".to_owned(), 10), ("b".to_owned(), 11), ("c".to_owned(), 12)];
+        assert_eq!(held(&known), expected);
+        assert_eq!(
+            held(&Leases::default().with_kernel(in_kernel(&[("a", 13), ("a", 12)]), 2)),
+            [("a".to_owned(), 12)]
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::cache::{Cache, Kind};
+use super::cache::{Cache, Kind, Node};
 use crate::fake_aws::{Scenario, shapes};
 use crate::fake_dns::{Answer, FakeDns};
 
@@ -54,11 +54,18 @@ pub(super) fn name(caches: &[Cache], dns: &FakeDns) {
         for node in &cache.nodes {
             dns.set(&node.dns_name, Answer::Addresses(vec![IpAddr::V4(*node.at.ip())]));
         }
-        if let (Kind::ReplicationGroup, [primary, replicas @ ..]) = (cache.kind, cache.nodes.as_slice()) {
-            let group = shapes::Group::new(&cache.name, cache.nodes.len());
-            let readers = replicas.iter().map(|node| IpAddr::V4(*node.at.ip())).collect();
-            dns.set(&group.primary(), Answer::Addresses(vec![IpAddr::V4(*primary.at.ip())]));
-            dns.set(&group.reader(), Answer::Addresses(readers));
+        if let (Kind::ReplicationGroup, [primary, ..]) = (cache.kind, cache.nodes.as_slice()) {
+            name_roles(cache, dns, &primary.id);
         }
     }
+}
+
+/// Points the names of the roles of a replication group at this primary and at all others.
+pub(super) fn name_roles(cache: &Cache, dns: &FakeDns, primary: &str) {
+    let group = shapes::Group::new(&cache.name, cache.nodes.len());
+    let (primaries, replicas): (Vec<&Node>, Vec<&Node>) =
+        cache.nodes.iter().partition(|node| node.id == primary);
+    let addresses = |nodes: Vec<&Node>| nodes.iter().map(|node| IpAddr::V4(*node.at.ip())).collect();
+    dns.set(&group.primary(), Answer::Addresses(addresses(primaries)));
+    dns.set(&group.reader(), Answer::Addresses(addresses(replicas)));
 }

@@ -169,13 +169,45 @@ impl Cache {
             call(replica, &["CLUSTER", "REPLICATE", &call(primary, &["CLUSTER", "MYID"])]);
             wait_for_replication(replica);
         }
-        // A node leaves a replica out of what it tells clients until it has heard the replica's offset.
-        let tells_all = |node: &Node| {
-            let slots = call(node, &["CLUSTER", "SLOTS"]);
-            self.nodes.iter().all(|other| slots.lines().any(|line| line == other.at.ip().to_string()))
-        };
-        self.wait_for_each("to tell of all nodes", tells_all);
+        self.wait_for_each("to tell of all nodes", |node| self.is_told_whole_by(node));
         self.wait_for_each("to be ok", |node| call(node, &["CLUSTER", "INFO"]).contains("cluster_state:ok"));
+    }
+
+    /// Lets a shard's other node take over from `id`, as AWS does when `id` is to go or has failed.
+    pub(super) fn hand_over(&self, id: &str) {
+        let mate = self.mate(id);
+        call(mate, &["CLUSTER", "FAILOVER"]);
+        let leads = || (mate.redis().info("role").ok()? == "master").then_some(());
+        wait_for(&format!("{} to take over", mate.id), leads);
+    }
+
+    /// Lets the new host of `id` join its cluster as the replica of its shard's other node, and everybody forget the
+    /// host that it was before, whose Redis node id was `former`.
+    pub(super) fn join(&self, id: &str, former: &str) {
+        let mate = self.mate(id);
+        let node = self.nodes.iter().find(|node| node.id == id).expect("it was just started");
+        for other in self.nodes.iter().filter(|other| other.id != id) {
+            call(other, &["CLUSTER", "FORGET", former]);
+        }
+        call(node, &["CLUSTER", "MEET", &mate.at.ip().to_string(), &mate.at.port().to_string()]);
+        let count = format!("cluster_known_nodes:{}", self.nodes.len());
+        self.wait_for_each("to know all others", |node| call(node, &["CLUSTER", "INFO"]).contains(&count));
+        call(node, &["CLUSTER", "REPLICATE", &call(mate, &["CLUSTER", "MYID"])]);
+        wait_for_replication(node);
+        self.wait_for_each("to tell of all nodes", |node| self.is_told_whole_by(node));
+    }
+
+    /// The other node of the shard.
+    fn mate(&self, id: &str) -> &Node {
+        let shard = self.nodes.iter().find(|node| node.id == id).map(|node| node.shard);
+        let mate = self.nodes.iter().find(|node| Some(node.shard) == shard && node.id != id);
+        mate.unwrap_or_else(|| panic!("{id} has no other node in its shard"))
+    }
+
+    /// A node leaves a replica out of what it tells clients until it has heard the replica's offset.
+    fn is_told_whole_by(&self, node: &Node) -> bool {
+        let slots = call(node, &["CLUSTER", "SLOTS"]);
+        self.nodes.iter().all(|other| slots.lines().any(|line| line == other.at.ip().to_string()))
     }
 
     fn wait_for_each(&self, what: &str, holds: impl Fn(&Node) -> bool) {

@@ -13,6 +13,7 @@
 
 mod account;
 pub mod cache;
+pub mod daemon;
 pub mod namespace;
 pub mod network;
 pub mod product;
@@ -126,6 +127,21 @@ impl Lab {
         self.start_node(place, number);
     }
 
+    /// Replaces a node of a Redis Cluster: the other node of its shard takes over, and a host with a new address
+    /// joins as that one's replica, under the same id and DNS name.
+    pub fn replace_cluster_node(&mut self, id: &str) {
+        let (place, address) = (self.cache_of(id), self.next_address());
+        let cache = &mut self.caches[place];
+        cache.hand_over(id);
+        let node = cache.nodes.iter().find(|node| node.id == id).expect("its cache was found by it");
+        let (shard, number) = (node.shard, node.number);
+        let former = node.redis().call(&["CLUSTER", "MYID"]).expect("it has only handed over");
+        cache.end_node(id);
+        cache.start_node(&self.network, self.dir.path(), address, shard, number);
+        cache.join(id, &former);
+        self.publish();
+    }
+
     fn start_node(&mut self, place: usize, number: u16) -> String {
         let address = self.next_address();
         let cache = &mut self.caches[place];
@@ -171,6 +187,16 @@ impl Lab {
         }
     }
 
+    /// Points the primary's name of a replication group at this node, and the reader's at all others, as a failover does.
+    ///
+    /// # Panics
+    ///
+    /// If DNS was stopped, or the lab has no such node.
+    pub fn fail_over_to(&self, id: &str) {
+        let dns = self.dns.as_ref().expect("DNS was not stopped");
+        account::name_roles(&self.caches[self.cache_of(id)], dns, id);
+    }
+
     /// The API, to make it answer otherwise.
     ///
     /// # Panics
@@ -185,9 +211,24 @@ impl Lab {
         self.api = None;
     }
 
+    /// What was stopped is back, with what there is by now.
+    pub fn start_api(&mut self) {
+        self.api = Some(self.network.nat.enter(|| FakeAws::start(SocketAddr::V4(product::API))));
+        self.publish();
+    }
+
     /// From now on nothing listens where DNS was.
     pub fn stop_dns(&mut self) {
         self.dns = None;
+    }
+
+    /// DNS, to see what it was asked.
+    ///
+    /// # Panics
+    ///
+    /// If it was stopped.
+    pub fn dns(&self) -> &FakeDns {
+        self.dns.as_ref().expect("DNS was not stopped")
     }
 
     /// Makes a node's name answer otherwise, until nodes change again.

@@ -3,6 +3,8 @@
 use std::io;
 use std::net::SocketAddrV4;
 
+use applier::kernel::Netfilter as _;
+use applier::netlink::Kernel;
 use cachenat_tests::lab::namespace::Namespace;
 use cachenat_tests::lab::redis::Redis;
 use cachenat_tests::lab::shell::run;
@@ -16,6 +18,37 @@ pub(crate) fn applied() -> Lab {
     lab.add_replication_group("my-cluster", 3);
     lab.cachenat(&["apply"]).exits(0);
     lab
+}
+
+/// A lab without caches: its config spells these nodes out, `(number, address)`; nothing is applied.
+pub(crate) fn spelled_out(nodes: &[(u8, &str)]) -> Lab {
+    let lab = Lab::new();
+    spell_out(&lab, nodes);
+    lab
+}
+
+/// Writes another such config.
+pub(crate) fn spell_out(lab: &Lab, nodes: &[(u8, &str)]) {
+    let nodes: String = nodes
+        .iter()
+        .map(|(number, host)| format!("        - {{id: local-{number:03}, host: {host}, port: 6379}}\n"))
+        .collect();
+    lab.write_config(&format!(
+        "clients: [198.51.100.27/32]\n\
+         sources:\n\
+         \x20 - static:\n\
+         \x20     name: local\n\
+         \x20     nodes:\n{nodes}"
+    ));
+}
+
+/// What is in force, without handles and counters; empty without our table.
+pub(crate) fn in_force(lab: &Lab) -> String {
+    let tables = lab.network.nat.nft_list("tables");
+    if !tables.contains("inet cachenat") {
+        return String::new();
+    }
+    run(lab.network.nat.command("nft").args(["-s", "list", "table", "inet", "cachenat"]))
 }
 
 /// Connects to a port of the gateway's public address.
@@ -39,6 +72,20 @@ pub(crate) fn reached(lab: &Lab, port: u16) -> String {
 pub(crate) fn table(lab: &Lab) -> Value {
     let mut nft = lab.network.nat.command("nft");
     serde_json::from_str(&run(nft.args(["-j", "-a", "list", "table", "inet", "cachenat"]))).unwrap()
+}
+
+/// Where a port leads to, as nft(8) lists it; `None`: nowhere.
+pub(crate) fn target(lab: &Lab, port: u16) -> Option<String> {
+    let list = run(lab.network.nat.command("nft").args(["list", "map", "inet", "cachenat", "forward4"]));
+    let listener = format!("10.0.0.55 . {port} ");
+    let element = list.split(',').find(|element| element.contains(&listener))?;
+    let target = element.rsplit_once(" : ")?.1.split_whitespace();
+    Some(target.take_while(|word| *word != "}").collect::<Vec<_>>().join(" ").replace(" . ", ":"))
+}
+
+/// The number of the kernel's ruleset, which every commit raises.
+pub(crate) fn generation(lab: &Lab) -> u32 {
+    lab.network.nat.enter(|| Kernel::open().unwrap().dump().unwrap().generation.0)
 }
 
 /// A table less the elements that name one of the addresses, so that the rest can be compared.

@@ -4,7 +4,12 @@
 
 mod cluster;
 mod common;
+mod confirm;
+mod cut;
 mod faults;
 mod follow;
 mod reach;
+mod restore;
 mod rules;
+mod state;
+mod watch;

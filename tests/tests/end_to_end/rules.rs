@@ -5,7 +5,7 @@ use std::process::Stdio;
 use cachenat_tests::lab::Lab;
 use cachenat_tests::lab::shell::{run, run_with_input};
 
-use crate::common::{applied, reached, table};
+use crate::common::{applied, in_force, reached, table};
 
 /// Rules that look like ours, with our priority, our port and a counter; the lab's own `ip nat` is there too.
 const FOREIGN: &str = "
@@ -59,11 +59,11 @@ fn render_loaded_by_nft_is_what_apply_makes() {
     lab.add_memcached("sessions", 2);
     let rendered = lab.cachenat(&["render"]).exits(0).stdout;
     lab.network.nat.nft(&rendered);
-    let by_nft = stateless(&lab);
+    let by_nft = in_force(&lab);
     lab.network.nat.nft("delete table inet cachenat");
 
     lab.cachenat(&["apply"]).exits(0);
-    assert_eq!(stateless(&lab), by_nft);
+    assert_eq!(in_force(&lab), by_nft);
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn apply_turns_forwarding_on_and_remove_turns_it_back() {
 #[ignore = "needs a network namespace: scripts/test"]
 fn four_applies_at_once_all_succeed_and_leave_one_whole_ruleset() {
     let lab = applied();
-    let whole = stateless(&lab);
+    let whole = in_force(&lab);
     lab.network.nat.nft("delete table inet cachenat");
     let start = |_| {
         let mut command = lab.cachenat_command();
@@ -121,7 +121,7 @@ fn four_applies_at_once_all_succeed_and_leave_one_whole_ruleset() {
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "{output:?}");
     }
-    assert_eq!(stateless(&lab), whole);
+    assert_eq!(in_force(&lab), whole);
     let before = table(&lab);
     lab.cachenat(&["apply"]).exits(0);
     assert_eq!(table(&lab), before);
@@ -134,9 +134,4 @@ fn foreign_tables(lab: &Lab) -> String {
     foreign
         .map(|table| run(lab.network.nat.command("nft").args(["-a", "list"]).args(table.split(' '))))
         .collect()
-}
-
-/// Our table without handles and counters: what it does, not what it did.
-fn stateless(lab: &Lab) -> String {
-    run(lab.network.nat.command("nft").args(["-s", "list", "table", "inet", "cachenat"]))
 }

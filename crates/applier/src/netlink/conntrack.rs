@@ -21,8 +21,8 @@ use super::socket::Socket;
 use super::uapi::flow_message as kind;
 use flow::Flow;
 
-/// How many deletions go out at once: each is acknowledged, and some 200 acknowledgements fill a receive buffer that
-/// an unprivileged socket gets.
+/// How many deletions go out at once: each is acknowledged, and about 256 acknowledgements overflow the receive buffer
+/// that an unprivileged socket gets.
 const AT_ONCE: usize = 64;
 
 /// A listener that no longer leads to a target: flows of that listener to that target are to be cut, while those to the
@@ -160,9 +160,10 @@ impl Conntrack {
 
     /// Hands every TCP flow that was DNATed to `take`.
     ///
-    /// A dump takes the receive buffer only as fast as it is read, so no number of flows overflows it. The kernel's
-    /// own filter by tuple would save little and is wrong for IPv6 (`ctnetlink_filter_match_tuple` has the comparison
-    /// of addresses the wrong way round), so the user's side decides.
+    /// A dump goes on as it is read, so no number of flows overflows the receive buffer. Which flow is meant is decided
+    /// here: the kernel's filter by tuple (`CTA_FILTER`), for dumps as for deletions, matches an IPv6 flow when its
+    /// address is *not* the one that is asked for (`ctnetlink_filter_match_tuple`,
+    /// `net/netfilter/nf_conntrack_netlink.c`; so in Linux 6.18).
     fn list(&mut self, mut take: impl FnMut(Flow<'_>)) -> Result<(), ConntrackError> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;

@@ -29,9 +29,8 @@ pub(super) enum Owner {
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     actual: Actual,
-    elements: BTreeMap<Set, Vec<(Key, Element)>>,
+    elements: BTreeMap<Set, Vec<(Key, Element, Counter)>>,
     bounds: BTreeMap<Set, Vec<Bound>>,
-    counters: Vec<((Set, Key), Counter)>,
     /// How many elements each hash has by the kernel's own count, less those that were read.
     missing: BTreeMap<Set, i64>,
 }
@@ -122,10 +121,7 @@ impl Decoder {
             }
             match element::parse(set, element?.value)? {
                 Found::Element(key, element, counter) => {
-                    self.elements.entry(set).or_default().push((key, element));
-                    if set.is_map() {
-                        self.counters.push(((set, key), counter));
-                    }
+                    self.elements.entry(set).or_default().push((key, element, counter));
                 }
                 Found::Bound(bound) => self.bounds.entry(set).or_default().push(bound),
                 Found::Stranger => {
@@ -210,19 +206,24 @@ impl Decoder {
         }
         for (set, bounds) in std::mem::take(&mut self.bounds) {
             match element::ranges(set.family, bounds) {
-                Some(ranges) => drop(self.elements.insert(set, ranges)),
+                Some(ranges) => drop(self.actual.ruleset.sets.insert(set, ranges)),
                 None => self.stranger(format!("set {set} with intervals that do not pair up")),
             }
         }
-        for (set, read) in self.elements {
-            let count = read.len();
-            let elements: Elements = read.into_iter().collect();
-            if elements.len() != count {
+        let mut counters = Counters::new();
+        for (set, mut read) in self.elements {
+            // A map is built fastest from what is sorted; the kernel's order is its hash's.
+            read.sort_unstable_by_key(|&(key, ..)| key);
+            if read.windows(2).any(|pair| matches!(pair, [(one, ..), (other, ..)] if one == other)) {
                 return None;
             }
+            if set.is_map() {
+                counters.extend(read.iter().map(|&(key, _, counter)| ((set, key), counter)));
+            }
+            let elements: Elements = read.into_iter().map(|(key, element, _)| (key, element)).collect();
             self.actual.ruleset.sets.insert(set, elements);
         }
-        Some((self.actual, self.counters.into_iter().collect()))
+        Some((self.actual, counters))
     }
 }
 

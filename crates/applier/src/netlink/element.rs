@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use nix::libc;
 use rules::Family;
-use rules::ruleset::{AddressRange, Element, Endpoint, Key, Set, SetKind};
+use rules::ruleset::{AddressRange, Element, Elements, Endpoint, Key, Set, SetKind};
 
 use super::attribute::{Fields, Malformed, Writer};
 use super::uapi::{DATA_VALUE, LIST_ELEM, counter, element as attr, elements, expr};
 use super::userdata;
-use crate::kernel::Counter;
+use crate::kernel::{Counted, Counter};
 
 /// Writes an element to be added (`Some`) or deleted (`None`: by its key alone).
 pub(super) fn put(writer: &mut Writer, key: &Key, element: Option<&Element>) {
@@ -159,7 +159,7 @@ pub(super) fn parse(set: Set, bytes: &[u8]) -> Result<Found, Malformed> {
 }
 
 /// Reads the one element in the answer to a request for that key.
-pub(super) fn only(set: Set, key: Key, attributes: &[u8]) -> Result<(Element, Counter), Malformed> {
+pub(super) fn only(set: Set, key: Key, attributes: &[u8]) -> Result<Counted, Malformed> {
     let list = Fields::<4>::parse(attributes)?.get(elements::LIST).unwrap_or_default();
     let element = Fields::<2>::parse(list)?.get(LIST_ELEM).unwrap_or_default();
     match parse(set, element)? {
@@ -208,7 +208,7 @@ fn slots(family: Family, key: &[u8], key_end: &[u8]) -> Option<Key> {
 }
 
 /// Joins the bounds of an interval set to its ranges; `None` if they do not pair up.
-pub(super) fn ranges(family: Family, mut bounds: Vec<Bound>) -> Option<Vec<(Key, Element)>> {
+pub(super) fn ranges(family: Family, mut bounds: Vec<Bound>) -> Option<Elements> {
     bounds.sort_unstable();
     // nft starts a set with an end at the lowest address, which ends nothing.
     let lowest = match family {
@@ -217,7 +217,7 @@ pub(super) fn ranges(family: Family, mut bounds: Vec<Bound>) -> Option<Vec<(Key,
     };
     let ends_nothing = Bound { address: lowest, side: Side::End };
     let mut bounds = bounds.into_iter().filter(|bound| *bound != ends_nothing);
-    let mut found = Vec::new();
+    let mut found = Elements::new();
     while let Some(bound) = bounds.next() {
         let Bound { address: first, side: Side::Start(comment) } = bound else { return None };
         let last = match bounds.next() {
@@ -226,7 +226,7 @@ pub(super) fn ranges(family: Family, mut bounds: Vec<Bound>) -> Option<Vec<(Key,
             Some(Bound { side: Side::Start(_), .. }) => return None,
         };
         let range = AddressRange::new(first, last)?;
-        found.push((Key::Addresses(range), Element { data: None, comment }));
+        found.insert(Key::Addresses(range), Element { data: None, comment });
     }
     Some(found)
 }

@@ -169,7 +169,7 @@ impl Kernel {
             if end == End::Changed {
                 return Ok(None);
             }
-            elements.push(((set, key), found));
+            elements.push((set, key, found));
         }
         Ok(Some(Reading { generation, elements }))
     }

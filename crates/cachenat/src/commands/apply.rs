@@ -1,17 +1,20 @@
 //! `apply`: makes the kernel forward to the nodes as they are now.
 
+use std::mem::{self, ManuallyDrop};
+use std::panic::resume_unwind;
 use std::process::Child;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use applier::kernel::{Dump, Netfilter};
 use applier::lock;
 use applier::netlink::Kernel;
-use applier::sync::{Synced, difference, ours};
+use applier::sync::{difference, ours};
 use applier::sysctl::Sysctls;
 use discovery::Emptied;
 
 use crate::args::Global;
-use crate::converge::{Done, carry_out, plan, remember, report};
+use crate::converge::{Done, carry_out, plan, remembered, report};
 use crate::desired::Desired;
 use crate::inventory;
 use crate::output::Exit;
@@ -30,16 +33,28 @@ pub(super) fn run(
     setting.check_host()?;
     // Taken before discovery: of two runs the later one has the later answer.
     let lock = lock::acquire(&setting.config.lock_file, lock::WAIT)?;
-    pending::refuse(&setting.config)?;
-    let state = setting.state();
+    pending::refuse(&setting.config, setting.output)?;
     let mut kernel = Kernel::open()?;
-    // Dumped before discovery too: without privilege or with a foreign table nobody needs to wait for AWS.
-    let dump = kernel.dump()?;
+    // Dumped before discovery too: without privilege or with a foreign table nobody needs to wait for AWS. With many
+    // nodes the kernel's table, the state and a file take about equally long to read, so they are read side by side.
+    let (dump, state, file) = thread::scope(|scope| {
+        let dump = scope.spawn(|| kernel.dump());
+        let state = scope.spawn(|| setting.state());
+        let file = global.inventory.as_deref().map(inventory::read);
+        (join(dump), join(state), file)
+    });
+    let dump = dump?;
     ours(&dump)?;
 
     let (own, last_good) = (&setting.gateway.addresses, state.last_good.as_ref());
-    let fresh = inventory::take(&setting.config, own, global.inventory.as_deref(), last_good, wait)?;
+    let fresh = match file {
+        Some(file) => inventory::given(file?, &setting.config, own, last_good)?,
+        None => inventory::take(&setting.config, own, None, last_good, wait)?,
+    };
     let desired = plan(&setting, &state, &fresh, &dump, emptied)?;
+    // The process ends with this command, and the kernel takes memory back faster than it is freed node by node.
+    let (state, fresh, desired) =
+        (ManuallyDrop::new(state), ManuallyDrop::new(fresh), ManuallyDrop::new(desired));
     let warnings = desired.warnings(now());
     warnings.iter().for_each(|line| setting.output.warn(line));
     let whole = is_whole(&fresh) && desired.kept.is_empty();
@@ -47,24 +62,37 @@ pub(super) fn run(
         Some(seconds) => on_probation(&setting, seconds, &dump, &desired)?,
         None => None,
     };
-    let done = carry_out(&setting.config, &mut kernel, dump, &desired.wanted, setting.output);
-    let Done { synced: Synced { changes, .. }, sysctls } = match (done, probation) {
-        (Err(error), Some((_, guard))) => {
-            pending::abandon(&setting.config, guard)?;
-            return Err(error);
-        }
+    // A commit waits for the other processors most of the time; meanwhile the state's new files are put together.
+    let (done, unsaved) = thread::scope(|scope| {
+        let unsaved = scope.spawn(|| state.unsaved(&desired.leases, &desired.inventory, &desired.wanted));
+        let done = carry_out(&setting.config, &mut kernel, dump, &desired.wanted, setting.output);
+        (done, join(unsaved))
+    });
+    let (Done { synced, sysctls }, saved) = match (done, probation) {
+        (Ok(done), None) => (done, remembered(unsaved.and_then(|unsaved| unsaved.save()), setting.output)),
         (Ok(done), Some((seconds, guard))) => {
             drop(lock);
             match pending::wait(&setting.config, guard, seconds, setting.output)? {
-                Verdict::Confirmed => done,
+                Verdict::Confirmed => (done, true),
                 Verdict::TakenBack => anyhow::bail!("the change was not confirmed within {seconds} s"),
             }
         }
-        (done, None) => done?,
+        (Err(error), None) => return Err(error),
+        (Err(error), Some((_, guard))) => {
+            if let Err(left) = pending::abandon(&setting.config, guard, setting.output) {
+                setting.output.warn(&format!("{left:#}; the guard tries again"));
+            }
+            return Err(error);
+        }
     };
-    let saved = confirm.is_some() || remember(&state, &desired, !changes.is_empty(), setting.output);
+    let changes = synced.changes;
+    mem::forget(synced.dump);
     report(setting.output, &Report { changes, sysctls, warnings }, json)?;
     Ok(Exit::of(whole && saved))
+}
+
+fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// Starts the probation of a change, if there is one.

@@ -7,15 +7,21 @@ use crate::pending::{self, Verdict};
 
 pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     let output = Output::new(global);
-    pending::confirm(&Config::read(&global.config)?, output)?;
+    let saved = pending::confirm(&Config::read(&global.config)?, output)?;
     output.note("confirmed: the rules stay");
-    Ok(Exit::Done)
+    Ok(Exit::of(saved))
 }
 
 /// The guard's exit code tells its parent how it ended.
 pub(super) fn guard(global: &Global) -> anyhow::Result<Exit> {
-    Ok(match pending::guard(&Config::read(&global.config)?)? {
+    let output = Output::new(global);
+    Ok(match pending::guard(&Config::read(&global.config)?, output)? {
         Verdict::Confirmed => Exit::Done,
-        Verdict::TakenBack => Exit::Found,
+        Verdict::TakenBack => {
+            output.warn("not confirmed in time: the former rules and kernel settings are back in force");
+            output
+                .note("the configuration is as you wrote it: the next 'cachenat apply' carries it out again");
+            Exit::Found
+        }
     })
 }

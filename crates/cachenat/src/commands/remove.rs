@@ -15,7 +15,7 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     let output = Output::new(global);
     let config = Config::read(&global.config)?;
     let _lock = lock::acquire(&config.lock_file, lock::WAIT)?;
-    pending::refuse(&config)?;
+    pending::refuse(&config, output)?;
     let Synced { changes, .. } = sync(&mut Kernel::open()?, None)?;
     let sysctls = Sysctls::new(&config.sysctl_dir).remove()?;
     let report = Report { changes, sysctls, warnings: vec![] };

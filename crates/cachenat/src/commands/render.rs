@@ -44,7 +44,7 @@ pub(super) fn run(global: &Global, format: RenderFormat) -> anyhow::Result<Exit>
 }
 
 /// What the kernel remembers of ports and targets where the state directory does not; nothing where it may not be asked.
-fn remembered(state: &State) -> Ruleset {
+pub(super) fn remembered(state: &State) -> Ruleset {
     if state.leases.is_some() {
         return Ruleset::default();
     }

@@ -17,7 +17,7 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     // The gateway is not resolved: at boot there may be no route yet, and the rules name interface and addresses.
     let config = Config::read(&global.config)?;
     let _lock = lock::acquire(&config.lock_file, lock::WAIT)?;
-    pending::refuse(&config)?;
+    pending::refuse(&config, output)?;
     let wanted = match State::ruleset(&config.state_dir)? {
         Some(wanted) => wanted,
         None => anyhow::bail!(

@@ -12,7 +12,7 @@ use applier::kernel::{Generation, Netfilter};
 use applier::lock::{self, LockError};
 use applier::monitor::{Monitor, MonitorError, Noticed};
 use applier::netlink::Kernel;
-use discovery::{Emptied, Inventory, Options, Source};
+use discovery::{Emptied, Inventory, Options, Source, recall};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -22,10 +22,12 @@ use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use crate::args::Global;
 use crate::converge::{Done, carry_out, plan, remember};
 use crate::inventory;
+use crate::memory::Memory;
 use crate::output::Exit;
 use crate::pending as probation;
 use crate::report::Report;
 use crate::setting::{Setting, is_whole, now};
+use crate::state::State;
 
 /// A name server that gives out TTLs of zero is not asked more often than this.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
@@ -98,6 +100,13 @@ struct Watch<'a> {
     retry: Option<Instant>,
     /// What was warned of last, so that it is said once.
     warned: BTreeSet<String>,
+    /// Whether the sources have answered since `found`.
+    is_listed_anew: bool,
+    /// Whether `found` was converged to before, so that it is no second word on what is missing.
+    is_repeated: bool,
+    /// Whether the sources are to be asked at once, as another run knows more than they told us.
+    is_overtaken: bool,
+    memory: Memory,
 }
 
 impl<'a> Watch<'a> {
@@ -115,6 +124,10 @@ impl<'a> Watch<'a> {
             generation: None,
             retry: None,
             warned: BTreeSet::new(),
+            is_listed_anew: false,
+            is_repeated: false,
+            is_overtaken: false,
+            memory: Memory::default(),
         })
     }
 
@@ -140,10 +153,10 @@ impl<'a> Watch<'a> {
                 listed = listing.answer(|| list(self.sources.clone(), self.options.clone())) => {
                     failures = if is_whole(&listed) { 0 } else { failures + 1 };
                     listing.again_in(jittered(interval * (1 << failures.min(10)).min(LONGEST_BACKOFF)));
-                    self.listed = Some(listed);
+                    let state = self.memory.complete(State::open(&self.setting.config.state_dir));
+                    self.listed = Some(recall(listed, state.last_good.as_ref()));
+                    self.is_listed_anew = true;
                     // The answer may have come because something changed: what the names lead to is asked at once.
-                    self.retry = None;
-                    self.found = None;
                     resolving.again_in(Duration::ZERO);
                 }
                 (found, ttl) = resolving.answer(|| resolve(self.listed.clone(), self.options.clone())),
@@ -151,7 +164,9 @@ impl<'a> Watch<'a> {
                 {
                     let pause = ttl.unwrap_or(dns_interval).min(dns_interval).max(SHORTEST_PAUSE);
                     resolving.again_in(jittered(pause));
-                    if self.found.as_ref() != Some(&found) {
+                    let is_new = std::mem::take(&mut self.is_listed_anew);
+                    if is_new || self.found.as_ref() != Some(&found) {
+                        self.is_repeated &= !is_new;
                         self.found = Some(found);
                         self.converge();
                     }
@@ -162,6 +177,9 @@ impl<'a> Watch<'a> {
                     self.converge();
                 }
                 () = tick(&mut watchdog) => notify(&[NotifyState::Watchdog]),
+            }
+            if std::mem::take(&mut self.is_overtaken) {
+                listing.again_in(Duration::ZERO);
             }
         }
         notify(&[NotifyState::Stopping]);
@@ -199,10 +217,8 @@ impl<'a> Watch<'a> {
 
     /// Makes what was found be in force; whatever is in the way is told, and tried again.
     fn converge(&mut self) {
-        let Some(found) = self.found.take() else { return };
-        let outcome = self.try_converge(&found);
-        self.found = Some(found);
-        match outcome {
+        let Some(found) = self.found.clone() else { return };
+        match self.try_converge(found) {
             Ok(true) => notify(&[NotifyState::Ready]),
             Ok(false) => self.retry = Some(Instant::now() + RETRY),
             Err(error) => {
@@ -213,21 +229,28 @@ impl<'a> Watch<'a> {
     }
 
     /// `false`: another run has the lock.
-    fn try_converge(&mut self, found: &Inventory) -> anyhow::Result<bool> {
+    fn try_converge(&mut self, mut found: Inventory) -> anyhow::Result<bool> {
         let output = self.setting.output;
         let _lock = match lock::acquire(&self.setting.config.lock_file, Duration::ZERO) {
             Ok(lock) => lock,
             Err(LockError::Held { .. }) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
-        probation::refuse(&self.setting.config)?;
-        let state = self.setting.state();
+        probation::refuse(&self.setting.config, output)?;
+        let mut state = self.memory.complete(self.setting.state());
+        if let Some(theirs) = self.memory.overtaken(&state) {
+            (self.listed, self.found) = (Some(theirs.clone()), Some(theirs.clone()));
+            (found, self.is_overtaken) = (theirs, true);
+        }
+        if self.is_repeated {
+            state.forget_held();
+        }
         let dump = self.kernel.dump()?;
-        let desired = plan(&self.setting, &state, found, &dump, Emptied::Keep)?;
+        let desired = plan(&self.setting, &state, &found, &dump, Emptied::Keep)?;
         let done = carry_out(&self.setting.config, &mut self.kernel, dump, &desired.wanted, output)?;
         let Done { synced, sysctls } = done;
         self.generation = Some(synced.dump.generation);
-        remember(&state, &desired, !synced.changes.is_empty(), output);
+        self.is_repeated = true;
 
         self.warn(desired.warnings(now()).into_iter().collect());
         let report = Report { changes: synced.changes, sysctls, warnings: vec![] };
@@ -235,6 +258,8 @@ impl<'a> Watch<'a> {
         let (nodes, kept) = (desired.inventory.nodes.len(), desired.kept.len());
         let unsure = if kept > 0 { format!(", {kept} kept as they were") } else { String::new() };
         notify(&[NotifyState::Status(&format!("{nodes} nodes forwarded{unsure}"))]);
+        let is_saved = remember(&state, &desired, output);
+        self.memory.note(desired, is_saved);
         Ok(true)
     }
 

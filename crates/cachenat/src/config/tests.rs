@@ -110,7 +110,7 @@ fn missing_and_misspelt_keys_name_what_is_wanted() {
         .assert_eq(&error("clients: []\nsources: []\n"));
     expect![[r#"
         2 mistakes in config.yaml
-          config.yaml:1: found nothing; write a mapping with the keys clients, gateway, ports, aws, sources, pins, on_move, state_dir, sysctl_dir, lock_file
+          config.yaml:1: found nothing; write a mapping with the keys clients, gateway, ports, aws, sources, pins, on_move, removal_guard, state_dir, sysctl_dir, lock_file
           config.yaml:1: clients is missing; add clients: a list of addresses or networks, such as [198.51.100.27/32]"#]].assert_eq(&error(""));
     expect![[r#"
         2 mistakes in config.yaml

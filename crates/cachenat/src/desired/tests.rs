@@ -161,6 +161,18 @@ fn a_source_that_fails_keeps_all_it_had_with_and_without_the_state_directory() {
 }
 
 #[test]
+fn a_node_that_one_source_removes_goes_although_another_source_fails() {
+    let mut world = World::new();
+    let nodes = ["my-cluster-001 10.0.1.230", "sessions-0001 10.0.1.240", "sessions-0002 10.0.1.241"];
+    world.run(&inventory(&nodes, &BOTH));
+    let fresh = inventory(&["sessions-0001 10.0.1.240"], &["replication_group/my-cluster failed", BOTH[1]]);
+    assert_eq!(
+        world.run(&fresh),
+        ["my-cluster-001 10.0.0.55:6379 10.0.1.230:6379", "sessions-0001 10.0.0.55:6380 10.0.1.240:6379"]
+    );
+}
+
+#[test]
 fn an_empty_answer_is_not_believed_unless_allowed() {
     let mut world = World::new();
     let before = world.run(&inventory(&["my-cluster-001 10.0.1.230"], &BOTH));
@@ -175,6 +187,23 @@ fn ports_come_back_from_the_kernels_comments_when_the_state_directory_is_lost() 
     let before = world.run(&inventory(&["my-cluster-002 10.0.1.231"], &BOTH));
     world.lose_state();
     assert_eq!(world.run(&inventory(&["my-cluster-002 10.0.1.231"], &BOTH)), before);
+}
+
+/// A run that was killed after its commit has written neither leases nor inventory.
+#[test]
+fn what_only_the_kernel_knows_keeps_its_port_and_outlives_a_failing_source() {
+    let mut world = World::new();
+    world.run(&inventory(&["my-cluster-003 10.0.1.232"], &BOTH));
+    let (last_good, leases) = (world.last_good.clone(), world.leases.clone());
+    let before = world.run(&inventory(&["my-cluster-003 10.0.1.232", "my-cluster-004 10.0.1.233"], &BOTH));
+    (world.last_good, world.leases) = (last_good, leases);
+
+    let failed = inventory(&[], &["replication_group/my-cluster failed", BOTH[1]]);
+    assert_eq!(world.run(&failed), before);
+    let earlier = ["my-cluster-001 10.0.1.230", "my-cluster-003 10.0.1.232", "my-cluster-004 10.0.1.233"];
+    let after = world.run(&inventory(&earlier, &BOTH));
+    assert_eq!(after[..2], before[..]);
+    assert_eq!(after[2], "my-cluster-001 10.0.0.55:6381 10.0.1.230:6379");
 }
 
 #[test]

@@ -49,7 +49,8 @@ pub(super) async fn open(
     Err(failed(last))
 }
 
-async fn encrypt(
+/// Speaks TLS on a connection, and believes only who proves to bear the seed's name.
+pub(super) async fn encrypt(
     stream: TcpStream,
     seed: &HostPort,
     trust: &TlsTrust,

@@ -1,9 +1,12 @@
 //! Asking a running cache itself, without AWS credentials.
 
 mod connection;
+mod greet;
 mod memcached;
 mod redis;
 mod resp;
+
+pub use greet::{Dial, GreetError, Greeting, Speaks, greet_all};
 
 use std::{io, num::NonZeroU16, path::PathBuf};
 

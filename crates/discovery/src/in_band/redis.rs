@@ -112,7 +112,7 @@ impl Session<'_> {
 }
 
 /// A line `key:value` of INFO.
-fn field<'a>(info: &'a str, key: &str) -> Option<&'a str> {
+pub(super) fn field<'a>(info: &'a str, key: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))
 }
 
@@ -251,7 +251,7 @@ fn port(value: &Value) -> Option<NonZeroU16> {
     NonZeroU16::new(u16::try_from(value.integer()?).ok()?)
 }
 
-fn role(word: &str) -> Option<Role> {
+pub(super) fn role(word: &str) -> Option<Role> {
     match word {
         "master" | "primary" => Some(Role::Primary),
         "replica" | "slave" => Some(Role::Replica),

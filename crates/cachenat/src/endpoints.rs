@@ -1,0 +1,218 @@
+//! What clients need to reach the nodes from outside: as data, and in the words of each client library.
+//!
+//! A Redis Cluster tells its clients where its nodes are by private addresses, or by names where it has TLS; a
+//! client outside has to be told which port of the gateway each of them is. Everything here is pure.
+
+mod cache;
+mod dotnet;
+mod go;
+mod java;
+mod javascript;
+mod lines;
+mod literal;
+mod memcached;
+mod php;
+mod python;
+
+use std::net::IpAddr;
+
+use clap::ValueEnum;
+use discovery::{Inventory, Node, Role};
+use rules::{ForwardId, Leases};
+use serde::{Deserialize, Serialize};
+
+pub(crate) use cache::joined;
+use cache::{Cache, caches, protocol};
+
+/// A way to print the endpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// For programs, and for 'cachenat probe'
+    Json,
+    /// REDIS_URL=... lines, for a .env file
+    Env,
+    /// One URI a line
+    Uri,
+    /// Lines for /etc/hosts
+    Hosts,
+    /// redis-cli, a command a node
+    RedisCli,
+    /// Python: redis 4.5.5 or later
+    RedisPy,
+    /// Python: valkey
+    ValkeyPy,
+    /// Python: valkey-glide 2.5 or later
+    #[value(alias = "valkey-glide")]
+    ValkeyGlidePython,
+    /// Node: ioredis
+    Ioredis,
+    /// Node: redis 4 or later
+    NodeRedis,
+    /// Node: @valkey/valkey-glide 2.5 or later
+    ValkeyGlideNode,
+    /// Java: Jedis 4 or later
+    Jedis,
+    /// Java: Lettuce 5.1 or later
+    Lettuce,
+    /// Java: Redisson
+    Redisson,
+    /// Go: go-redis 9
+    GoRedis,
+    /// .NET: StackExchange.Redis 2.6 or later
+    Stackexchange,
+    /// PHP: phpredis, which cannot follow a Redis Cluster through NAT
+    Phpredis,
+    /// PHP: Predis 2
+    Predis,
+    /// Python: pymemcache
+    Pymemcache,
+    /// C, and what builds on it: libmemcached
+    Libmemcached,
+}
+
+/// Where a node is, from inside and from outside; an entry of `endpoints --format json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Endpoint {
+    pub(crate) id: String,
+    pub(crate) cluster: String,
+    #[serde(default)]
+    pub(crate) role: Option<Role>,
+    /// The name (or address) that the cache has for it.
+    #[serde(default)]
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// What clients dial.
+    pub(crate) public_host: String,
+    pub(crate) public_port: u16,
+    #[serde(default)]
+    pub(crate) private_addresses: Vec<IpAddr>,
+    #[serde(default)]
+    pub(crate) tls: bool,
+    /// What it speaks; files of other makers may leave it out.
+    #[serde(default)]
+    pub(crate) protocol: Option<Protocol>,
+}
+
+/// What a cache speaks with its clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Protocol {
+    /// Redis or Valkey, cluster mode disabled: a primary and its replicas.
+    Redis,
+    /// Redis or Valkey, cluster mode enabled: nodes send clients on to each other.
+    RedisCluster,
+    /// Memcached: nodes that know nothing of each other.
+    Memcached,
+}
+
+/// The contract's JSON.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Document {
+    pub(crate) version: u32,
+    pub(crate) endpoints: Vec<Endpoint>,
+}
+
+/// What clients dial: an address of each family that the gateway has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Public {
+    pub(crate) ipv4: Option<IpAddr>,
+    pub(crate) ipv6: Option<IpAddr>,
+}
+
+/// Why there is nothing to print.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FormatError {
+    #[error("no endpoint is of a cache that speaks {wanted}; --format table shows what there is")]
+    NothingToSay { wanted: &'static str },
+    #[error("there is no cache {name}; there is {}", known.join(", "))]
+    NoSuchCluster { name: String, known: Vec<String> },
+}
+
+/// The endpoints of every node that has a port.
+pub(crate) fn endpoints(inventory: &Inventory, leases: &Leases, public: Public) -> Vec<Endpoint> {
+    let ports = leases.ports();
+    let port = |node: &Node| ports.get(&node.id.as_str().parse::<ForwardId>().ok()?).copied();
+    let with_port = inventory.nodes.iter().filter_map(|node| Some((node, port(node)?)));
+    let endpoint = |(node, public_port): (&Node, std::num::NonZeroU16)| {
+        let v6_only = !node.addresses.is_empty() && node.addresses.iter().all(IpAddr::is_ipv6);
+        let public_host = if v6_only { public.ipv6 } else { public.ipv4.or(public.ipv6) }?;
+        Some(Endpoint {
+            id: node.id.to_string(),
+            cluster: node.cluster.clone(),
+            role: node.role,
+            host: node.host.clone(),
+            port: node.port.get(),
+            public_host: public_host.to_string(),
+            public_port: public_port.get(),
+            private_addresses: node.addresses.clone(),
+            tls: node.tls,
+            protocol: Some(protocol(inventory, node)),
+        })
+    };
+    with_port.filter_map(endpoint).collect()
+}
+
+/// Those of one cache.
+///
+/// # Errors
+///
+/// [`FormatError::NoSuchCluster`], with the names that there are.
+pub(crate) fn of_cluster(endpoints: Vec<Endpoint>, name: &str) -> Result<Vec<Endpoint>, FormatError> {
+    let (of, others): (Vec<Endpoint>, Vec<Endpoint>) =
+        endpoints.into_iter().partition(|endpoint| endpoint.cluster == name);
+    if of.is_empty() {
+        let mut known: Vec<String> = others.into_iter().map(|endpoint| endpoint.cluster).collect();
+        known.dedup();
+        return Err(FormatError::NoSuchCluster { name: name.to_owned(), known });
+    }
+    Ok(of)
+}
+
+/// The endpoints in a format other than the table and JSON, which the command prints.
+///
+/// # Errors
+///
+/// [`FormatError::NothingToSay`], where a library is asked for that speaks to none of them.
+pub(crate) fn text(format: Format, endpoints: &[Endpoint]) -> Result<String, FormatError> {
+    let caches = caches(endpoints);
+    let redis = || speaking(&caches, false, "Redis");
+    let memcached = || speaking(&caches, true, "Memcached");
+    Ok(match format {
+        Format::Table | Format::Json => String::new(),
+        Format::Env => lines::env(&caches),
+        Format::Uri => lines::uri(&caches),
+        Format::Hosts => lines::hosts(endpoints),
+        Format::RedisCli => lines::redis_cli(&redis()?),
+        Format::RedisPy => python::redis(&redis()?, &python::REDIS_PY),
+        Format::ValkeyPy => python::redis(&redis()?, &python::VALKEY_PY),
+        Format::ValkeyGlidePython => python::glide(&redis()?),
+        Format::Ioredis => javascript::ioredis(&redis()?),
+        Format::NodeRedis => javascript::node_redis(&redis()?),
+        Format::ValkeyGlideNode => javascript::glide(&redis()?),
+        Format::Jedis => java::jedis(&redis()?),
+        Format::Lettuce => java::lettuce(&redis()?),
+        Format::Redisson => java::redisson(&redis()?),
+        Format::GoRedis => go::go_redis(&redis()?),
+        Format::Stackexchange => dotnet::stackexchange(&redis()?),
+        Format::Phpredis => php::phpredis(&redis()?),
+        Format::Predis => php::predis(&redis()?),
+        Format::Pymemcache => memcached::pymemcache(&memcached()?),
+        Format::Libmemcached => memcached::libmemcached(&memcached()?),
+    })
+}
+
+fn speaking<'a>(
+    caches: &[Cache<'a>],
+    memcached: bool,
+    wanted: &'static str,
+) -> Result<Vec<Cache<'a>>, FormatError> {
+    let of = caches.iter().filter(|cache| (cache.protocol == Protocol::Memcached) == memcached);
+    let of: Vec<Cache<'_>> = of.cloned().collect();
+    if of.is_empty() { Err(FormatError::NothingToSay { wanted }) } else { Ok(of) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! Go: go-redis.
+
+use super::Endpoint;
+use super::cache::{Cache, joined};
+use super::literal::{camel, comment, double, pascal};
+
+/// A package with a function for each cache. The dialer is given the address that the cache tells, so the name that
+/// TLS verifies stays the node's own.
+pub(super) fn go_redis(caches: &[Cache<'_>]) -> String {
+    let has_tls = caches.iter().any(|cache| cache.tls);
+    let tls_import = if has_tls { "\t\"crypto/tls\"\n" } else { "" };
+    let mut text = format!(
+        "// go-redis 9\npackage caches\n\nimport (\n\t\"context\"\n{tls_import}\t\"net\"\n\t\"time\"\n\n\t\
+         \"github.com/redis/go-redis/v9\"\n)\n"
+    );
+    for cache in caches {
+        let map = camel(cache.name, "addresses");
+        text.push_str(&format!(
+            "\n// {}: what the cache calls its nodes, and what they are outside.\nvar {map} = map[string]string{{\n",
+            comment(cache.name)
+        ));
+        for inside in cache.inside() {
+            let key = double(&joined(&inside.host, inside.port));
+            text.push_str(&format!(
+                "\t{key}: {}, // {}\n",
+                double(&inside.node.outside()),
+                inside.node.label()
+            ));
+        }
+        text.push_str("}\n");
+        let seed = |node: &Endpoint| {
+            let (host, port) = node.seed();
+            double(&joined(host, port))
+        };
+        let (seeds, client, constructor, options) = match (cache.is_cluster(), cache.primary()) {
+            (false, Some(primary)) => (format!("Addr: {}", seed(primary)), "Client", "NewClient", "Options"),
+            _ => {
+                let lines: String =
+                    cache.nodes().iter().map(|node| format!("\t\t\t{},\n", seed(node))).collect();
+                let seeds = format!("Addrs: []string{{\n{lines}\t\t}}");
+                (seeds, "ClusterClient", "NewClusterClient", "ClusterOptions")
+            }
+        };
+        let dialer = if cache.tls { "dialTLS" } else { "dial" };
+        text.push_str(&format!(
+            "\nfunc {}() *redis.{client} {{\n\treturn redis.{constructor}(&redis.{options}{{\n\t\t{seeds},\n\t\t\
+             Dialer: {dialer}({map}),\n\t}})\n}}\n",
+            pascal(cache.name, "cache"),
+        ));
+    }
+    if caches.iter().any(|cache| !cache.tls) {
+        text.push_str(DIAL);
+    }
+    if has_tls {
+        text.push_str(DIAL_TLS);
+    }
+    text
+}
+
+const DIAL: &str = r"
+func dial(outside map[string]string) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		dialer := net.Dialer{Timeout: 3 * time.Second}
+		if mapped, known := outside[address]; known {
+			address = mapped
+		}
+		return dialer.DialContext(ctx, network, address)
+	}
+}
+";
+
+const DIAL_TLS: &str = r"
+func dialTLS(outside map[string]string) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		name, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		dialer := tls.Dialer{
+			NetDialer: &net.Dialer{Timeout: 3 * time.Second},
+			Config:    &tls.Config{ServerName: name},
+		}
+		if mapped, known := outside[address]; known {
+			address = mapped
+		}
+		return dialer.DialContext(ctx, network, address)
+	}
+}
+";

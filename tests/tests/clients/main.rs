@@ -1,0 +1,8 @@
+//! What `cachenat endpoints` prints, pasted as it stands into programs that use the real client libraries.
+
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test that is not as it should be fails")]
+
+mod cluster;
+mod memcached;
+mod program;
+mod replication_group;

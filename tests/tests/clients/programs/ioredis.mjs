@@ -1,0 +1,1 @@
+await tell(shardsCache, shardsCache.duplicate([], { scaleReads: "slave" }));

@@ -1,0 +1,42 @@
+# Goes on from the text of --format redis-py or valkey-py, which made shards_cache.
+import sys
+import time
+
+
+def settled(act):
+    """Tries again for as long as a failover may take."""
+    end = time.monotonic() + 20
+    while True:
+        try:
+            return act()
+        except Exception:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+
+
+def write_and_read(value):
+    keys = [f"{sys.argv[1]}:{number}" for number in range(300)]
+    for key in keys:
+        settled(lambda: shards_cache.set(key, value))
+    for key in keys:
+        assert settled(lambda: shards_cache.get(key)) == value.encode(), key
+
+
+def read_from_replicas(value):
+    for replica in shards_cache.get_replicas():
+        shards_cache.execute_command("READONLY", target_nodes=replica)
+    for number in range(300):
+        key = f"{sys.argv[1]}:{number}"
+        replica = shards_cache.get_node_from_key(key, replica=True)
+        end = time.monotonic() + 5
+        while shards_cache.execute_command("GET", key, target_nodes=replica) != value.encode():
+            assert time.monotonic() < end, key
+
+
+write_and_read("before")
+read_from_replicas("before")
+print("before", flush=True)
+if sys.stdin.readline():
+    write_and_read("after")
+    print("after", flush=True)

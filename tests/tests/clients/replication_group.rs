@@ -1,0 +1,82 @@
+//! Cluster mode disabled: AWS's example.
+
+use cachenat_tests::lab::Lab;
+use cachenat_tests::lab::shell::run;
+use serde_json::json;
+
+use crate::program::{Library, Running, client};
+
+const REDIS_PY: Library = Library {
+    format: "redis-py",
+    program: &[r#"
+my_cluster_cache.set("greeting", "hello")
+my_cluster_cache.wait(2, 1000)
+for replica in my_cluster_replicas:
+    print(replica.get("greeting").decode(), replica.info("server")["run_id"])
+"#],
+};
+
+fn applied() -> Lab {
+    let mut lab = Lab::new();
+    lab.add_replication_group("my-cluster", 3);
+    lab.cachenat(&["apply"]).exits(0);
+    lab
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn redis_py_writes_to_the_primary_and_reads_from_each_replica() {
+    let lab = applied();
+    let printed = Running::start(&lab, &REDIS_PY, "keys").ends();
+    let replicas = lab.nodes().skip(1).map(|node| format!("hello {}\n", node.run_id()));
+    assert_eq!(printed, replicas.collect::<String>());
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn each_redis_cli_line_is_a_command_that_reaches_its_node() {
+    let lab = applied();
+    let text = lab.cachenat(&["endpoints", "--format", "redis-cli"]).exits(0).stdout;
+    for (line, node) in text.lines().zip(lab.nodes()) {
+        let command = line.replace("  #", " info server #");
+        let printed = run(&mut client(&lab, &command));
+        assert!(printed.contains(&node.run_id()), "{command}: {printed}");
+    }
+    assert_eq!(text.lines().count(), 3);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn the_env_lines_are_what_a_shell_takes() {
+    let lab = applied();
+    let text = lab.cachenat(&["endpoints", "--format", "env"]).exits(0).stdout;
+    let line = format!("set -a\n{text}redis-cli -u \"$REDIS_URL\" info server");
+    let printed = run(&mut client(&lab, &line));
+    assert!(printed.contains(&lab.node("my-cluster-001").run_id()), "{printed}");
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn the_json_names_every_node_inside_and_outside() {
+    let lab = applied();
+    let json = lab.cachenat(&["endpoints", "--format", "json"]).exits(0).json();
+    let node = lab.node("my-cluster-002");
+    let expected = json!({
+        "id": "my-cluster-002", "cluster": "my-cluster", "role": "replica", "host": node.dns_name, "port": 6379,
+        "public_host": "203.0.113.73", "public_port": 6380, "private_addresses": [node.at.ip().to_string()],
+        "tls": false, "protocol": "redis",
+    });
+    assert_eq!(json["endpoints"][1], expected);
+    assert_eq!(json["version"], 1);
+}
+
+/// The state directory's files are everybody's to read, and nothing is asked of the kernel.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn endpoints_needs_no_privilege() {
+    let lab = applied();
+    let mut command = lab.operator_command("setpriv");
+    command.arg("--bounding-set=-all").arg(cachenat_tests::programs::cachenat()).arg("endpoints");
+    let run = cachenat_tests::lab::product::Run::from(command.output().unwrap()).exits(0);
+    assert!(run.stdout.contains("203.0.113.73:6381"), "{}", run.stdout);
+}

@@ -1,0 +1,190 @@
+//! `apply --confirm`: a change stays only if somebody says so.
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use cachenat_tests::lab::Lab;
+use cachenat_tests::lab::daemon::Daemon;
+use cachenat_tests::lab::wait::wait_for;
+use cachenat_tests::programs;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::common::{in_force, spell_out, spelled_out, target};
+
+const BEFORE: &[(u8, &str)] = &[(1, "10.0.1.230"), (2, "10.0.1.231")];
+const AFTER: &[(u8, &str)] = &[(1, "10.0.1.240"), (3, "10.0.1.232")];
+
+/// Long enough for a test to look around, and not to be waited for.
+const LONG: &str = "600";
+/// To be waited for.
+const SHORT: &str = "2";
+
+/// A lab with rules in force that the config no longer wants, and these rules.
+fn changed() -> (Lab, String) {
+    let lab = spelled_out(BEFORE);
+    lab.cachenat(&["apply"]).exits(0);
+    spell_out(&lab, AFTER);
+    let before = in_force(&lab);
+    (lab, before)
+}
+
+/// `apply --confirm`, once the new rules are in force.
+fn on_probation(lab: &Lab, seconds: &str) -> Daemon {
+    let apply = Daemon::start(lab.cachenat_command().args(["apply", "--confirm", seconds]));
+    apply.says("the new rules are in force");
+    assert_eq!(target(lab, 6379).as_deref(), Some("10.0.1.240:6379"));
+    apply
+}
+
+fn state(lab: &Lab, file: &str) -> Option<String> {
+    std::fs::read_to_string(lab.dir().join("state").join(file)).ok()
+}
+
+fn is_pending(lab: &Lab) -> bool {
+    state(lab, "pending.json").is_some()
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_change_that_is_confirmed_elsewhere_stays_and_is_remembered_only_then() {
+    let (lab, _) = changed();
+    let leases = state(&lab, "leases.json");
+    let mut apply = on_probation(&lab, LONG);
+    let after = in_force(&lab);
+    assert_eq!(state(&lab, "leases.json"), leases);
+    lab.cachenat(&["confirm"]).exits(0);
+    assert_eq!(apply.end().code(), Some(0), "{:?}", apply.said());
+    assert_eq!(in_force(&lab), after);
+    assert!(state(&lab, "leases.json").unwrap().contains("local-003"));
+    assert!(!is_pending(&lab));
+    lab.cachenat(&["diff"]).exits(0);
+    let nothing = lab.cachenat(&["confirm"]).exits(2);
+    assert!(nothing.stderr.contains("no change waits"), "{}", nothing.stderr);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn yes_at_the_terminal_keeps_it() {
+    let (lab, before) = changed();
+    let mut command = terminal(&lab, LONG);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    wait_for("the change", || is_pending(&lab).then_some(()));
+    child.stdin.as_mut().unwrap().write_all(b"no\nyes\n").unwrap();
+    wait_for("the confirmation", || child.try_wait().unwrap());
+    assert_ne!(in_force(&lab), before);
+    assert!(!is_pending(&lab));
+    assert!(state(&lab, "leases.json").unwrap().contains("local-003"));
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_change_that_nobody_confirms_goes_with_its_sysctls_and_is_not_remembered() {
+    let lab = spelled_out(AFTER);
+    let mut apply = on_probation(&lab, SHORT);
+    assert_eq!(lab.network.nat.sysctl("net/ipv4/ip_forward"), "1");
+    assert_eq!(apply.end().code(), Some(2), "{:?}", apply.said());
+    apply.says("not confirmed");
+    assert_eq!(in_force(&lab), "");
+    assert_eq!(lab.network.nat.sysctl("net/ipv4/ip_forward"), "0");
+    assert!(!lab.dir().join("sysctl.d/90-cachenat.conf").exists());
+    assert_eq!((state(&lab, "leases.json"), is_pending(&lab)), (None, false));
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn the_former_rules_come_back_though_apply_is_killed() {
+    let (lab, before) = changed();
+    on_probation(&lab, SHORT).signal(Signal::SIGKILL);
+    wait_for("the former rules", || (in_force(&lab) == before).then_some(()));
+    wait_for("the end of the probation", || (!is_pending(&lab)).then_some(()));
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn the_former_rules_come_back_though_the_terminal_is_closed() {
+    let (lab, before) = changed();
+    let terminal = Daemon::start(terminal(&lab, SHORT).stdin(Stdio::piped()));
+    terminal.says("type yes");
+    assert_ne!(in_force(&lab), before);
+    // With script(1) its terminal goes, and the kernel hangs up on everybody there.
+    terminal.signal(Signal::SIGKILL);
+    wait_for("the former rules", || (in_force(&lab) == before).then_some(()));
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn nobody_else_changes_anything_while_a_change_waits() {
+    let (lab, _) = changed();
+    let mut apply = on_probation(&lab, LONG);
+    let after = in_force(&lab);
+    for command in [&["apply"][..], &["apply", "--confirm", "5"], &["restore"], &["remove"]] {
+        let refused = lab.cachenat(command).exits(2);
+        assert!(refused.stderr.contains("'cachenat confirm' keeps it"), "{}", refused.stderr);
+        assert_eq!(in_force(&lab), after, "{command:?}");
+    }
+    lab.cachenat(&["confirm"]).exits(0);
+    assert_eq!(apply.end().code(), Some(0));
+}
+
+/// As after a power cut: neither apply nor the guard is left to take the change back.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn the_next_run_takes_back_what_a_killed_guard_left() {
+    let (lab, before) = changed();
+    let apply = on_probation(&lab, LONG);
+    let guard = child_of(apply.pid());
+    apply.signal(Signal::SIGKILL);
+    kill(guard, Signal::SIGKILL).unwrap();
+    spell_out(&lab, BEFORE);
+    let run = wait_for("the lock of the dead to go", || {
+        let run = lab.cachenat(&["apply"]);
+        (run.code == 0).then_some(run)
+    });
+    assert!(run.stderr.contains("never confirmed"), "{}", run.stderr);
+    assert_eq!(in_force(&lab), before);
+    assert!(!is_pending(&lab));
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_killed_guard_is_noticed_at_once_and_the_change_goes() {
+    let (lab, before) = changed();
+    let mut apply = on_probation(&lab, LONG);
+    kill(child_of(apply.pid()), Signal::SIGKILL).unwrap();
+    assert_eq!(apply.end().code(), Some(2), "{:?}", apply.said());
+    assert_eq!(in_force(&lab), before);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_damaged_pending_change_is_put_aside_and_blocks_nobody() {
+    let (lab, _) = changed();
+    std::fs::write(lab.dir().join("state/pending.json"), "{\"version\":").unwrap();
+    let run = lab.cachenat(&["apply"]).exits(0);
+    assert!(run.stderr.contains("put aside"), "{}", run.stderr);
+    assert!(state(&lab, "pending.json.damaged").is_some());
+    lab.cachenat(&["diff"]).exits(0);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn without_a_change_there_is_nothing_to_confirm() {
+    let lab = spelled_out(BEFORE);
+    lab.cachenat(&["apply"]).exits(0);
+    lab.cachenat(&["apply", "--confirm", LONG]).exits(0);
+    assert!(!is_pending(&lab));
+}
+
+/// `apply --confirm` at a terminal of its own (script(1)).
+fn terminal(lab: &Lab, seconds: &str) -> std::process::Command {
+    let mut command = lab.operator_command("script");
+    let apply = format!("{} apply --confirm {seconds}", programs::cachenat().display());
+    command.args(["--quiet", "--command", &apply, "/dev/null"]);
+    command
+}
+
+fn child_of(parent: Pid) -> Pid {
+    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+    Pid::from_raw(children.trim().parse().unwrap())
+}

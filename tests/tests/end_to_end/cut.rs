@@ -1,0 +1,166 @@
+//! What becomes of open connections when their port leads elsewhere.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use cachenat_tests::fake_dns::Answer;
+use cachenat_tests::lab::daemon::Daemon;
+use cachenat_tests::lab::redis::Redis;
+use cachenat_tests::lab::server::Elsewhere;
+use cachenat_tests::lab::{CLIENT as ALLOWED, Lab};
+use cachenat_tests::programs;
+
+use crate::common::{applied, open, reached, target};
+
+/// How soon after the commit a client has to be served again.
+const SOON: Duration = Duration::from_secs(1);
+
+/// Where `my-cluster-002` moves to while its former host lives on.
+const MOVED: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 99);
+/// A host on the internet.
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 99);
+
+/// Says who serves it, again and again; would wait for an answer for longer than any test. Of itself redis-py waits up to
+/// a second before it connects again, which is not ours to measure.
+const CLIENT: &str = r#"
+import redis, time
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+client = redis.Redis(host="203.0.113.73", port=6380, socket_timeout=60, retry=Retry(NoBackoff(), 3))
+while True:
+    try:
+        print(client.info("server")["run_id"], flush=True)
+    except redis.ConnectionError as error:
+        print("lost:", error, flush=True)
+    time.sleep(0.05)
+"#;
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_raw_connection_to_a_dead_node_is_reset_and_the_next_one_is_served_within_a_second() {
+    let lab = applied();
+    let mut connection = open(&lab, 6380);
+    connection.call(&["PING"]).unwrap();
+    let moved = move_node(&lab);
+    silence(&lab);
+    let run = lab.cachenat(&["apply"]).exits(0);
+    let committed = Instant::now();
+    assert!(run.stderr.contains("cut 1 connections"), "{}", run.stderr);
+    assert!(connection.call(&["PING"]).is_err(), "the old node is dead");
+    assert_eq!(reached(&lab, 6380), moved.run_id());
+    assert!(committed.elapsed() < SOON, "{:?}", committed.elapsed());
+}
+
+/// The client is told with its next packet, and TCP waits longer before each: so the outage here is short.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_redis_py_client_of_a_dead_node_is_served_within_a_second() {
+    let lab = applied();
+    let client =
+        Daemon::start(lab.network.client.command(programs::python()).arg("-u").args(["-c", CLIENT]));
+    client.says(&lab.node("my-cluster-002").run_id());
+    let moved = move_node(&lab);
+    let run_id = moved.run_id();
+    silence(&lab);
+    lab.cachenat(&["apply"]).exits(0);
+    let committed = Instant::now();
+    client.says(&run_id);
+    assert!(committed.elapsed() < SOON, "{:?}: {:?}", committed.elapsed(), client.said());
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_connection_to_a_node_that_lives_on_is_cut_when_its_port_moves() {
+    let (lab, _moved, mut connection) = moved("cut");
+    assert!(connection.call(&["PING"]).is_err());
+    assert_eq!(target(&lab, 6380).unwrap(), format!("{MOVED}:6379"));
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_connection_drains_where_it_is_to() {
+    let former = |lab: &Lab| lab.node("my-cluster-002").run_id();
+    let (lab, moved, mut connection) = moved("drain");
+    assert_eq!(connection.info("run_id").unwrap(), former(&lab));
+    assert_eq!(reached(&lab, 6380), moved.run_id(), "new connections go to the new node");
+}
+
+/// A flow belongs to a listener and a target: the old primary is still a node.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_failover_cuts_the_primary_ports_connections_and_not_the_old_primarys_own() {
+    let mut lab = Lab::new();
+    lab.add_replication_group("my-cluster", 3);
+    let exposed = "replication_group: my-cluster\n    expose: [nodes, primary]";
+    lab.write_config(&lab.plain_config().replace("replication_group: my-cluster", exposed));
+    let changes = lab.cachenat(&["apply", "--json"]).exits(0).json();
+    let port = |id: &str| {
+        let change = changes["changes"].as_array().unwrap().iter().find(|change| change["id"] == id).unwrap();
+        change["listen"].as_str().unwrap().rsplit_once(':').unwrap().1.parse::<u16>().unwrap()
+    };
+    let primary = port("my-cluster/primary");
+    let (mut to_primary, mut to_node) = (open(&lab, primary), open(&lab, port("my-cluster-001")));
+    assert_eq!(to_primary.info("run_id").unwrap(), lab.node("my-cluster-001").run_id());
+    to_node.call(&["PING"]).unwrap();
+
+    lab.fail_over_to("my-cluster-002");
+    lab.cachenat(&["apply"]).exits(0);
+    assert!(to_primary.call(&["PING"]).is_err(), "a write would go to a replica");
+    assert_eq!(to_node.info("run_id").unwrap(), lab.node("my-cluster-001").run_id());
+    assert_eq!(reached(&lab, primary), lab.node("my-cluster-002").run_id());
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn flows_that_others_translate_stay_though_their_target_is_one_that_is_gone() {
+    let lab = applied();
+    lab.network.nat.nft(&format!(
+        "table ip foreign {{
+            chain in {{
+                type nat hook prerouting priority dstnat;
+                ip saddr {ALLOWED} tcp dport 7000 dnat to 10.0.1.231:6379
+            }}
+            chain out {{
+                type nat hook postrouting priority srcnat;
+                ip daddr 10.0.1.231 ct status dnat masquerade
+            }}
+        }}"
+    ));
+    let elsewhere = Elsewhere::start(lab.network.internet_host(OUTSIDE), lab.dir(), OUTSIDE);
+    let mut foreign = open(&lab, 7000);
+    foreign.call(&["PING"]).unwrap();
+    let mut outbound = Redis::connect(&lab.node("my-cluster-002").host, elsewhere.at).unwrap();
+    outbound.call(&["PING"]).unwrap();
+    let mut other_port = open(&lab, 6379);
+    other_port.call(&["PING"]).unwrap();
+
+    let moved = move_node(&lab);
+    lab.cachenat(&["apply"]).exits(0);
+    for connection in [&mut foreign, &mut outbound, &mut other_port] {
+        assert_eq!(connection.call(&["PING"]).unwrap(), "PONG");
+    }
+    drop(moved);
+}
+
+/// A lab in which `my-cluster-002` has moved and its former host lives on, and a connection that led there before.
+fn moved(on_move: &str) -> (Lab, Elsewhere, Redis) {
+    let lab = applied();
+    lab.write_config(&format!("{}on_move: {on_move}\n", lab.plain_config()));
+    let mut connection = open(&lab, 6380);
+    connection.call(&["PING"]).unwrap();
+    let moved = move_node(&lab);
+    lab.cachenat(&["apply"]).exits(0);
+    (lab, moved, connection)
+}
+
+/// The former host dies as hosts do: without a word.
+fn silence(lab: &Lab) {
+    lab.node("my-cluster-002").host.ip("link set eth0 down");
+}
+
+/// Another server takes the name of `my-cluster-002` over.
+fn move_node(lab: &Lab) -> Elsewhere {
+    let moved = Elsewhere::start(lab.network.private_host(MOVED), lab.dir(), MOVED);
+    lab.answer_for("my-cluster-002", Answer::Addresses(vec![IpAddr::V4(MOVED)]));
+    moved
+}

@@ -1,0 +1,48 @@
+//! `restore`: at boot nobody answers yet.
+
+use std::fs;
+
+use crate::common::{applied, in_force, reached, spelled_out};
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn the_last_good_rules_come_back_without_api_dns_or_a_route() {
+    let mut lab = applied();
+    let before = in_force(&lab);
+    // As a boot leaves it, and not even a lease of DHCP yet.
+    lab.network.nat.nft("flush ruleset");
+    lab.network.nat.set_sysctl("net/ipv4/ip_forward", "0");
+    lab.network.nat.ip("route del default");
+    lab.stop_api();
+    lab.stop_dns();
+    lab.cachenat(&["restore"]).exits(0);
+    assert_eq!(in_force(&lab), before);
+    assert_eq!(lab.network.nat.sysctl("net/ipv4/ip_forward"), "1");
+    lab.network.nat.ip("route add default via 10.0.0.1");
+    for (node, port) in lab.nodes().zip(6379..) {
+        assert_eq!(reached(&lab, port), node.run_id());
+    }
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn without_an_earlier_run_there_is_nothing_to_restore() {
+    let lab = spelled_out(&[(1, "10.0.1.230")]);
+    let run = lab.cachenat(&["restore"]).exits(2);
+    assert!(run.stderr.contains("no ruleset of an earlier run"), "{}", run.stderr);
+    assert_eq!(in_force(&lab), "");
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_damaged_ruleset_is_named_and_touches_nothing() {
+    let lab = spelled_out(&[(1, "10.0.1.230")]);
+    lab.cachenat(&["apply"]).exits(0);
+    let before = in_force(&lab);
+    let file = lab.dir().join("state/ruleset.json");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, &text[..text.len() / 2]).unwrap();
+    let run = lab.cachenat(&["restore"]).exits(2);
+    assert!(run.stderr.contains("ruleset.json"), "{}", run.stderr);
+    assert_eq!(in_force(&lab), before);
+}

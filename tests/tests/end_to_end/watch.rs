@@ -1,0 +1,247 @@
+//! `watch` follows every change, and keeps quiet and still where there is none.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use cachenat_tests::fake_aws::{Fault, How};
+use cachenat_tests::lab::Lab;
+use cachenat_tests::lab::daemon::Daemon;
+use cachenat_tests::lab::wait::wait_for;
+use nix::sys::signal::Signal;
+
+use crate::common::{applied, generation, reached, table, target};
+
+/// How soon a change of DNS has to be in force.
+const SOON: Duration = Duration::from_secs(5);
+
+/// How soon our table has to be back.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// `cachenat watch` on a lab, once it says that it is ready.
+fn watching(lab: &Lab, args: &[&str]) -> Daemon {
+    let (systemd, path) = systemd(lab);
+    let daemon = Daemon::start(lab.cachenat_command().env("NOTIFY_SOCKET", path).arg("watch").args(args));
+    hear_until(&systemd, "READY=1", 1);
+    daemon
+}
+
+/// What systemd gives a service of `Type=notify`: a socket, and its path (sd_notify(3)).
+fn systemd(lab: &Lab) -> (UnixDatagram, PathBuf) {
+    let path = lab.dir().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    (socket, path)
+}
+
+/// Waits until the words were said so many times.
+fn hear_until(systemd: &UnixDatagram, words: &str, times: usize) {
+    let mut heard = String::new();
+    while heard.matches(words).count() < times {
+        let mut buffer = [0; 4096];
+        let length = systemd.recv(&mut buffer).unwrap_or_else(|error| panic!("{words}: {error}: {heard}"));
+        heard.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+        heard.push('\n');
+    }
+}
+
+/// Waits for a condition that has to hold within this time.
+fn within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    wait_for(what, || holds().then_some(()));
+    let took = begin.elapsed();
+    assert!(took < limit, "{what}: took {took:?}, more than {limit:?}");
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_replaced_node_is_followed_by_dns_long_before_the_api_is_asked_again() {
+    let mut lab = applied();
+    let daemon = watching(&lab, &["--interval", "1h"]);
+    lab.replace_node("my-cluster-002");
+    within(SOON, "port 6380 to lead to the new node", || {
+        target(&lab, 6380).as_deref() == Some("10.0.1.233:6379")
+    });
+    assert_eq!(reached(&lab, 6380), lab.node("my-cluster-002").run_id());
+    let line = daemon.says("my-cluster-002");
+    assert!(line.contains("10.0.1.231:6379") && line.contains("10.0.1.233:6379"), "{line}");
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn an_added_node_is_followed_at_the_interval_and_a_removed_one_too() {
+    let mut lab = applied();
+    let _daemon = watching(&lab, &["--interval", "2s"]);
+    let id = lab.add_node("my-cluster");
+    within(SOON, "the new node's port", || target(&lab, 6382).is_some());
+    assert_eq!(reached(&lab, 6382), lab.node(&id).run_id());
+    lab.remove_node(&id);
+    within(SOON, "the removed node's port to be closed", || target(&lab, 6382).is_none());
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn what_others_take_away_is_back_within_a_second() {
+    let lab = applied();
+    let daemon = watching(&lab, &["--interval", "1h", "--dns-interval", "1h"]);
+    for taken in [
+        "delete element inet cachenat forward4 { 10.0.0.55 . 6380 }",
+        "delete table inet cachenat",
+        "flush ruleset",
+        "add element inet cachenat clients4 { 198.51.100.28 }",
+        "add rule inet cachenat prerouting counter",
+    ] {
+        lab.network.nat.nft(taken);
+        within(AT_ONCE, taken, || lab.cachenat(&["diff"]).code == 0);
+        assert_eq!(target(&lab, 6380).as_deref(), Some("10.0.1.231:6379"), "{taken}");
+    }
+    daemon.says("our table was changed by nft");
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn nothing_is_sent_or_said_while_all_is_in_step_and_others_change_their_tables() {
+    let lab = applied();
+    let daemon = watching(&lab, &["--interval", "1s", "--dns-interval", "1s"]);
+    let (before, commits) = (table(&lab), generation(&lab));
+    let (listings, queries) = (lab.api().count("DescribeCacheClusters"), lab.dns().queries().len());
+    for number in 0..20 {
+        lab.network.nat.nft(&format!("add table inet foreign{number}"));
+    }
+    wait_for("three more rounds", || {
+        let listed = lab.api().count("DescribeCacheClusters") >= listings + 3;
+        (listed && lab.dns().queries().len() >= queries + 18).then_some(())
+    });
+    assert_eq!(generation(&lab), commits + 20);
+    assert_eq!(table(&lab), before);
+    assert_eq!(daemon.said(), Vec::<String>::new());
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn sigterm_ends_it_with_0_and_leaves_the_rules_in_force() {
+    let lab = applied();
+    let before = table(&lab);
+    let mut daemon = watching(&lab, &[]);
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.end().code(), Some(0), "{:?}", daemon.said());
+    assert_eq!(table(&lab), before);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn sighup_takes_a_good_configuration_and_keeps_the_old_one_on_a_bad_one() {
+    let mut lab = applied();
+    let daemon = watching(&lab, &[]);
+    lab.write_config("clients: [not an address]\n");
+    daemon.signal(Signal::SIGHUP);
+    daemon.says("the old configuration stays in force");
+    lab.replace_node("my-cluster-003");
+    within(SOON, "changes to be followed as before", || {
+        target(&lab, 6381).as_deref() == Some("10.0.1.233:6379")
+    });
+
+    lab.write_config(&lab.plain_config().replace("clients: [", "clients: [192.0.2.9/32, "));
+    daemon.signal(Signal::SIGHUP);
+    within(SOON, "the new client", || {
+        lab.network.nat.nft_list("set inet cachenat clients4").contains("192.0.2.9")
+    });
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn systemd_hears_when_it_is_ready_how_it_stands_and_that_it_lives() {
+    let lab = applied();
+    let (systemd, path) = systemd(&lab);
+    let mut command = lab.cachenat_command();
+    command.env("NOTIFY_SOCKET", path).env("WATCHDOG_USEC", "400000").arg("watch");
+    let mut daemon = Daemon::start(&mut command);
+    // In the order in which they come.
+    hear_until(&systemd, "STATUS=3 nodes forwarded", 1);
+    hear_until(&systemd, "READY=1", 1);
+    hear_until(&systemd, "WATCHDOG=1", 3);
+    // Slow answers hold up no watchdog.
+    lab.api().change(|scenario| scenario.faults.push(hang()));
+    daemon.signal(Signal::SIGHUP);
+    hear_until(&systemd, "WATCHDOG=1", 8);
+    daemon.signal(Signal::SIGTERM);
+    hear_until(&systemd, "STOPPING=1", 1);
+    assert_eq!(daemon.end().code(), Some(0));
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn an_api_that_fails_hangs_and_returns_costs_no_forward_and_stops_no_following() {
+    let mut lab = applied();
+    let daemon = watching(&lab, &["--interval", "1s"]);
+    lab.stop_api();
+    daemon.says("replication_group/my-cluster");
+    lab.network.nat.nft("flush ruleset");
+    within(AT_ONCE, "the table to be back", || lab.network.nat.nft_list("tables").contains("cachenat"));
+    lab.start_api();
+    lab.api().change(|scenario| scenario.faults.push(hang()));
+    let asked = lab.api().count("DescribeCacheClusters");
+    wait_for("a question that hangs", || {
+        (lab.api().count("DescribeCacheClusters") > asked).then_some(())
+    });
+    // What the API is silent about, DNS still tells.
+    lab.stop_api();
+    lab.replace_node("my-cluster-002");
+    within(SOON, "port 6380 to follow DNS alone", || {
+        target(&lab, 6380).as_deref() == Some("10.0.1.233:6379")
+    });
+    for port in 6379..=6381 {
+        assert!(target(&lab, port).is_some(), "port {port}");
+    }
+    lab.start_api();
+    lab.add_node("my-cluster");
+    wait_for("the API to be heard again", || target(&lab, 6382));
+}
+
+/// The daemon's last answer is older than that of the run beside it, and must not undo it.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn an_apply_beside_it_is_not_undone() {
+    let mut lab = applied();
+    let daemon = watching(&lab, &["--interval", "1h"]);
+    let id = lab.add_node("my-cluster");
+    lab.cachenat(&["apply"]).exits(0);
+    let listings = lab.api().count("DescribeCacheClusters");
+    wait_for("the daemon to ask the API", || {
+        (lab.api().count("DescribeCacheClusters") > listings).then_some(())
+    });
+    assert_eq!(reached(&lab, 6382), lab.node(&id).run_id());
+    let handles = table(&lab);
+    lab.network.nat.nft("add table inet foreign");
+    lab.cachenat(&["diff"]).exits(0);
+    assert_eq!(table(&lab), handles);
+    assert!(!daemon.said().iter().any(|line| line.starts_with("remove")), "{:?}", daemon.said());
+}
+
+/// More than half of the nodes missing from one answer: a second look at the same answer is no second answer.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn nodes_that_vanish_at_once_stay_until_the_api_says_so_twice() {
+    let mut lab = applied();
+    let daemon = watching(&lab, &["--interval", "4s"]);
+    lab.api().change(|scenario| {
+        for group in &mut scenario.replication_groups {
+            group["MemberClusters"].as_array_mut().unwrap().truncate(1);
+            for shard in group["NodeGroups"].as_array_mut().unwrap() {
+                shard["NodeGroupMembers"].as_array_mut().unwrap().truncate(1);
+            }
+        }
+        scenario.cache_clusters.truncate(1);
+    });
+    daemon.says("2 of its 3 nodes are missing at once");
+    lab.network.nat.nft("flush ruleset");
+    within(AT_ONCE, "the table to be back", || lab.network.nat.nft_list("tables").contains("cachenat"));
+    assert_eq!(target(&lab, 6381).as_deref(), Some("10.0.1.232:6379"));
+    wait_for("the second answer", || target(&lab, 6381).is_none().then_some(()));
+    assert!(target(&lab, 6379).is_some());
+    lab.stop_api();
+}
+
+fn hang() -> Fault {
+    Fault { action: None, page: None, times: None, how: How::Hang }
+}
