@@ -12,8 +12,8 @@ use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
 use rules::{Family, IfName, NameError};
 
-/// Room for the sockets of most hosts, at 150 bytes each.
-const ONE_READ: usize = 64 * 1024;
+/// How much is read at a time, at least; a socket takes 150 bytes.
+const ONE_READ: usize = 8 * 1024;
 
 /// An address of one of this host's interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,8 +162,8 @@ fn path(file: &str) -> PathBuf {
     PathBuf::from("/proc/thread-self/net").join(file)
 }
 
-/// For each read of a socket table the kernel walks all its buckets anew, so a few large reads it is: `read_to_string`,
-/// which a size of 0 makes begin with 32 bytes, takes five.
+/// For each read of a socket table the kernel walks its empty buckets anew, so few large reads it is: without room
+/// `read_to_string` begins with 32 bytes, as the file's size is 0.
 fn read(file: &str) -> Result<String, HostError> {
     let mut text = String::with_capacity(ONE_READ);
     let read = File::open(path(file)).and_then(|mut file| file.read_to_string(&mut text));

@@ -114,7 +114,8 @@ fn sign(file: &mut File) -> io::Result<()> {
     let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     file.set_len(0)?;
     file.rewind()?;
-    writeln!(file, "{} {} {}", std::process::id(), now().as_secs(), words.join(" "))
+    // At once: another process may be reading it.
+    file.write_all(format!("{} {} {}\n", std::process::id(), now().as_secs(), words.join(" ")).as_bytes())
 }
 
 fn read_holder(file: &mut File) -> Option<Holder> {

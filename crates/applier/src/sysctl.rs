@@ -269,17 +269,17 @@ impl Sysctls {
     }
 }
 
+/// The caller holds the lock, so the new file has a fixed name: what a killed run leaves, the next one overwrites.
 fn replace_file(path: &Path, text: &str) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(directory)?;
-    let mode = fs::Permissions::from_mode(0o644);
-    let mut file =
-        tempfile::Builder::new().prefix(".cachenat").permissions(mode.clone()).tempfile_in(directory)?;
+    // sysctl.d(5) reads only what ends in `.conf`.
+    let new = path.with_extension("conf.new");
+    let mut file = File::create(&new)?;
     file.write_all(text.as_bytes())?;
-    // The umask has had its say on the mode above.
-    file.as_file().set_permissions(mode)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
+    file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
     File::open(directory)?.sync_all()
 }
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::IfName;
+use crate::name::{ForwardId, IfName};
 use crate::ruleset::{
-    Chain, Element, Elements, Endpoint, Family, Key, Rule, Ruleset, Set, SetKind, SnatTo, TABLE,
+    Chain, Element, Elements, Endpoint, Family, Key, Rule, Ruleset, SLOTS, Set, SetKind, SnatTo, TABLE,
 };
 use crate::sysctl::Sysctl;
 
@@ -232,17 +232,34 @@ fn compact(form: &impl Serialize) -> String {
 
 fn element(set: Set, form: ElementForm) -> Result<(Key, Element), JsonError> {
     let unknown = |text: &str| JsonError::Unknown { place: format!("sets.{set}"), text: text.to_owned() };
-    let key = Key::parse(set.kind, &form.key).ok_or_else(|| unknown(&form.key))?;
+    let key =
+        Key::parse(set.kind, &form.key).filter(|key| key.fits(set)).ok_or_else(|| unknown(&form.key))?;
     let data = match &form.to {
         Some(text) if set.is_map() => Some(text.parse::<Endpoint>().map_err(|_| unknown(text))?),
         Some(text) => return Err(unknown(text)),
         None if set.is_map() => return Err(unknown(&form.key)),
         None => None,
     };
+    if let Some(data) = data.filter(|data| Family::of(data.address) != set.family) {
+        return Err(unknown(&data.to_string()));
+    }
+    if let Some(id) = form.id.as_deref().filter(|id| id.parse::<ForwardId>().is_err()) {
+        return Err(unknown(id));
+    }
     Ok((key, Element { data, comment: form.id.map(Arc::from) }))
 }
 
 impl Key {
+    /// Whether it is of the set's family, and its slots are some that there are.
+    fn fits(&self, set: Set) -> bool {
+        let of_family = |address| Family::of(address) == set.family;
+        match *self {
+            Self::Addresses(range) => of_family(range.first()) && of_family(range.last()),
+            Self::Endpoint(endpoint) => of_family(endpoint.address),
+            Self::Slots { listen, first, last } => of_family(listen.address) && first <= last && last < SLOTS,
+        }
+    }
+
     /// Reads a key of a set of that kind, in nft's words.
     fn parse(kind: SetKind, text: &str) -> Option<Self> {
         let endpoint = |address: &str, port: &str| {

@@ -2,6 +2,7 @@
 //! ends: data and userdata of maps, registers of 4 bytes, many elements in a message, the generation guard, dumps.
 
 mod attribute;
+mod base_chain;
 pub mod conntrack;
 mod decode;
 mod element;
@@ -25,6 +26,7 @@ use rules::ruleset::{Key, Set};
 
 use crate::kernel::{CommitError, Dump, DumpError, Generation, Netfilter, Reading};
 use attribute::Malformed;
+pub use base_chain::{BaseChain, End, Hook};
 use encode::{Encoded, encode};
 use message::{Answer, Messages, os_error};
 use socket::Socket;

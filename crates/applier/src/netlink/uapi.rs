@@ -132,6 +132,13 @@ pub(super) mod expr {
     pub(in crate::netlink) const DATA: u16 = 2;
 }
 
+/// `enum nft_immediate_attributes`, and below it `enum nft_data_attributes` and `enum nft_verdict_attributes`
+pub(super) mod immediate {
+    pub(in crate::netlink) const DATA: u16 = 2;
+    pub(in crate::netlink) const VERDICT: u16 = 2;
+    pub(in crate::netlink) const CODE: u16 = 1;
+}
+
 /// `enum nft_counter_attributes`
 pub(super) mod counter {
     pub(in crate::netlink) const BYTES: u16 = 1;
