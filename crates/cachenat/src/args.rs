@@ -8,7 +8,7 @@ use rules::ForwardId;
 
 /// Forwards ports of this NAT instance to the nodes of ElastiCache caches, in the kernel.
 #[derive(Debug, Parser)]
-#[command(name = "cachenat", version, max_term_width = 100, arg_required_else_help = true, after_help = EXIT_CODES)]
+#[command(name = "cachenat", version, long_version = LONG_VERSION, max_term_width = 100, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -16,10 +16,13 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// What it is, and what it was built from and for.
+const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("CACHENAT_BUILD"), ")");
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done, or in step
-  1  diff found something to change
+  1  diff, check or probe found something
   2  error: nothing was changed
   3  part of the sources could not be read: the rest is applied, the unread part kept as it was";
 
@@ -44,6 +47,9 @@ pub(crate) struct Global {
     /// Say also what is in step
     #[arg(long, short, global = true)]
     pub(crate) verbose: bool,
+    /// Say it in words, or as an object a line: {"time":1700000000,"level":"warning","message":"..."}
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) log_format: LogFormat,
 }
 
 #[derive(Debug, Subcommand)]
@@ -67,9 +73,9 @@ pub(crate) enum Command {
     },
     /// Print what apply would change; touches nothing. Exit code 1: there is something to change
     #[command(after_help = "Examples:\n  cachenat diff\n  cachenat diff --format json\n  \
-                      cachenat diff --inventory inventory.json --against rendered.json")]
+                      cachenat diff --inventory inventory.json --against rendered.json --format markdown")]
     Diff {
-        /// text is nft syntax behind - and +
+        /// text is nft syntax behind - and +, markdown a comment for a pull request
         #[arg(long, value_enum, default_value_t)]
         format: DiffFormat,
         /// Compare with this output of 'render --format json' instead of the kernel
@@ -121,11 +127,19 @@ pub(crate) enum Command {
         action: Option<LeasesAction>,
     },
     /// Print what is in force, by listener; touches nothing
-    #[command(after_help = "Examples:\n  cachenat status\n  cachenat status --format json")]
+    #[command(after_help = "Examples:\n  cachenat status\n  cachenat status --format json\n  \
+                      cachenat status --format prometheus | sponge /var/lib/node_exporter/cachenat.prom")]
     Status {
-        /// How to print it
+        /// prometheus is for node_exporter's textfile collector
         #[arg(long, value_enum, default_value_t)]
         format: StatusFormat,
+    },
+    /// Look at all that a client's packet needs on its way, with remedies; touches nothing. Exit code 1: something is amiss
+    #[command(after_help = "Examples:\n  cachenat check\n  cachenat check --json")]
+    Check {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Print what clients need to reach the nodes from outside; touches nothing, needs no privilege
     #[command(
@@ -162,6 +176,21 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print the manual page, or write those of all commands into a directory
+    #[command(after_help = "Examples:\n  cachenat man | man -l -\n  cachenat man /usr/share/man/man1")]
+    Man {
+        /// Where to write them
+        dir: Option<PathBuf>,
+    },
+    /// Print what makes a shell complete the command line
+    #[command(
+        after_help = "Examples:\n  cachenat completions bash > /usr/share/bash-completion/completions/cachenat"
+    )]
+    Completions {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
     /// Take the table, the sysctl drop-in and the changed kernel settings back
     #[command(after_help = "Examples:\n  cachenat remove")]
     Remove,
@@ -179,6 +208,13 @@ pub(crate) enum LeasesAction {
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub(crate) enum RenderFormat {
     #[default]
     Nft,
@@ -191,6 +227,7 @@ pub(crate) enum DiffFormat {
     #[default]
     Text,
     Json,
+    Markdown,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -198,6 +235,7 @@ pub(crate) enum StatusFormat {
     #[default]
     Text,
     Json,
+    Prometheus,
 }
 
 /// `90s`, `2m`, `1h`; a number alone is seconds.
@@ -227,6 +265,14 @@ mod tests {
             let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains(&format!("cachenat {}", sub.get_name())), "{}", sub.get_name());
         }
+    }
+
+    #[test]
+    fn the_version_tells_what_the_program_was_built_for() {
+        assert!(
+            LONG_VERSION.starts_with(env!("CARGO_PKG_VERSION"))
+                && LONG_VERSION.contains(std::env::consts::ARCH)
+        );
     }
 
     #[test]

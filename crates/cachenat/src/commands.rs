@@ -1,11 +1,13 @@
 //! One file per command; each reads what it needs, decides nothing that a library could, and reports.
 
 mod apply;
+mod check;
 mod confirm;
 mod diff;
 mod discover;
 mod endpoints;
 mod leases;
+mod manual;
 mod probe;
 mod remove;
 mod render;
@@ -40,6 +42,9 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<Exit> {
             probe::run(global, &probe::Asking { whom, tls: *tls, ca_file, patience, json: *json })
         }
         Command::Status { format } => status::run(global, *format),
+        Command::Check { json } => check::run(global, *json),
+        Command::Man { dir } => manual::man(global, dir.as_deref()),
+        Command::Completions { shell } => manual::completions(global, *shell),
         Command::Remove => remove::run(global),
     }
 }

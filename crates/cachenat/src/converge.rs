@@ -1,5 +1,6 @@
 //! From what is wanted to what is in force: kernel settings, rules, state, one step after the other.
 
+use std::borrow::Cow;
 use std::error::Error;
 
 use applier::conntrack::{self, Conntrack};
@@ -29,13 +30,24 @@ pub(crate) fn plan(
     dump: &Dump,
     emptied: Emptied,
 ) -> anyhow::Result<Desired> {
-    let nothing = Ruleset::default();
-    let actual = ours(dump)?.map_or(&nothing, |actual| &actual.ruleset);
+    let actual = &*in_force(state, dump)?;
     let desired = setting.desired(fresh, state, actual, emptied)?;
     if desired.inventory.nodes.is_empty() && actual.sets.is_empty() && !is_whole(fresh) {
         anyhow::bail!("no source could be read, and nothing is known from before");
     }
     Ok(desired)
+}
+
+/// What is in force; where somebody has taken the table away, what was in force last stands in for it.
+///
+/// # Errors
+///
+/// If the table is foreign.
+pub(crate) fn in_force<'a>(state: &State, dump: &'a Dump) -> Result<Cow<'a, Ruleset>, SyncError> {
+    Ok(match ours(dump)? {
+        Some(actual) => Cow::Borrowed(&actual.ruleset),
+        None => Cow::Owned(state.last_ruleset().unwrap_or_default()),
+    })
 }
 
 /// What [`carry_out`] did.
@@ -116,7 +128,11 @@ pub(crate) fn remembered(saved: Result<(), StateError>, output: Output) -> bool 
 
 /// Tells what was changed.
 pub(crate) fn report(output: Output, report: &Report, json: bool) -> anyhow::Result<()> {
-    output.data(&if json { report.json()? } else { report.lines() })?;
+    if json {
+        output.data(&report.json()?)?
+    } else {
+        output.changes(&report.lines())?
+    }
     if report.is_empty() {
         output.idle("in step: nothing was sent to the kernel");
     } else {

@@ -110,7 +110,7 @@ pub(crate) fn desired(config: &Config, gateway: &Gateway, known: &Known<'_>) -> 
     let inventory = in_order(config, inventory);
     let mut kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
     let in_force = InForce::new(known.actual);
-    let mut backends = backends(&inventory, gateway, &in_force, &mut kept);
+    let mut backends = backends(&inventory, known.fresh, gateway, &in_force, &mut kept);
     backends.extend(unspoken(&inventory, known, &backends, &in_force, &mut kept));
 
     let requests = requests(config, &backends);
@@ -183,14 +183,20 @@ fn is_role(node: &Node) -> bool {
 }
 
 /// The backends that the inventory names, in its order.
+///
+/// A node whose address is not known now stays where it is in force: a run that was ended before it wrote the last good
+/// inventory has led the kernel further.
 fn backends(
     inventory: &Inventory,
+    fresh: &Inventory,
     gateway: &Gateway,
     in_force: &InForce<'_>,
     kept: &mut Vec<String>,
 ) -> Vec<Backend> {
     let mut backends: Vec<Backend> = Vec::new();
     let mut claims: Vec<(Endpoint, usize)> = Vec::new();
+    let found = fresh.nodes.iter().filter(|node| !node.addresses.is_empty());
+    let found: HashSet<&str> = found.map(|node| node.id.as_str()).collect();
     for node in &inventory.nodes {
         let Ok(id) = node.id.as_str().parse::<ForwardId>() else { continue };
         let reachable =
@@ -201,14 +207,16 @@ fn backends(
             .filter(reachable)
             .map(|&address| Endpoint { address, port: node.port })
             .collect();
-        if node.addresses.is_empty() {
-            if let Some(before) = in_force.get(&id) {
+        // What is in force is only worked out where a node is not found, so that is asked first.
+        let before = if found.contains(id.as_str()) { None } else { in_force.get(&id) };
+        if let Some(before) = before {
+            if node.addresses.is_empty() {
                 let why = node.error.as_deref().unwrap_or("its address is not known now");
                 kept.push(format!("{id}: {why}; its forward to {} stays", list(before)));
-                targets.clone_from(before);
-            } else if node.is_leaving() {
-                continue;
             }
+            targets.clone_from(before);
+        } else if node.addresses.is_empty() && node.is_leaving() {
+            continue;
         }
         if !is_role(node) {
             claims.extend(targets.iter().map(|&target| (target, backends.len())));
@@ -267,10 +275,11 @@ fn unspoken(
     in_force: &InForce<'_>,
     kept: &mut Vec<String>,
 ) -> Vec<Backend> {
-    let sources_with_nodes: HashSet<&SourceName> = inventory.nodes.iter().map(|node| &node.source).collect();
+    let named: HashSet<&SourceName> = known.fresh.nodes.iter().map(|node| &node.source).collect();
     let silent = |report: &&SourceReport| match (report.coverage, known.emptied) {
         (Coverage::Part | Coverage::Nothing, _) | (Coverage::Absent, Emptied::Keep) => true,
-        (Coverage::Whole, Emptied::Keep) => !sources_with_nodes.contains(&report.source),
+        // What it does not name is kept as well by the last good inventory, for now.
+        (Coverage::Whole, Emptied::Keep) => !named.contains(&report.source) || !report.held.is_empty(),
         (Coverage::Whole | Coverage::Absent, Emptied::Remove) => false,
     };
     let unread: Vec<String> =

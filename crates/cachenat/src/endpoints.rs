@@ -13,6 +13,7 @@ mod literal;
 mod memcached;
 mod php;
 mod python;
+mod table;
 
 use std::net::IpAddr;
 
@@ -171,7 +172,7 @@ pub(crate) fn of_cluster(endpoints: Vec<Endpoint>, name: &str) -> Result<Vec<End
     Ok(of)
 }
 
-/// The endpoints in a format other than the table and JSON, which the command prints.
+/// The endpoints in a format.
 ///
 /// # Errors
 ///
@@ -181,7 +182,8 @@ pub(crate) fn text(format: Format, endpoints: &[Endpoint]) -> Result<String, For
     let redis = || speaking(&caches, false, "Redis");
     let memcached = || speaking(&caches, true, "Memcached");
     Ok(match format {
-        Format::Table | Format::Json => String::new(),
+        Format::Table => table::table(endpoints),
+        Format::Json => table::json(endpoints),
         Format::Env => lines::env(&caches),
         Format::Uri => lines::uri(&caches),
         Format::Hosts => lines::hosts(endpoints),

@@ -24,7 +24,10 @@ fn extension(file: &Path) -> &str {
 #[test]
 fn every_kind_of_example_is_checked_here() {
     let kinds: BTreeSet<String> = examples().iter().map(|(file, _)| extension(file).to_owned()).collect();
-    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["cron", "json", "service", "sh", "timer", "yaml"]);
+    assert_eq!(
+        kinds.into_iter().collect::<Vec<_>>(),
+        ["cron", "json", "service", "sh", "timer", "yaml", "yml"]
+    );
 }
 
 #[test]
@@ -46,7 +49,7 @@ fn command_lines(text: &str) -> Vec<Vec<String>> {
     let line = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let start = words.iter().position(|word| word.ends_with("bin/cachenat") || *word == "cachenat")?;
-        let words = words.get(start..)?.iter().take_while(|word| !matches!(**word, "||" | "&&" | "|"));
+        let words = words.get(start..)?.iter().take_while(|word| !matches!(**word, "||" | "&&" | "|" | ">"));
         Some(words.map(|word| (*word).to_owned()).collect())
     };
     let code = text.lines().filter(|line| !line.starts_with('#') && !line.starts_with("Description"));
@@ -56,8 +59,9 @@ fn command_lines(text: &str) -> Vec<Vec<String>> {
 #[test]
 fn every_command_line_is_one_of_ours() {
     let mut found = 0;
-    for (file, text) in
-        examples().into_iter().filter(|(file, _)| matches!(extension(file), "cron" | "service" | "sh"))
+    for (file, text) in examples()
+        .into_iter()
+        .filter(|(file, _)| matches!(extension(file), "cron" | "service" | "sh" | "yml"))
     {
         for words in command_lines(&text) {
             Cli::try_parse_from(&words).unwrap_or_else(|error| panic!("{}: {error}", file.display()));

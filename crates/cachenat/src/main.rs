@@ -3,9 +3,12 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod check;
 mod commands;
 mod config;
 mod converge;
+#[cfg(test)]
+mod corpus;
 mod desired;
 mod endpoints;
 #[cfg(test)]
@@ -18,6 +21,8 @@ mod pending;
 mod probe;
 mod report;
 mod setting;
+#[cfg(test)]
+mod simulation;
 mod state;
 
 use std::io::{self, ErrorKind};
@@ -26,26 +31,21 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::Cli;
-use output::{Exit, say};
+use output::{Exit, Output};
 
 fn main() -> ExitCode {
-    let exit = commands::run(&Cli::parse()).unwrap_or_else(|error| {
-        complain(&error);
+    let cli = Cli::parse();
+    let exit = commands::run(&cli).unwrap_or_else(|error| {
+        Output::new(&cli.global).error(&error, hint(&error));
         Exit::Error
     });
     ExitCode::from(exit as u8)
 }
 
-/// The error, its causes, and the one remedy that no cause below can know.
-fn complain(error: &anyhow::Error) {
-    say(&format!("error: {error}"));
-    for cause in error.chain().skip(1) {
-        say(&format!("  caused by: {cause}"));
-    }
+/// The one remedy that no cause of an error can know.
+fn hint(error: &anyhow::Error) -> Option<&'static str> {
     let denied = |cause: &(dyn std::error::Error + 'static)| {
         cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::PermissionDenied)
     };
-    if error.chain().any(denied) {
-        say("\nhint: run as root, or grant CAP_NET_ADMIN");
-    }
+    error.chain().any(denied).then_some("run as root, or grant CAP_NET_ADMIN")
 }

@@ -34,3 +34,42 @@ impl Memory {
         self.unsaved = (!is_saved).then_some((desired.leases, desired.inventory));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use discovery::SourceReport;
+    use rules::json::Wanted;
+
+    fn desired(inventory: Inventory) -> Desired {
+        let wanted = Wanted { ruleset: rules::Ruleset::default(), sysctls: vec![] };
+        Desired { wanted, leases: Leases::default(), inventory, kept: vec![] }
+    }
+
+    fn another() -> Inventory {
+        let source = "static/local".parse().unwrap();
+        Inventory { nodes: vec![], sources: vec![SourceReport::complete(source)] }
+    }
+
+    #[test]
+    fn only_what_another_run_wrote_overtakes_us() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut memory, ours) = (Memory::default(), desired(Inventory::default()));
+        let wanted = ours.wanted.clone();
+        State::open(dir.path()).save(&ours.leases, &ours.inventory, &wanted).unwrap();
+        assert_eq!(memory.overtaken(&State::open(dir.path())), None, "nothing is known yet");
+        memory.note(ours, true);
+        assert_eq!(memory.overtaken(&State::open(dir.path())), None);
+        State::open(dir.path()).save(&Leases::default(), &another(), &wanted).unwrap();
+        assert_eq!(memory.overtaken(&State::open(dir.path())), Some(another()));
+    }
+
+    #[test]
+    fn what_could_not_be_written_stands_in_for_the_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut memory = Memory::default();
+        memory.note(desired(another()), false);
+        let state = memory.complete(State::open(dir.path()));
+        assert_eq!((state.last_good.clone(), memory.overtaken(&state)), (Some(another()), None));
+    }
+}

@@ -1,10 +1,14 @@
 //! What goes to stdout, which is data, and to stderr, which is for people.
 
+mod event;
+
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use comfy_table::{Table, presets};
 
-use crate::args::Global;
+use crate::args::{Global, LogFormat};
+use crate::setting::now;
+use event::{Level, line, printable};
 
 /// How a command ends; the contract's exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,15 +36,31 @@ impl Exit {
 pub(crate) struct Output {
     quiet: bool,
     verbose: bool,
+    log: LogFormat,
 }
 
 impl Output {
     pub(crate) fn new(global: &Global) -> Self {
-        Self { quiet: global.quiet, verbose: global.verbose }
+        Self { quiet: global.quiet, verbose: global.verbose, log: global.log_format }
     }
 
     /// Prints data. A reader that has seen enough (`| head`) is no error.
     pub(crate) fn data(self, text: &str) -> io::Result<()> {
+        self.raw(&printable(text))
+    }
+
+    /// Prints what was changed, an event each.
+    pub(crate) fn changes(self, lines: &str) -> io::Result<()> {
+        match self.log {
+            LogFormat::Text => self.data(lines),
+            LogFormat::Json => {
+                let events = lines.lines().map(|message| line(self.log, Level::Info, message, now()));
+                self.raw(&events.collect::<String>())
+            }
+        }
+    }
+
+    fn raw(self, text: &str) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -60,32 +80,56 @@ impl Output {
             Some('-') => format!("\x1b[31m{line}\x1b[0m\n"),
             _ => format!("{line}\n"),
         };
-        self.data(&text.lines().map(paint).collect::<String>())
+        self.raw(&printable(text).lines().map(paint).collect::<String>())
     }
 
     /// Says something that needs looking at; it is never silenced.
     pub(crate) fn warn(self, text: &str) {
-        say(&format!("warning: {text}"));
+        self.event(Level::Warning, text);
+    }
+
+    /// Says why nothing was done: the error, its causes, and a remedy that none of them can know.
+    pub(crate) fn error(self, error: &anyhow::Error, hint: Option<&str>) {
+        match self.log {
+            LogFormat::Text => {
+                self.event(Level::Error, &error.to_string());
+                error.chain().skip(1).for_each(|cause| say(&format!("  caused by: {cause}")));
+                hint.iter().for_each(|hint| say(&format!("\nhint: {hint}")));
+            }
+            LogFormat::Json => {
+                let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+                self.event(Level::Error, &format!("{error:#}{hint}"));
+            }
+        }
     }
 
     /// Says what was done.
     pub(crate) fn note(self, text: &str) {
         if !self.quiet {
-            say(text);
+            self.event(Level::Info, text);
         }
     }
 
     /// Says what there was no need to do: to a person, but not to cron.
     pub(crate) fn idle(self, text: &str) {
         if self.verbose || (!self.quiet && io::stderr().is_terminal()) {
-            say(text);
+            self.event(Level::Info, text);
         }
+    }
+
+    fn event(self, level: Level, text: &str) {
+        write(&line(self.log, level, text, now()));
     }
 }
 
-/// One line on stderr; nobody is left to tell if that fails.
+/// Tells whoever sits at the terminal.
 pub(crate) fn say(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    write(&(printable(text) + "\n"));
+}
+
+/// One line on stderr, in one write, so that no other process' words come between; nobody is left to tell if that fails.
+fn write(line: &str) {
+    let _ = io::stderr().lock().write_all(line.as_bytes());
 }
 
 /// Rows under a header, in columns, without blanks at the ends of the lines.

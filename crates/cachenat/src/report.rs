@@ -1,5 +1,7 @@
 //! The changes, as `diff` and `apply` report them.
 
+mod markdown;
+
 use rules::diff::{Action, Change, targets};
 use rules::sysctl::{Place, SysctlChange};
 use rules::{Changes, Endpoint};

@@ -2,14 +2,14 @@
 //!
 //! A file is replaced by rename, so a reader finds the old or the new one, whole.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use discovery::{Inventory, InventoryError};
-use rules::Leases;
 use rules::json::{JsonError, Wanted};
+use rules::{Leases, Ruleset};
 use serde::{Deserialize, Serialize};
 
 const VERSION: u32 = 1;
@@ -104,6 +104,17 @@ impl State {
         damaged.pop().map_or(Ok(wanted), Err)
     }
 
+    /// When what is asked of the kernel last changed, in seconds since 1970; `None` if that is not known.
+    pub(crate) fn last_change(dir: &Path) -> Option<u64> {
+        let modified = fs::metadata(dir.join("ruleset.json")).and_then(|file| file.modified()).ok()?;
+        modified.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
+    }
+
+    /// The rules that were in force last, as far as they can be read.
+    pub(crate) fn last_ruleset(&self) -> Option<Ruleset> {
+        Self::ruleset(&self.dir).ok().flatten().map(|wanted| wanted.ruleset)
+    }
+
     /// Puts what could not be written earlier in place of what the files hold.
     #[must_use]
     pub(crate) fn ahead(self, leases: Leases, last_good: Inventory) -> Self {
@@ -145,16 +156,17 @@ impl State {
         ruleset: &Wanted,
     ) -> Result<Unsaved<'_>, StateError> {
         let mut files = Vec::new();
+        // The rules first: no file may know more than what `restore` puts in force. They are compared by themselves, as a
+        // run that was ended after its commit has changed the kernel and no file.
+        let (file, text) = (self.dir.join("ruleset.json"), ruleset.to_json_lines());
+        if !fs::read(&file).is_ok_and(|there| there == text.as_bytes()) {
+            files.push((file, text));
+        }
         if self.is_ahead || self.leases.as_ref() != Some(leases) {
             files.push(self.leases_file(leases)?);
         }
         if self.is_ahead || self.last_good.as_ref() != Some(last_good) {
             files.push((self.dir.join("inventory.json"), last_good.to_json_lines()));
-        }
-        // Compared by itself: a run that was ended after its commit has changed the rules and not the file.
-        let (file, text) = (self.dir.join("ruleset.json"), ruleset.to_json_lines());
-        if fs::read(&file).ok().as_deref() != Some(text.as_bytes()) {
-            files.push((file, text));
         }
         Ok(Unsaved { damaged: &self.damaged, files })
     }
@@ -234,15 +246,23 @@ fn parse_ruleset(file: &Path, text: &str) -> Result<Wanted, StateError> {
 }
 
 /// Replaces the file by one with this text, or leaves it as it was.
+///
+/// The caller holds the lock, so the new file has a fixed name: what a killed run leaves, the next one overwrites.
 pub(crate) fn write(file: &Path, text: &str) -> Result<(), StateError> {
     let write = || {
         let dir = file.parent().ok_or(io::ErrorKind::InvalidFilename)?;
         fs::create_dir_all(dir)?;
-        let mut temporary = tempfile::Builder::new().prefix(".cachenat-").tempfile_in(dir)?;
-        temporary.write_all(text.as_bytes())?;
-        temporary.as_file().set_permissions(Permissions::from_mode(0o644))?;
-        temporary.as_file().sync_all()?;
-        temporary.persist(file)?;
+        let new = file.with_extension("json.new");
+        let written = File::create(&new).and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        });
+        if let Err(error) = written {
+            // On a full disk half a file is in the way.
+            let _ = fs::remove_file(&new);
+            return Err(error);
+        }
+        fs::rename(&new, file)?;
         // The rename itself is durable only once the directory is.
         File::open(dir)?.sync_all()
     };
@@ -258,7 +278,7 @@ mod tests {
     }
 
     fn wanted() -> Wanted {
-        Wanted { ruleset: rules::Ruleset::default(), sysctls: vec![rules::Sysctl::Ipv4Forward] }
+        Wanted { ruleset: Ruleset::default(), sysctls: vec![rules::Sysctl::Ipv4Forward] }
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub(super) fn run(
         Some(seconds) => on_probation(&setting, seconds, &dump, &desired)?,
         None => None,
     };
-    // A commit waits for the other processors most of the time; meanwhile the state's new files are put together.
+    // What the state's files will hold does not depend on the commit; with many nodes it takes as long to put together.
     let (done, unsaved) = thread::scope(|scope| {
         let unsaved = scope.spawn(|| state.unsaved(&desired.leases, &desired.inventory, &desired.wanted));
         let done = carry_out(&setting.config, &mut kernel, dump, &desired.wanted, setting.output);

@@ -7,14 +7,15 @@ use std::time::Duration;
 use anyhow::Context;
 use applier::kernel::Netfilter;
 use applier::netlink::Kernel;
-use applier::sync::{difference, ours};
+use applier::sync::difference;
 use applier::sysctl::Sysctls;
 use discovery::{Emptied, Inventory};
 use rules::json::Wanted;
 use rules::sysctl::{Place, SysctlChange};
-use rules::{Actual, Ruleset, Sysctl, diff};
+use rules::{Actual, Sysctl, diff};
 
 use crate::args::{DiffFormat, Global};
+use crate::converge::in_force;
 use crate::desired::Desired;
 use crate::inventory;
 use crate::output::Exit;
@@ -39,6 +40,7 @@ pub(super) fn run(global: &Global, format: DiffFormat, against: Option<&Path>) -
     match format {
         DiffFormat::Text => setting.output.diff(&report.text())?,
         DiffFormat::Json => setting.output.data(&report.json()?)?,
+        DiffFormat::Markdown => setting.output.data(&report.markdown())?,
     }
     if report.is_empty() {
         setting.output.idle("in step: nothing to change");
@@ -58,10 +60,8 @@ fn against_kernel(
     take: impl FnOnce() -> anyhow::Result<Inventory>,
 ) -> anyhow::Result<(Report, bool)> {
     let dump = Kernel::open()?.dump()?;
-    let nothing = Ruleset::default();
-    let actual = ours(&dump)?.map_or(&nothing, |actual| &actual.ruleset);
     let fresh = take()?;
-    let desired = setting.desired(&fresh, state, actual, Emptied::Keep)?;
+    let desired = setting.desired(&fresh, state, &*in_force(state, &dump)?, Emptied::Keep)?;
     let warnings = warn(setting, &desired);
     let changes = difference(&dump, Some(&desired.wanted.ruleset))?;
     let sysctls = Sysctls::new(&setting.config.sysctl_dir).plan(&desired.wanted.sysctls)?;

@@ -9,9 +9,9 @@ use rules::Leases;
 use super::render::remembered;
 use crate::args::Global;
 use crate::config::Auto;
-use crate::endpoints::{self, Document, Endpoint, Format, Public};
+use crate::endpoints::{self, Format, Public};
 use crate::inventory;
-use crate::output::{Exit, columns};
+use crate::output::Exit;
 use crate::setting::Setting;
 
 pub(super) fn run(global: &Global, format: Format, cluster: Option<&str>) -> anyhow::Result<Exit> {
@@ -24,12 +24,7 @@ pub(super) fn run(global: &Global, format: Format, cluster: Option<&str>) -> any
     if let Some(name) = cluster {
         endpoints = endpoints::of_cluster(endpoints, name)?;
     }
-    let text = match format {
-        Format::Table => table(&endpoints),
-        Format::Json => serde_json::to_string_pretty(&Document { version: 1, endpoints })? + "\n",
-        other => endpoints::text(other, &endpoints)?,
-    };
-    setting.output.data(&text)?;
+    setting.output.data(&endpoints::text(format, &endpoints)?)?;
     Ok(Exit::Done)
 }
 
@@ -80,28 +75,4 @@ fn elastic_ip(private: IpAddr) -> anyhow::Result<Option<IpAddr>> {
     // `public-ipv4` goes with `local-ipv4`; which of several others goes with which is not said there.
     let facts = facts.filter(|facts| facts.local_ipv4.map(IpAddr::V4) == Some(private));
     Ok(facts.and_then(|facts| facts.public_ipv4).map(IpAddr::V4))
-}
-
-fn table(endpoints: &[Endpoint]) -> String {
-    let header = ["CLUSTER", "NODE", "ROLE", "OUTSIDE", "INSIDE", "NAME", "TLS"];
-    columns(header, endpoints.iter().map(row))
-}
-
-fn row(endpoint: &Endpoint) -> [String; 7] {
-    let joined = |host: &str, port: u16| endpoints::joined(host, port);
-    let inside: Vec<String> = endpoint
-        .private_addresses
-        .iter()
-        .map(|address| joined(&address.to_string(), endpoint.port))
-        .collect();
-    let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
-    [
-        endpoint.cluster.clone(),
-        endpoint.id.clone(),
-        endpoint.role.map_or_else(|| "-".to_owned(), |role| role.to_string()),
-        joined(&endpoint.public_host, endpoint.public_port),
-        or_dash(inside.join(" ")),
-        or_dash(endpoint.host.clone()),
-        if endpoint.tls { "yes" } else { "no" }.to_owned(),
-    ]
 }

@@ -1,21 +1,26 @@
 //! `status`: prints what is in force.
 
-use std::collections::BTreeMap;
+mod prometheus;
 
+use std::collections::BTreeMap;
+use std::error::Error;
+
+use applier::conntrack::Conntrack;
 use applier::kernel::{Dump, Netfilter};
 use applier::netlink::Kernel;
 use applier::sync::{difference, ours};
 use applier::sysctl::Sysctls;
-use discovery::{Emptied, Node};
+use discovery::{Emptied, Inventory, Node, SourceReport};
 use rules::ruleset::Key;
 use rules::{Endpoint, ForwardId, Ruleset};
 use serde::Serialize;
 
 use crate::args::{Global, StatusFormat};
 use crate::desired::listeners;
-use crate::output::{Exit, age, columns};
+use crate::output::{Exit, Output, age, columns};
 use crate::report::Report;
 use crate::setting::{Setting, now};
+use crate::state::State;
 
 #[derive(Serialize)]
 struct Status {
@@ -24,7 +29,10 @@ struct Status {
     installed: bool,
     /// Whether what is in force is what was last known to be wanted.
     in_step: bool,
+    /// When what is wanted of the kernel last changed, in seconds since 1970.
+    last_change: Option<u64>,
     listeners: Vec<Listener>,
+    sources: Vec<SourceStatus>,
     /// What separates the two, in nft's words and as settings.
     drift: Vec<String>,
 }
@@ -38,10 +46,19 @@ struct Listener {
     targets: Vec<String>,
     /// Connections made since the element was added.
     connections: u64,
+    /// Connections that are open now; `None` where the kernel does not tell.
+    flows: Option<u64>,
     /// When the port was leased, in seconds since 1970.
     since: Option<u64>,
     /// For how long, in seconds.
     age: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct SourceStatus {
+    source: String,
+    /// For how long it could not be read whole, in seconds; `None`: it can.
+    failing_for: Option<u64>,
 }
 
 pub(super) fn run(global: &Global, format: StatusFormat) -> anyhow::Result<Exit> {
@@ -73,7 +90,7 @@ pub(super) fn run(global: &Global, format: StatusFormat) -> anyhow::Result<Exit>
         .filter(|lease| lease.released.is_none() && state.leases.is_some())
         .map(|lease| ((&lease.id, lease.port.get()), lease.since))
         .collect();
-    let connections = connections(&dump);
+    let (connections, flows) = (connections(&dump), flows(setting.output));
     let listener = |(id, listen, to): (ForwardId, Endpoint, Vec<Endpoint>)| {
         let node = nodes.get(id.as_str());
         let since = since.get(&(&id, listen.port.get())).copied();
@@ -83,6 +100,7 @@ pub(super) fn run(global: &Global, format: StatusFormat) -> anyhow::Result<Exit>
             listen: listen.to_string(),
             targets: to.iter().map(ToString::to_string).collect(),
             connections: connections.get(&listen).copied().unwrap_or_default(),
+            flows: flows.as_ref().map(|flows| flows.get(&listen).copied().unwrap_or_default()),
             since,
             age: since.map(|since| now().saturating_sub(since)),
             id: id.to_string(),
@@ -92,12 +110,15 @@ pub(super) fn run(global: &Global, format: StatusFormat) -> anyhow::Result<Exit>
         version: 1,
         installed: actual.is_some(),
         in_step: report.is_empty(),
+        last_change: State::last_change(&setting.config.state_dir),
         listeners: listeners(in_force).into_iter().map(listener).collect(),
+        sources: sources(&last_good, now()),
         drift: report.text().lines().map(str::to_owned).collect(),
     };
     match format {
         StatusFormat::Json => setting.output.data(&(serde_json::to_string_pretty(&status)? + "\n"))?,
         StatusFormat::Text => setting.output.data(&text(&status))?,
+        StatusFormat::Prometheus => setting.output.data(&prometheus::text(&status))?,
     }
     if !status.in_step && matches!(format, StatusFormat::Text) {
         let summary = report.summary();
@@ -119,6 +140,32 @@ fn connections(dump: &Dump) -> BTreeMap<Endpoint, u64> {
     connections
 }
 
+/// The open connections through each listener, to whatever target; `None` where the kernel does not tell.
+fn flows(output: Output) -> Option<BTreeMap<Endpoint, u64>> {
+    match Conntrack::open().and_then(|mut conntrack| conntrack.count()) {
+        Ok(counts) => {
+            let mut flows = BTreeMap::new();
+            for ((listen, _), count) in counts {
+                *flows.entry(listen).or_default() += count;
+            }
+            Some(flows)
+        }
+        Err(error) => {
+            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            output.warn(&format!("open connections are not counted: {error}{cause}"));
+            None
+        }
+    }
+}
+
+fn sources(last_good: &Inventory, now: u64) -> Vec<SourceStatus> {
+    let failing_for = |report: &SourceReport| report.failing_since.map(|since| now.saturating_sub(since));
+    let reports = last_good.sources.iter();
+    reports
+        .map(|report| SourceStatus { source: report.source.to_string(), failing_for: failing_for(report) })
+        .collect()
+}
+
 fn text(status: &Status) -> String {
     if !status.installed {
         return "no table inet cachenat: nothing is forwarded\n".to_owned();
@@ -130,9 +177,12 @@ fn text(status: &Status) -> String {
             listener.listen.clone(),
             listener.targets.join(" "),
             listener.connections.to_string(),
+            listener.flows.map_or_else(|| "-".to_owned(), |flows| flows.to_string()),
             listener.age.map_or_else(|| "-".to_owned(), age),
         ]
     };
-    let header = ["NODE", "ROLE", "LISTEN", "TARGET", "CONNECTIONS", "AGE"];
-    columns(header, status.listeners.iter().map(row))
+    let last_change =
+        status.last_change.map(|at| format!("last change {} ago\n", age(now().saturating_sub(at))));
+    let header = ["NODE", "ROLE", "LISTEN", "TARGET", "CONNECTIONS", "OPEN", "AGE"];
+    columns(header, status.listeners.iter().map(row)) + &last_change.unwrap_or_default()
 }

@@ -35,6 +35,9 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 /// How soon a convergence is tried again that another run or an error was in the way of.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Two who undo each other's rules do it no faster than this.
+const SHORTEST_REPAIR: Duration = Duration::from_millis(500);
+
 /// The API is asked no more seldom than every so many intervals while it fails.
 const LONGEST_BACKOFF: u32 = 8;
 
@@ -96,6 +99,8 @@ struct Watch<'a> {
     found: Option<Inventory>,
     /// The kernel's generation after our own last look or commit; what is later is somebody else's.
     generation: Option<Generation>,
+    /// When somebody else's change was met last.
+    repaired: Option<Instant>,
     /// When to converge although nothing new was heard.
     retry: Option<Instant>,
     /// What was warned of last, so that it is said once.
@@ -122,6 +127,7 @@ impl<'a> Watch<'a> {
             listed: None,
             found: None,
             generation: None,
+            repaired: None,
             retry: None,
             warned: BTreeSet::new(),
             is_listed_anew: false,
@@ -211,7 +217,13 @@ impl<'a> Watch<'a> {
             if !who.is_empty() && noticed.touched_ours {
                 self.setting.output.note(&format!("our table was changed by {}", who.join(", ")));
             }
-            self.converge();
+            match self.repaired.filter(|at| at.elapsed() < SHORTEST_REPAIR) {
+                Some(at) => self.retry = Some(at + SHORTEST_REPAIR),
+                None => {
+                    self.repaired = Some(Instant::now());
+                    self.converge();
+                }
+            }
         }
     }
 
@@ -254,7 +266,7 @@ impl<'a> Watch<'a> {
 
         self.warn(desired.warnings(now()).into_iter().collect());
         let report = Report { changes: synced.changes, sysctls, warnings: vec![] };
-        output.data(&report.lines())?;
+        output.changes(&report.lines())?;
         let (nodes, kept) = (desired.inventory.nodes.len(), desired.kept.len());
         let unsure = if kept > 0 { format!(", {kept} kept as they were") } else { String::new() };
         notify(&[NotifyState::Status(&format!("{nodes} nodes forwarded{unsure}"))]);

@@ -81,8 +81,7 @@ fn golden(name: &str) -> ExpectFile {
 }
 
 fn texts() -> impl Iterator<Item = (Format, String)> {
-    let formats =
-        Format::value_variants().iter().filter(|format| !matches!(format, Format::Table | Format::Json));
+    let formats = Format::value_variants().iter().filter(|&&format| format != Format::Json);
     formats.map(|&format| (format, format.to_possible_value().unwrap().get_name().to_owned()))
 }
 
@@ -105,9 +104,8 @@ fn without_tls_a_cluster_is_dialled_by_the_gateway_s_address() {
 
 #[test]
 fn the_json_is_the_contract_s_and_reads_back() {
-    let document = Document { version: 1, endpoints: example() };
-    let json = serde_json::to_string_pretty(&document).unwrap();
-    golden("json.txt").assert_eq(&(json.clone() + "\n"));
+    let json = text(Format::Json, &example()).unwrap();
+    golden("json.txt").assert_eq(&json);
     assert_eq!(serde_json::from_str::<Document>(&json).unwrap().endpoints, example());
     let least = r#"{"version": 1, "endpoints": [{"id": "a", "cluster": "c", "role": null, "host": "h", "port": 1,
         "public_host": "203.0.113.73", "public_port": 2, "private_addresses": [], "tls": false}]}"#;
@@ -159,7 +157,7 @@ fn a_hostile_name_becomes_code_in_no_language() {
         endpoint.host = "x\"'); evil() # \\\n// $(evil) */".to_owned();
         endpoint.cluster = "c\"'\nevil(); /*".to_owned();
     }
-    for (format, name) in texts() {
+    for (format, name) in texts().filter(|(format, _)| *format != Format::Table) {
         let text = text(format, &endpoints).unwrap();
         let code = |line: &&str| !line.trim_start().starts_with(['#', '/']) && line.contains("evil(");
         assert_eq!(text.lines().find(code), None, "{name}");

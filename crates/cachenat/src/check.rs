@@ -1,0 +1,113 @@
+//! What `check` finds: a verdict on one requirement each, and the remedy.
+//!
+//! The modules judge facts that `commands::check` has gathered; they look at nothing themselves.
+
+pub(crate) mod access;
+pub(crate) mod chains;
+pub(crate) mod host;
+pub(crate) mod nodes;
+pub(crate) mod schedule;
+
+use std::error::Error;
+
+use serde::Serialize;
+
+/// How it stands with a requirement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verdict {
+    /// It holds.
+    Ok,
+    /// It may not hold, or not for long.
+    Warn,
+    /// It does not hold: some client won't reach some node.
+    Fail,
+}
+
+/// The verdict on one requirement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    pub(crate) verdict: Verdict,
+    /// What was looked at: `ip_forward`, `node my-cluster-001`.
+    pub(crate) name: String,
+    /// What was found.
+    pub(crate) what: String,
+    /// What to do about it.
+    pub(crate) remedy: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    version: u32,
+    checks: &'a [Finding],
+}
+
+impl Finding {
+    pub(crate) fn ok(name: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Ok, name: name.into(), what: what.into(), remedy: None }
+    }
+
+    pub(crate) fn warn(name: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Warn, remedy: Some(remedy.into()), ..Self::ok(name, what) }
+    }
+
+    pub(crate) fn fail(name: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Fail, ..Self::warn(name, what, remedy) }
+    }
+
+    /// An error of ours, which names its remedy itself where there is one.
+    pub(crate) fn error(name: impl Into<String>, error: &(dyn Error + 'static)) -> Self {
+        let causes: Vec<String> = anyhow::Chain::new(error).map(ToString::to_string).collect();
+        Self { verdict: Verdict::Fail, ..Self::ok(name, causes.join(": ")) }
+    }
+
+    fn line(&self) -> String {
+        let verdict = match self.verdict {
+            Verdict::Ok => "ok",
+            Verdict::Warn => "warn",
+            Verdict::Fail => "fail",
+        };
+        let remedy = self.remedy.iter().map(|remedy| format!("; {remedy}")).collect::<String>();
+        let line = format!("{verdict:<4}  {}: {}{remedy}", self.name, self.what);
+        // One line each, whatever an error brought along.
+        line.split(char::is_control).map(str::trim_end).collect::<Vec<_>>().join(" ") + "\n"
+    }
+}
+
+/// A line for each finding.
+pub(crate) fn text(findings: &[Finding]) -> String {
+    findings.iter().map(Finding::line).collect()
+}
+
+/// The findings as a document that grows by addition only.
+pub(crate) fn json(findings: &[Finding]) -> serde_json::Result<String> {
+    serde_json::to_string_pretty(&Document { version: 1, checks: findings }).map(|json| json + "\n")
+}
+
+/// How many did not hold: `1 fails, 2 warn`; `None`: all hold.
+pub(crate) fn summary(findings: &[Finding]) -> Option<String> {
+    let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
+    match (count(Verdict::Fail), count(Verdict::Warn)) {
+        (0, 0) => None,
+        (failed, warned) => Some(format!("{failed} fail, {warned} warn")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_is_one_line_whatever_it_brings_along() {
+        let finding = Finding::fail("node a", "two\nlines \x1b[31m", "do this");
+        assert_eq!(text(&[finding]), "fail  node a: two lines [31m; do this\n");
+        assert_eq!(text(&[Finding::ok("rules", "in step")]), "ok    rules: in step\n");
+    }
+
+    #[test]
+    fn the_summary_counts_what_does_not_hold() {
+        let (ok, warn) = (Finding::ok("a", "b"), Finding::warn("a", "b", "c"));
+        assert_eq!(summary(std::slice::from_ref(&ok)), None);
+        assert_eq!(summary(&[ok, warn]).as_deref(), Some("0 fail, 1 warn"));
+    }
+}

@@ -1,0 +1,98 @@
+//! The kernel's settings and tables that forwarding hangs on.
+
+use applier::surroundings::{AtBoot, ConntrackFill};
+use rules::{IfName, Sysctl};
+
+use super::Finding;
+
+/// Whether a setting has the value that forwarding needs, now and after the next boot.
+pub(crate) fn sysctl(sysctl: Sysctl, is_live: bool, at_boot: Option<&AtBoot>) -> Finding {
+    let key = sysctl.key();
+    if !is_live {
+        let what = "is off: no packet is forwarded";
+        return Finding::fail(key, what, "'cachenat apply' switches it on");
+    }
+    match at_boot {
+        Some(AtBoot { value, .. }) if value == Sysctl::WANTED => {
+            Finding::ok(key, "is on, now and at the next boot")
+        }
+        Some(AtBoot { value, file }) => Finding::fail(
+            key,
+            format!("is on, but {} sets it to {value} at the next boot", file.display()),
+            "take that line out",
+        ),
+        None => Finding::warn(
+            key,
+            "is on, but nothing sets it at the next boot",
+            "'cachenat apply' writes a drop-in",
+        ),
+    }
+}
+
+/// Whether the reverse path filter drops clients' packets; `elsewhere` are the clients that the way back to does not
+/// lead out by the gateway's interface.
+pub(crate) fn rp_filter(interface: &IfName, is_strict: bool, elsewhere: &[String]) -> Finding {
+    match elsewhere {
+        [client, ..] if is_strict => Finding::fail(
+            "rp_filter",
+            format!(
+                "is strict, and the way back to {client} does not lead out by {interface}: its packets are dropped"
+            ),
+            format!("sysctl -w net.ipv4.conf.{interface}.rp_filter=2, and in /etc/sysctl.d"),
+        ),
+        [client, ..] => Finding::warn(
+            "rp_filter",
+            format!("is loose, but the way back to {client} does not lead out by {interface}"),
+            "check the routes, and gateway.interface",
+        ),
+        [] => Finding::ok("rp_filter", format!("the way back to the clients leads out by {interface}")),
+    }
+}
+
+/// Whether conntrack has room for new connections.
+pub(crate) fn conntrack(fill: Option<ConntrackFill>) -> Finding {
+    let Some(ConntrackFill { count, max }) = fill else {
+        return Finding::ok("conntrack", "nothing is tracked yet");
+    };
+    let what = format!("{count} of {max} connections");
+    let remedy = "raise net.netfilter.nf_conntrack_max, and in /etc/sysctl.d";
+    match count.saturating_mul(100) {
+        _ if count >= max => Finding::fail("conntrack", what + ": new ones are dropped", remedy),
+        hundredfold if hundredfold > max.saturating_mul(80) => Finding::warn("conntrack", what, remedy),
+        _ => Finding::ok("conntrack", what),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict::{Fail, Ok, Warn};
+    use super::*;
+
+    #[test]
+    fn forwarding_that_is_off_or_goes_off_at_the_next_boot_is_found() {
+        let at_boot =
+            |value: &str| AtBoot { value: value.to_owned(), file: "/etc/sysctl.d/99-sysctl.conf".into() };
+        let verdict = |live, at_boot: Option<&AtBoot>| sysctl(Sysctl::Ipv4Forward, live, at_boot).verdict;
+        assert_eq!(verdict(false, Some(&at_boot("1"))), Fail);
+        assert_eq!(verdict(true, Some(&at_boot("1"))), Ok);
+        assert_eq!(verdict(true, None), Warn);
+        let off = sysctl(Sysctl::Ipv4Forward, true, Some(&at_boot("0")));
+        assert_eq!((off.verdict, off.what.contains("99-sysctl.conf sets it to 0")), (Fail, true));
+    }
+
+    #[test]
+    fn a_strict_reverse_path_filter_is_a_fault_only_where_the_way_back_is_another() {
+        let eth0: IfName = "eth0".parse().unwrap();
+        let elsewhere = ["198.51.100.27/32".to_owned()];
+        assert_eq!(rp_filter(&eth0, true, &[]).verdict, Ok);
+        assert_eq!(rp_filter(&eth0, true, &elsewhere).verdict, Fail);
+        assert_eq!(rp_filter(&eth0, false, &elsewhere).verdict, Warn);
+    }
+
+    #[test]
+    fn conntrack_is_warned_of_above_four_fifths() {
+        let verdict = |count, max| conntrack(Some(ConntrackFill { count, max })).verdict;
+        assert_eq!([verdict(80, 100), verdict(81, 100), verdict(100, 100)], [Ok, Warn, Fail]);
+        assert_eq!(conntrack(None).verdict, Ok);
+    }
+}

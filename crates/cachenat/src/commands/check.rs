@@ -1,0 +1,268 @@
+//! `check`: looks at everything that a client's packet needs on its way to a node.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use applier::host;
+use applier::kernel::{Dump, Netfilter};
+use applier::netlink::Kernel;
+use applier::surroundings;
+use applier::sync::{difference, ours};
+use applier::sysctl::Sysctls;
+use discovery::{Emptied, InstanceFacts, Inventory};
+use ipnet::IpNet;
+use rules::sysctl::Place;
+use rules::{Endpoint, ForwardId, Ruleset, Sysctl};
+use tokio::net::TcpStream;
+use tokio::runtime::Builder;
+use tokio::task::JoinSet;
+
+use crate::args::Global;
+use crate::check::nodes::Dialled;
+use crate::check::{self, Finding, access, chains, host as kernel_settings, nodes, schedule};
+use crate::config::Config;
+use crate::desired::{Desired, listeners};
+use crate::gateway::Gateway;
+use crate::inventory;
+use crate::output::{Exit, Output};
+use crate::report::Report;
+use crate::setting::{Setting, now};
+use crate::state::State;
+
+/// How long a node may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many nodes are dialled at once, well below the usual limit of 1,024 open files.
+const AT_ONCE: usize = 256;
+
+/// Where the next boot finds kernel settings, beside the configured directory; the first of one name counts
+/// (sysctl.d(5)).
+const SYSCTL_DIRS: [&str; 3] = ["/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d"];
+
+pub(super) fn run(global: &Global, json: bool) -> anyhow::Result<Exit> {
+    let output = Output::new(global);
+    let findings = findings(global, output)?;
+    output.data(&if json { check::json(&findings)? } else { check::text(&findings) })?;
+    match check::summary(&findings) {
+        Some(summary) => {
+            output.note(&summary);
+            Ok(Exit::Found)
+        }
+        None => Ok(Exit::Done),
+    }
+}
+
+/// All findings; a fault that hides what lies behind it is the last one.
+fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
+    let mut found = Vec::new();
+    let config = match Config::read(&global.config) {
+        Ok(config) => config,
+        Err(error) => return Ok(vec![Finding::error("configuration", &error)]),
+    };
+    found.push(Finding::ok("configuration", config.file.display().to_string()));
+    found.push(access::clients(&config.clients));
+    let gateway = match Gateway::resolve(&config) {
+        Ok(gateway) => gateway,
+        Err(error) => {
+            found.push(Finding::error("gateway", &error));
+            return Ok(found);
+        }
+    };
+    let setting = Setting { config, gateway, output };
+    found.extend(of_gateway(&setting)?);
+    let runtime = Builder::new_current_thread().enable_all().build().context("starting tokio")?;
+    let instance = runtime.block_on(discovery::instance_facts());
+    found.push(access::public_address(
+        &setting.config.gateway.public_address,
+        instance.as_ref(),
+        &setting.config.clients,
+    ));
+
+    let state = setting.state();
+    let (own, last_good) = (&setting.gateway.addresses, state.last_good.as_ref());
+    let fresh = inventory::take(&setting.config, own, global.inventory.as_deref(), last_good, Duration::ZERO);
+    let fresh = fresh.unwrap_or_else(|error| {
+        found.push(Finding::error("sources", error.as_ref()));
+        last_good.cloned().unwrap_or_default()
+    });
+    let (dump, chains) = of_kernel(&mut found);
+    found.extend(chains);
+    let Some(desired) = plan(&setting, &state, &fresh, dump.as_ref(), &mut found) else { return Ok(found) };
+    found.extend(of_inventory(&setting, &desired.inventory, instance.as_ref()));
+    found.extend(
+        desired
+            .kept
+            .iter()
+            .map(|line| Finding::warn("inventory", line.clone(), "see what the sources say of it")),
+    );
+    let targets = listeners(&desired.wanted.ruleset);
+    let targets = targets.into_iter().flat_map(|(id, _, to)| to.into_iter().map(move |to| (id.clone(), to)));
+    let dialled = runtime.block_on(dial(targets.collect()));
+    found.extend(nodes::reach(&dialled, &setting.gateway.addresses));
+    found.extend(of_host(&setting, &desired.wanted.sysctls));
+    if let Some(dump) = dump {
+        found.push(of_rules(&dump, &desired));
+    }
+    found.push(schedule::schedule(Path::new("/")));
+    Ok(found)
+}
+
+fn of_gateway(setting: &Setting) -> anyhow::Result<Vec<Finding>> {
+    let gateway = &setting.gateway;
+    let addresses: Vec<String> = gateway.addresses.iter().map(ToString::to_string).collect();
+    let absent = gateway.absent_addresses()?;
+    let listening = match gateway.check_listening(&setting.config) {
+        Ok(()) => Finding::ok("listening", "nothing on this host listens on the forwarded ports"),
+        Err(error) => Finding::error("listening", &error),
+    };
+    let address = match absent.first() {
+        None => Finding::ok("gateway", format!("{} on {}", addresses.join(", "), gateway.interface)),
+        Some(absent) => Finding::warn(
+            "gateway",
+            format!("no interface of this host has {absent}"),
+            "put gateway.addresses right, unless packets to it are routed here",
+        ),
+    };
+    Ok(vec![address, listening])
+}
+
+/// What is in force, and what others have beside it.
+fn of_kernel(found: &mut Vec<Finding>) -> (Option<Dump>, Vec<Finding>) {
+    let mut kernel = match Kernel::open() {
+        Ok(kernel) => kernel,
+        Err(error) => {
+            found.push(Finding::error("kernel", &error));
+            return (None, vec![]);
+        }
+    };
+    match kernel.dump().and_then(|dump| Ok((dump, kernel.base_chains()?))) {
+        Ok((dump, base_chains)) => {
+            let legacy = surroundings::legacy_iptables();
+            let mut others = chains::forward(&base_chains, &legacy);
+            others.extend(chains::nat(&base_chains, &legacy));
+            (Some(dump), others)
+        }
+        Err(error) => {
+            found.push(Finding::error("kernel", &error));
+            (None, vec![])
+        }
+    }
+}
+
+/// What is wanted; `None`, with a finding, if there can be no plan.
+fn plan(
+    setting: &Setting,
+    state: &State,
+    fresh: &Inventory,
+    dump: Option<&Dump>,
+    found: &mut Vec<Finding>,
+) -> Option<Desired> {
+    let nothing = Ruleset::default();
+    let actual = match dump.map(ours).transpose() {
+        Ok(actual) => actual.flatten().map_or(&nothing, |actual| &actual.ruleset),
+        Err(error) => {
+            found.push(Finding::error("rules", &error));
+            &nothing
+        }
+    };
+    match setting.desired(fresh, state, actual, Emptied::Keep) {
+        Ok(desired) => Some(desired),
+        Err(error) => {
+            found.push(Finding::error("ports", error.as_ref()));
+            None
+        }
+    }
+}
+
+fn of_inventory(setting: &Setting, inventory: &Inventory, instance: Option<&InstanceFacts>) -> Vec<Finding> {
+    let mut found: Vec<Finding> =
+        inventory.sources.iter().map(|report| nodes::source(report, now())).collect();
+    found.extend(instance.and_then(|facts| nodes::outside(inventory, &facts.vpc_cidrs)));
+    found.push(access::encryption(inventory, &setting.config.clients));
+    found
+}
+
+/// The kernel's settings, and conntrack.
+fn of_host(setting: &Setting, sysctls: &[Sysctl]) -> Vec<Finding> {
+    let dirs: Vec<&Path> =
+        [setting.config.sysctl_dir.as_path()].into_iter().chain(SYSCTL_DIRS.map(Path::new)).collect();
+    let changes = Sysctls::new(&setting.config.sysctl_dir).plan(sysctls);
+    let mut found = Vec::new();
+    match changes {
+        Ok(changes) => found.extend(sysctls.iter().map(|&sysctl| {
+            let is_off = changes.iter().any(|change| change.sysctl == sysctl && change.place == Place::Live);
+            let at_boot = surroundings::at_boot(&dirs, sysctl.key());
+            kernel_settings::sysctl(sysctl, !is_off, at_boot.as_ref())
+        })),
+        Err(error) => found.push(Finding::error("settings", &error)),
+    }
+    let interface = &setting.gateway.interface;
+    let elsewhere = elsewhere(&setting.config.clients, interface.as_str());
+    found.push(kernel_settings::rp_filter(
+        interface,
+        surroundings::is_rp_filter_strict(interface),
+        &elsewhere,
+    ));
+    found.push(kernel_settings::conntrack(surroundings::conntrack_fill()));
+    found
+}
+
+/// The IPv4 clients that the way back to does not lead out by this interface; of each range one stands for all.
+fn elsewhere(clients: &[IpNet], interface: &str) -> Vec<String> {
+    let Ok(addresses) = host::addresses() else { return vec![] };
+    let interfaces: BTreeMap<IpAddr, String> =
+        addresses.into_iter().map(|local| (local.address, local.interface)).collect();
+    let leaves_by = |client: &IpNet| {
+        let source = surroundings::source_towards(client.hosts().next()?)?;
+        interfaces.get(&source).map(String::as_str)
+    };
+    let ipv4 = clients.iter().filter(|client| client.addr().is_ipv4());
+    ipv4.filter(|client| leaves_by(client) != Some(interface)).map(ToString::to_string).collect()
+}
+
+fn of_rules(dump: &Dump, desired: &Desired) -> Finding {
+    let changes = match difference(dump, Some(&desired.wanted.ruleset)) {
+        Ok(changes) => changes,
+        Err(error) => return Finding::error("rules", &error),
+    };
+    let report = Report { changes, ..Report::default() };
+    match ours(dump) {
+        Ok(Some(_)) if report.is_empty() => Finding::ok("rules", "what is wanted is in force"),
+        Ok(Some(_)) => Finding::warn(
+            "rules",
+            format!("out of step ({})", report.summary()),
+            "'cachenat diff' shows what differs, 'cachenat apply' mends it",
+        ),
+        _ => Finding::fail(
+            "rules",
+            "there is no table inet cachenat: nothing is forwarded",
+            "'cachenat apply' makes it",
+        ),
+    }
+}
+
+/// Opens a connection to each target and closes it again.
+async fn dial(targets: Vec<(ForwardId, Endpoint)>) -> Vec<(ForwardId, Endpoint, Dialled)> {
+    let mut dialled = Vec::with_capacity(targets.len());
+    for targets in targets.chunks(AT_ONCE) {
+        let mut dials = JoinSet::new();
+        for (id, target) in targets.iter().cloned() {
+            dials.spawn(async move { (id, target, dial_one(target).await) });
+        }
+        dialled.extend(dials.join_all().await);
+    }
+    dialled.sort_by(|(one, one_at, _), (other, other_at, _)| (one, one_at).cmp(&(other, other_at)));
+    dialled
+}
+
+async fn dial_one(target: Endpoint) -> Dialled {
+    let address = SocketAddr::new(target.address, target.port.get());
+    match tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await {
+        Ok(Ok(_)) => Dialled::Answers,
+        Ok(Err(error)) => Dialled::Failed(error.kind()),
+        Err(_) => Dialled::Silent,
+    }
+}

@@ -1,0 +1,83 @@
+//! A line of the log: plain for people, an object for machines; never a control character, which could move a
+//! terminal's cursor or forge a line.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+use crate::args::LogFormat;
+
+/// How much an event matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Level {
+    Info,
+    Warning,
+    Error,
+}
+
+#[derive(Serialize)]
+struct Event<'a> {
+    /// Seconds since 1970.
+    time: u64,
+    level: Level,
+    message: &'a str,
+}
+
+/// The event with its line end; `now` is in seconds since 1970.
+pub(super) fn line(format: LogFormat, level: Level, message: &str, now: u64) -> String {
+    let plain = || {
+        let label = match level {
+            Level::Info => "",
+            Level::Warning => "warning: ",
+            Level::Error => "error: ",
+        };
+        format!("{label}{}\n", printable(message))
+    };
+    match format {
+        LogFormat::Text => plain(),
+        // JSON has its own escapes for what does not print.
+        LogFormat::Json => serde_json::to_string(&Event { time: now, level, message })
+            .map_or_else(|_| plain(), |json| json + "\n"),
+    }
+}
+
+/// The text with control characters written out (`\u{1b}`), except those that lay it out.
+pub(super) fn printable(text: &str) -> Cow<'_, str> {
+    let bad = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(bad) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if bad(c) {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_written_out() {
+        assert_eq!(printable("a\u{1b}[2J\r\u{9b}b\n\tc"), "a\\u{1b}[2J\\u{d}\\u{9b}b\n\tc");
+        assert!(matches!(printable("my-cluster-001\n"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn an_event_is_one_line_of_json_for_machines_and_words_for_people() {
+        let message = "source \"a\":\nno \u{1b}";
+        let json = line(LogFormat::Json, Level::Warning, message, 7);
+        assert_eq!(
+            json,
+            "{\"time\":7,\"level\":\"warning\",\"message\":\"source \\\"a\\\":\\nno \\u001b\"}\n"
+        );
+        assert_eq!(line(LogFormat::Text, Level::Warning, message, 7), "warning: source \"a\":\nno \\u{1b}\n");
+        assert_eq!(line(LogFormat::Text, Level::Info, "1 moved", 7), "1 moved\n");
+    }
+}
