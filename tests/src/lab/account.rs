@@ -16,7 +16,11 @@ pub(super) fn describe(caches: &[Cache]) -> Scenario {
         let shards = cache.nodes.iter().map(|node| usize::from(node.shard)).max().unwrap_or(0);
         match cache.kind {
             Kind::ReplicationGroup => shapes::Group::new(&cache.name, last).add_to(&mut scenario),
-            Kind::Cluster => shapes::Group::sharded(&cache.name, shards, last).add_to(&mut scenario),
+            Kind::Cluster | Kind::TlsCluster => {
+                let tls = cache.kind == Kind::TlsCluster;
+                let group = shapes::Group::sharded(&cache.name, shards, last);
+                shapes::Group { tls, ..group }.add_to(&mut scenario);
+            }
             Kind::Memcached => scenario.cache_clusters.push(shapes::memcached(&cache.name, last)),
         }
     }

@@ -8,8 +8,12 @@ use super::namespace::Namespace;
 use super::network::Network;
 use super::redis::Redis;
 use super::server::Server;
+use super::tls;
 use super::wait::wait_for;
 use crate::fake_aws::shapes;
+
+/// The port by which the nodes of a Redis Cluster know each other.
+const CLUSTER_PORT: &str = "6379";
 
 /// What a cache is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,17 +22,26 @@ pub enum Kind {
     ReplicationGroup,
     /// Redis, cluster mode enabled: each shard has a primary and one replica.
     Cluster,
+    /// The same with in-transit encryption: nodes tell clients of each other by name.
+    TlsCluster,
     /// Memcached: nodes that know nothing of each other.
     Memcached,
 }
 
 impl Kind {
-    /// The cache port that AWS gives by default.
+    /// Where the lab itself speaks to a node: the cache port that AWS gives by default, and another where that one
+    /// speaks TLS.
     pub fn port(self) -> u16 {
         match self {
             Self::ReplicationGroup | Self::Cluster => 6379,
+            Self::TlsCluster => 6378,
             Self::Memcached => 11211,
         }
+    }
+
+    /// Whether it is a Redis Cluster.
+    pub fn is_cluster(self) -> bool {
+        matches!(self, Self::Cluster | Self::TlsCluster)
     }
 }
 
@@ -93,24 +106,26 @@ impl Cache {
         let id = self.node_id(shard, number);
         let host = network.private_host(address);
         let at = SocketAddrV4::new(address, self.kind.port());
-        let dir = dir.join(format!("{id}-{address}"));
+        let lab = dir;
+        let dir = lab.join(format!("{id}-{address}"));
         fs::create_dir(&dir).expect("no two servers of a lab share an address");
         let primary = self.nodes.first().map(|node| node.at);
+        let dns_name = self.dns_name(&id, number);
+        let clustered = ["--cluster-enabled", "yes", "--cluster-node-timeout", "5000"];
         let server = match (self.kind, primary) {
             (Kind::Memcached, _) => Server::memcached(&host, at),
-            (Kind::Cluster, _) => Server::redis(
-                &host,
-                &dir,
-                at,
-                &["--cluster-enabled", "yes", "--cluster-node-timeout", "5000"],
-            ),
+            (Kind::Cluster, _) => Server::redis(&host, &dir, at, &clustered),
+            (Kind::TlsCluster, _) => {
+                let options = tls::options(lab, &dir, &dns_name);
+                let options = clustered.into_iter().chain(options.iter().map(String::as_str));
+                Server::redis(&host, &dir, at, &options.collect::<Vec<_>>())
+            }
             (Kind::ReplicationGroup, None) => Server::redis(&host, &dir, at, &[]),
             (Kind::ReplicationGroup, Some(primary)) => {
                 let (ip, port) = (primary.ip().to_string(), primary.port().to_string());
                 Server::redis(&host, &dir, at, &["--replicaof", &ip, &port])
             }
         };
-        let dns_name = self.dns_name(&id, number);
         let node = Node { id, shard, number, dns_name, at, host, _server: server };
         if self.kind == Kind::ReplicationGroup && primary.is_some() {
             wait_for_replication(&node);
@@ -132,7 +147,7 @@ impl Cache {
         let name = &self.name;
         match self.kind {
             Kind::ReplicationGroup => format!("{name}-{number:03}"),
-            Kind::Cluster => format!("{name}-{shard:04}-{number:03}"),
+            Kind::Cluster | Kind::TlsCluster => format!("{name}-{shard:04}-{number:03}"),
             Kind::Memcached => format!("{name}-{number:04}"),
         }
     }
@@ -142,6 +157,10 @@ impl Cache {
     fn dns_name(&self, id: &str, number: u16) -> String {
         match self.kind {
             Kind::ReplicationGroup | Kind::Cluster => shapes::standalone_host(id),
+            Kind::TlsCluster => {
+                let group = shapes::Group::sharded(&self.name, 1, 1);
+                shapes::Group { tls: true, ..group }.host(id)
+            }
             Kind::Memcached => shapes::memcached_host(&self.name, number.into()),
         }
     }
@@ -159,15 +178,14 @@ impl Cache {
         }
         let Some((first, others)) = self.nodes.split_first() else { return };
         for node in others {
-            call(first, &["CLUSTER", "MEET", &node.at.ip().to_string(), &node.at.port().to_string()]);
+            call(first, &["CLUSTER", "MEET", &node.at.ip().to_string(), CLUSTER_PORT]);
         }
         let count = format!("cluster_known_nodes:{}", self.nodes.len());
         self.wait_for_each("to know all others", |node| call(node, &["CLUSTER", "INFO"]).contains(&count));
         for replica in &replicas {
             let primary = primaries.iter().find(|primary| primary.shard == replica.shard);
             let primary = primary.expect("each shard has a first node");
-            call(replica, &["CLUSTER", "REPLICATE", &call(primary, &["CLUSTER", "MYID"])]);
-            wait_for_replication(replica);
+            follow(replica, primary);
         }
         self.wait_for_each("to tell of all nodes", |node| self.is_told_whole_by(node));
         self.wait_for_each("to be ok", |node| call(node, &["CLUSTER", "INFO"]).contains("cluster_state:ok"));
@@ -177,8 +195,12 @@ impl Cache {
     pub(super) fn hand_over(&self, id: &str) {
         let mate = self.mate(id);
         call(mate, &["CLUSTER", "FAILOVER"]);
-        let leads = || (mate.redis().info("role").ok()? == "master").then_some(());
-        wait_for(&format!("{} to take over", mate.id), leads);
+        let mate_id = call(mate, &["CLUSTER", "MYID"]);
+        let leads = |node: &Node| {
+            let nodes = call(node, &["CLUSTER", "NODES"]);
+            nodes.lines().any(|line| line.starts_with(&mate_id) && line.contains("master"))
+        };
+        self.wait_for_each("to know of the failover", leads);
     }
 
     /// Lets the new host of `id` join its cluster as the replica of its shard's other node, and everybody forget the
@@ -189,11 +211,10 @@ impl Cache {
         for other in self.nodes.iter().filter(|other| other.id != id) {
             call(other, &["CLUSTER", "FORGET", former]);
         }
-        call(node, &["CLUSTER", "MEET", &mate.at.ip().to_string(), &mate.at.port().to_string()]);
+        call(node, &["CLUSTER", "MEET", &mate.at.ip().to_string(), CLUSTER_PORT]);
         let count = format!("cluster_known_nodes:{}", self.nodes.len());
         self.wait_for_each("to know all others", |node| call(node, &["CLUSTER", "INFO"]).contains(&count));
-        call(node, &["CLUSTER", "REPLICATE", &call(mate, &["CLUSTER", "MYID"])]);
-        wait_for_replication(node);
+        follow(node, mate);
         self.wait_for_each("to tell of all nodes", |node| self.is_told_whole_by(node));
     }
 
@@ -215,6 +236,15 @@ impl Cache {
             wait_for(&format!("{} {what}", node.id), || holds(node).then_some(()));
         }
     }
+}
+
+/// Makes a node of a Redis Cluster the replica of another. A node that has only just been met is counted as known
+/// before its id is.
+fn follow(replica: &Node, primary: &Node) {
+    let id = call(primary, &["CLUSTER", "MYID"]);
+    let taken = || replica.redis().call(&["CLUSTER", "REPLICATE", &id]).ok();
+    wait_for(&format!("{} to know {}", replica.id, primary.id), taken);
+    wait_for_replication(replica);
 }
 
 fn wait_for_replication(replica: &Node) {

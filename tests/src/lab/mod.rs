@@ -20,6 +20,7 @@ pub mod product;
 pub mod redis;
 pub mod server;
 pub mod shell;
+pub mod tls;
 pub mod wait;
 
 use std::fs;
@@ -80,6 +81,12 @@ impl Lab {
         self.add_cache(Cache::new(name, Kind::Cluster), shards, 2);
     }
 
+    /// The same with in-transit encryption; [`tls::authority`] is to be believed.
+    pub fn add_tls_cluster(&mut self, name: &str, shards: u16) {
+        tls::make_authority(self.dir.path());
+        self.add_cache(Cache::new(name, Kind::TlsCluster), shards, 2);
+    }
+
     /// Adds a Memcached cluster.
     pub fn add_memcached(&mut self, name: &str, nodes: u16) {
         self.add_cache(Cache::new(name, Kind::Memcached), 1, nodes);
@@ -92,7 +99,7 @@ impl Lab {
             let address = self.next_address();
             cache.start_node(&self.network, self.dir.path(), address, shard, number);
         }
-        if cache.kind == Kind::Cluster {
+        if cache.kind.is_cluster() {
             cache.form_cluster();
         }
         self.caches.push(cache);
@@ -127,6 +134,11 @@ impl Lab {
         self.start_node(place, number);
     }
 
+    /// Lets the other node of a Redis Cluster's shard take over from `id`, which becomes its replica.
+    pub fn hand_over(&self, id: &str) {
+        self.caches[self.cache_of(id)].hand_over(id);
+    }
+
     /// Replaces a node of a Redis Cluster: the other node of its shard takes over, and a host with a new address
     /// joins as that one's replica, under the same id and DNS name.
     pub fn replace_cluster_node(&mut self, id: &str) {
@@ -145,7 +157,7 @@ impl Lab {
     fn start_node(&mut self, place: usize, number: u16) -> String {
         let address = self.next_address();
         let cache = &mut self.caches[place];
-        assert_ne!(cache.kind, Kind::Cluster, "a node of a Redis Cluster would have to join it");
+        assert!(!cache.kind.is_cluster(), "a node of a Redis Cluster would have to join it");
         let id = cache.start_node(&self.network, self.dir.path(), address, 1, number).id.clone();
         self.publish();
         id

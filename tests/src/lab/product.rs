@@ -118,7 +118,7 @@ impl Lab {
 
 fn source(cache: &Cache) -> String {
     let kind = match cache.kind {
-        Kind::ReplicationGroup | Kind::Cluster => "replication_group",
+        Kind::ReplicationGroup | Kind::Cluster | Kind::TlsCluster => "replication_group",
         Kind::Memcached => "cache_cluster",
     };
     format!("  - {kind}: {}\n", cache.name)

@@ -2,18 +2,26 @@
 
 use cachenat_tests::lab::Lab;
 
-use crate::program::{Library, Running};
+use crate::program::{Language, Library, Running};
 
 const TRIES: &str = include_str!("programs/tries.mjs");
 
 const LIBRARIES: [Library; 6] = [
-    Library { format: "redis-py", program: &[include_str!("programs/redis_py.py")] },
-    Library { format: "valkey-py", program: &[include_str!("programs/redis_py.py")] },
-    Library { format: "valkey-glide-python", program: &[include_str!("programs/valkey_glide.py")] },
-    Library { format: "ioredis", program: &[TRIES, include_str!("programs/ioredis.mjs")] },
-    Library { format: "node-redis", program: &[TRIES, include_str!("programs/node_redis.mjs")] },
-    Library { format: "valkey-glide-node", program: &[TRIES, include_str!("programs/valkey_glide.mjs")] },
+    python("redis-py", &[include_str!("programs/redis_py.py")]),
+    python("valkey-py", &[include_str!("programs/redis_py.py")]),
+    python("valkey-glide-python", &[include_str!("programs/valkey_glide.py")]),
+    node("ioredis", &[TRIES, include_str!("programs/ioredis.mjs")]),
+    node("node-redis", &[TRIES, include_str!("programs/node_redis.mjs")]),
+    node("valkey-glide-node", &[TRIES, include_str!("programs/valkey_glide.mjs")]),
 ];
+
+const fn python(format: &'static str, program: &'static [&'static str]) -> Library {
+    Library { language: Language::Python, format, program }
+}
+
+const fn node(format: &'static str, program: &'static [&'static str]) -> Library {
+    Library { language: Language::Node, format, program }
+}
 
 fn applied() -> Lab {
     let mut lab = Lab::new();
@@ -22,11 +30,41 @@ fn applied() -> Lab {
     lab
 }
 
+fn applied_with_tls() -> Lab {
+    let mut lab = Lab::new();
+    lab.add_tls_cluster("shards", 3);
+    lab.cachenat(&["apply"]).exits(0);
+    lab
+}
+
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn what_is_pasted_outlives_a_failover_and_the_replacement_of_a_node() {
-    let mut lab = applied();
-    let start = |library| Running::start(&lab, library, "running");
+    outlive(applied());
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn with_tls_what_is_pasted_outlives_a_failover_and_the_replacement_of_a_node() {
+    outlive(applied_with_tls());
+}
+
+/// The node that was the primary lives on and sends its clients to the new one, by its private address.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_failover_alone_costs_no_library_a_command() {
+    let lab = applied();
+    let start = |library| Running::start(&lab, library, "running", 0);
+    let mut running: Vec<Running> = LIBRARIES.iter().map(start).collect();
+    running.iter_mut().for_each(|program| program.says("before"));
+    lab.hand_over("shards-0001-001");
+    running.iter_mut().for_each(Running::go_on);
+    running.iter_mut().for_each(|program| program.says("after"));
+    running.into_iter().for_each(|program| drop(program.ends()));
+}
+
+fn outlive(mut lab: Lab) {
+    let start = |library| Running::start(&lab, library, "running", 20);
     let mut running: Vec<Running> = LIBRARIES.iter().map(start).collect();
     running.iter_mut().for_each(|program| program.says("before"));
 
@@ -44,11 +82,22 @@ fn what_is_printed_after_a_replacement_reaches_every_master_and_every_replica() 
     let mut lab = applied();
     lab.replace_cluster_node("shards-0001-001");
     lab.cachenat(&["apply"]).exits(0);
+    reach_all(&lab);
+}
+
+/// Each node has a certificate of its own, so a client that verified another name would be turned away.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn with_tls_every_master_and_every_replica_is_reached_and_its_certificate_verified() {
+    reach_all(&applied_with_tls());
+}
+
+fn reach_all(lab: &Lab) {
     for library in &LIBRARIES {
         for node in lab.nodes() {
             node.redis().call(&["CONFIG", "RESETSTAT"]).unwrap();
         }
-        let mut program = Running::start(&lab, library, "fresh");
+        let mut program = Running::start(lab, library, "fresh", 0);
         program.says("before");
         program.ends();
         for node in lab.nodes() {

@@ -4,5 +4,6 @@
 
 mod cluster;
 mod memcached;
+mod probe;
 mod program;
 mod replication_group;

@@ -6,11 +6,21 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use cachenat_tests::lab::Lab;
+use cachenat_tests::lab::{Lab, tls};
 use cachenat_tests::programs;
+
+/// What runs a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Language {
+    Python,
+    Node,
+    Php,
+}
 
 /// A client library: the format that is for it, and a program that goes on from there.
 pub(crate) struct Library {
+    /// What runs it.
+    pub(crate) language: Language,
     /// As in `--format`.
     pub(crate) format: &'static str,
     /// What follows the emitted text.
@@ -18,10 +28,6 @@ pub(crate) struct Library {
 }
 
 impl Library {
-    fn is_node(&self) -> bool {
-        self.program.iter().any(|part| part.contains("await tell("))
-    }
-
     /// What cachenat prints for it now, and the program.
     fn source(&self, lab: &Lab) -> String {
         lab.cachenat(&["endpoints", "--format", self.format]).exits(0).stdout + &self.program.concat()
@@ -36,25 +42,32 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts it with what cachenat prints now. `keys` sets its keys apart from those of others.
-    pub(crate) fn start(lab: &Lab, library: &Library, keys: &str) -> Self {
-        let extension = if library.is_node() { "mjs" } else { "py" };
+    /// Starts it with what cachenat prints now. `keys` sets its keys apart from those of others; a command that fails
+    /// is tried again for `patience` seconds.
+    pub(crate) fn start(lab: &Lab, library: &Library, keys: &str, patience: u8) -> Self {
+        let extension = match library.language {
+            Language::Python => "py",
+            Language::Node => "mjs",
+            Language::Php => "php",
+        };
         let file = lab.dir().join(format!("{}-{keys}.{extension}", library.format));
         fs::write(&file, library.source(lab)).unwrap();
+        let mut command = on_the_client(lab);
         // A program that waits for a node that is not there must not keep the test waiting too.
-        let mut command = lab.network.client.command("timeout");
-        command.arg("90");
-        if library.is_node() {
-            let modules = lab.dir().join("node_modules");
-            if !modules.exists() {
-                symlink(programs::node_modules(), modules).unwrap();
+        command.args(["timeout", "90"]);
+        match library.language {
+            Language::Python => command.arg(programs::python()),
+            Language::Php => command.arg("php"),
+            Language::Node => {
+                let modules = lab.dir().join("node_modules");
+                if !modules.exists() {
+                    symlink(programs::node_modules(), modules).unwrap();
+                }
+                command.arg("node")
             }
-            command.arg("node");
-        } else {
-            command.arg(programs::python());
-        }
+        };
         let errors = file.with_extension("stderr");
-        command.arg(&file).arg(format!("{}-{keys}", library.format));
+        command.arg(&file).args([format!("{}-{keys}", library.format), patience.to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(fs::File::create(&errors).unwrap());
         Self { format: library.format, child: command.spawn().unwrap(), errors }
     }
@@ -84,7 +97,23 @@ impl Running {
     }
 }
 
-/// Runs a program that is not Node's, Python's or waiting for anything.
+/// A command on the client's host, whose hosts file is what cachenat prints, and which believes the lab's authority.
+fn on_the_client(lab: &Lab) -> Command {
+    let hosts = lab.cachenat(&["endpoints", "--format", "hosts"]).exits(0).stdout;
+    let file = lab.dir().join("hosts");
+    fs::write(&file, format!("127.0.0.1 localhost\n{hosts}")).unwrap();
+    // A mount namespace gives this one process another /etc/hosts.
+    let mut command = lab.network.client.command("unshare");
+    command.args(["--mount", "--", "sh", "-c", r#"mount --bind "$0" /etc/hosts && exec "$@""#]).arg(file);
+    let authority = tls::authority(lab.dir());
+    if authority.exists() {
+        // OpenSSL's and rustls-native-certs' variable, and Node's.
+        command.env("SSL_CERT_FILE", &authority).env("NODE_EXTRA_CA_CERTS", &authority);
+    }
+    command
+}
+
+/// A line of shell on the client's host.
 pub(crate) fn client(lab: &Lab, line: &str) -> Command {
     let mut command = lab.network.client.command("sh");
     command.args(["-c", line]);

@@ -1,12 +1,16 @@
 //! Cluster mode disabled: AWS's example.
 
+use cachenat_tests::fake_aws::Scenario;
 use cachenat_tests::lab::Lab;
-use cachenat_tests::lab::shell::run;
+use cachenat_tests::lab::product::Run;
+use cachenat_tests::lab::shell::{run, run_with_input};
+use cachenat_tests::programs;
 use serde_json::json;
 
-use crate::program::{Library, Running, client};
+use crate::program::{Language, Library, Running, client};
 
 const REDIS_PY: Library = Library {
+    language: Language::Python,
     format: "redis-py",
     program: &[r#"
 my_cluster_cache.set("greeting", "hello")
@@ -14,6 +18,14 @@ my_cluster_cache.wait(2, 1000)
 for replica in my_cluster_replicas:
     print(replica.get("greeting").decode(), replica.info("server")["run_id"])
 "#],
+};
+
+const PHPREDIS: Library = Library {
+    language: Language::Php,
+    format: "phpredis",
+    program: &[
+        "$my_cluster_cache->set('greeting', 'hello'); echo $my_cluster_cache->get('greeting'), \"\\n\";",
+    ],
 };
 
 fn applied() -> Lab {
@@ -27,9 +39,46 @@ fn applied() -> Lab {
 #[ignore = "needs a network namespace: scripts/test"]
 fn redis_py_writes_to_the_primary_and_reads_from_each_replica() {
     let lab = applied();
-    let printed = Running::start(&lab, &REDIS_PY, "keys").ends();
+    let printed = Running::start(&lab, &REDIS_PY, "keys", 0).ends();
     let replicas = lab.nodes().skip(1).map(|node| format!("hello {}\n", node.run_id()));
     assert_eq!(printed, replicas.collect::<String>());
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn phpredis_writes_to_the_primary() {
+    let lab = applied();
+    assert_eq!(Running::start(&lab, &PHPREDIS, "keys", 0).ends(), "hello\n");
+    assert_eq!(lab.node("my-cluster-001").redis().call(&["GET", "greeting"]).unwrap(), "hello");
+}
+
+/// Predis is not in Debian; PHP itself reads what is printed for it.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn what_is_printed_for_predis_is_php() {
+    let lab = applied();
+    let text = lab.cachenat(&["endpoints", "--format", "predis"]).exits(0).stdout;
+    run_with_input(client(&lab, "php -l").env("LC_ALL", "C"), &text);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn the_public_address_is_the_instance_s_own_word_or_else_a_warning() {
+    let lab = applied();
+    lab.write_config(&lab.plain_config().replace("gateway: {public_address: 203.0.113.73}\n", ""));
+    let run = lab.cachenat(&["endpoints"]).exits(0);
+    assert!(run.stderr.contains("gateway.public_address"), "{}", run.stderr);
+    assert!(run.stdout.contains("10.0.0.55:6379"), "{}", run.stdout);
+
+    let facts = [("mac", "02:00:00:00:00:55"), ("local-ipv4", "10.0.0.55"), ("public-ipv4", "203.0.113.73")];
+    let facts = facts.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    lab.api().set(Scenario { imds: Some(facts), ..Scenario::default() });
+    let mut command = lab.cachenat_command();
+    command.env_remove("AWS_EC2_METADATA_DISABLED");
+    command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:4566").arg("endpoints");
+    let run = Run::from(command.output().unwrap()).exits(0);
+    assert_eq!(run.stderr, "");
+    assert!(run.stdout.contains("203.0.113.73:6379"), "{}", run.stdout);
 }
 
 #[test]
@@ -76,7 +125,7 @@ fn the_json_names_every_node_inside_and_outside() {
 fn endpoints_needs_no_privilege() {
     let lab = applied();
     let mut command = lab.operator_command("setpriv");
-    command.arg("--bounding-set=-all").arg(cachenat_tests::programs::cachenat()).arg("endpoints");
-    let run = cachenat_tests::lab::product::Run::from(command.output().unwrap()).exits(0);
+    command.arg("--bounding-set=-all").arg(programs::cachenat()).arg("endpoints");
+    let run = Run::from(command.output().unwrap()).exits(0);
     assert!(run.stdout.contains("203.0.113.73:6381"), "{}", run.stdout);
 }

@@ -10,5 +10,4 @@ mod in_band;
 mod kinds;
 mod metadata;
 mod setup;
-mod speed;
 mod states;

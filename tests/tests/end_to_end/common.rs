@@ -102,3 +102,12 @@ pub(crate) fn without(mut table: Value, addresses: &[&str]) -> Value {
     }
     table
 }
+
+/// Every table but ours, with handles and counters.
+pub(crate) fn foreign_tables(lab: &Lab) -> String {
+    let tables = lab.network.nat.nft_list("tables");
+    let foreign = tables.lines().filter(|table| *table != "table inet cachenat");
+    foreign
+        .map(|table| run(lab.network.nat.command("nft").args(["-a", "list"]).args(table.split(' '))))
+        .collect()
+}

@@ -1,5 +1,6 @@
 //! What becomes of open connections when their port leads elsewhere.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use cachenat_tests::fake_dns::Answer;
 use cachenat_tests::lab::daemon::Daemon;
 use cachenat_tests::lab::redis::Redis;
 use cachenat_tests::lab::server::Elsewhere;
+use cachenat_tests::lab::shell::run;
 use cachenat_tests::lab::{CLIENT as ALLOWED, Lab};
 use cachenat_tests::programs;
 
@@ -56,8 +58,7 @@ fn a_raw_connection_to_a_dead_node_is_reset_and_the_next_one_is_served_within_a_
 #[ignore = "needs a network namespace: scripts/test"]
 fn a_redis_py_client_of_a_dead_node_is_served_within_a_second() {
     let lab = applied();
-    let client =
-        Daemon::start(lab.network.client.command(programs::python()).arg("-u").args(["-c", CLIENT]));
+    let client = Daemon::start(lab.network.client.command(programs::python()).arg("-u").args(["-c", CLIENT]));
     client.says(&lab.node("my-cluster-002").run_id());
     let moved = move_node(&lab);
     let run_id = moved.run_id();
@@ -102,11 +103,13 @@ fn a_failover_cuts_the_primary_ports_connections_and_not_the_old_primarys_own() 
     let (mut to_primary, mut to_node) = (open(&lab, primary), open(&lab, port("my-cluster-001")));
     assert_eq!(to_primary.info("run_id").unwrap(), lab.node("my-cluster-001").run_id());
     to_node.call(&["PING"]).unwrap();
+    let flow = flows(&lab, port("my-cluster-001"));
 
     lab.fail_over_to("my-cluster-002");
     lab.cachenat(&["apply"]).exits(0);
     assert!(to_primary.call(&["PING"]).is_err(), "a write would go to a replica");
     assert_eq!(to_node.info("run_id").unwrap(), lab.node("my-cluster-001").run_id());
+    assert_eq!(flows(&lab, port("my-cluster-001")), flow);
     assert_eq!(reached(&lab, primary), lab.node("my-cluster-002").run_id());
 }
 
@@ -134,8 +137,11 @@ fn flows_that_others_translate_stay_though_their_target_is_one_that_is_gone() {
     let mut other_port = open(&lab, 6379);
     other_port.call(&["PING"]).unwrap();
 
+    let before: Vec<_> = [7000, 6379].map(|port| flows(&lab, port)).into();
+
     let moved = move_node(&lab);
     lab.cachenat(&["apply"]).exits(0);
+    assert_eq!([7000, 6379].map(|port| flows(&lab, port)), before[..]);
     for connection in [&mut foreign, &mut outbound, &mut other_port] {
         assert_eq!(connection.call(&["PING"]).unwrap(), "PONG");
     }
@@ -151,6 +157,17 @@ fn moved(on_move: &str) -> (Lab, Elsewhere, Redis) {
     let moved = move_node(&lab);
     lab.cachenat(&["apply"]).exits(0);
     (lab, moved, connection)
+}
+
+/// The ids of the flows to a port of the gateway, as conntrack(8) lists them. A flow that was cut while its rule stands is
+/// made anew by its next packet, and only its id tells.
+fn flows(lab: &Lab, port: u16) -> BTreeSet<String> {
+    let mut conntrack = lab.network.nat.command("conntrack");
+    let list = run(conntrack.args(["-L", "-p", "tcp", "-o", "id", "--orig-port-dst", &port.to_string()]));
+    let ids = list.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with("id=")));
+    let ids: BTreeSet<String> = ids.map(str::to_owned).collect();
+    assert!(!ids.is_empty(), "no flow to port {port}: {list}");
+    ids
 }
 
 /// The former host dies as hosts do: without a word.

@@ -2,14 +2,21 @@
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test that is not as it should be fails")]
 
+mod check;
 mod cluster;
 mod common;
 mod confirm;
 mod cut;
 mod faults;
 mod follow;
+mod kill;
+mod log;
 mod reach;
 mod restore;
+mod review;
 mod rules;
 mod state;
+mod status;
+mod syscalls;
 mod watch;
+mod writers;

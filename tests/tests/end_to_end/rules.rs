@@ -3,12 +3,12 @@
 use std::process::Stdio;
 
 use cachenat_tests::lab::Lab;
-use cachenat_tests::lab::shell::{run, run_with_input};
+use cachenat_tests::lab::shell::run_with_input;
 
-use crate::common::{applied, in_force, reached, table};
+use crate::common::{applied, foreign_tables, in_force, reached, table};
 
 /// Rules that look like ours, with our priority, our port and a counter; the lab's own `ip nat` is there too.
-const FOREIGN: &str = "
+pub(crate) const FOREIGN: &str = "
 table inet filter {
     comment \"the operator's\"
     set trusted { type ipv4_addr; elements = { 198.51.100.27, 192.0.2.1 } }
@@ -125,13 +125,4 @@ fn four_applies_at_once_all_succeed_and_leave_one_whole_ruleset() {
     let before = table(&lab);
     lab.cachenat(&["apply"]).exits(0);
     assert_eq!(table(&lab), before);
-}
-
-/// Every table but ours, with handles and counters.
-fn foreign_tables(lab: &Lab) -> String {
-    let tables = lab.network.nat.nft_list("tables");
-    let foreign = tables.lines().filter(|table| *table != "table inet cachenat");
-    foreign
-        .map(|table| run(lab.network.nat.command("nft").args(["-a", "list"]).args(table.split(' '))))
-        .collect()
 }

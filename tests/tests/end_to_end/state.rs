@@ -45,7 +45,11 @@ fn a_damaged_file_is_kept_aside_and_what_is_in_force_stands_in_for_it() {
             "\0\0\0\0".to_owned(),
             String::new(),
             good[..good.len() / 2].to_owned(),
-            good.replacen("\"version\":1", "\"version\":99", 1).replacen("\"version\": 1", "\"version\": 99", 1),
+            good.replacen("\"version\":1", "\"version\":99", 1).replacen(
+                "\"version\": 1",
+                "\"version\": 99",
+                1,
+            ),
         ];
         for damaged in damages {
             assert_ne!(damaged, good);

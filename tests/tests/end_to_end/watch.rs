@@ -1,5 +1,6 @@
 //! `watch` follows every change, and keeps quiet and still where there is none.
 
+use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 fn watching(lab: &Lab, args: &[&str]) -> Daemon {
     let (systemd, path) = systemd(lab);
     let daemon = Daemon::start(lab.cachenat_command().env("NOTIFY_SOCKET", path).arg("watch").args(args));
-    hear_until(&systemd, "READY=1", 1);
+    hear_until(&systemd, &daemon, "READY=1", 1);
     daemon
 }
 
@@ -35,11 +36,12 @@ fn systemd(lab: &Lab) -> (UnixDatagram, PathBuf) {
 }
 
 /// Waits until the words were said so many times.
-fn hear_until(systemd: &UnixDatagram, words: &str, times: usize) {
+fn hear_until(systemd: &UnixDatagram, daemon: &Daemon, words: &str, times: usize) {
     let mut heard = String::new();
     while heard.matches(words).count() < times {
         let mut buffer = [0; 4096];
-        let length = systemd.recv(&mut buffer).unwrap_or_else(|error| panic!("{words}: {error}: {heard}"));
+        let length = systemd.recv(&mut buffer);
+        let length = length.unwrap_or_else(|error| panic!("{words}: {error}: {heard}{:?}", daemon.said()));
         heard.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
         heard.push('\n');
     }
@@ -157,15 +159,15 @@ fn systemd_hears_when_it_is_ready_how_it_stands_and_that_it_lives() {
     command.env("NOTIFY_SOCKET", path).env("WATCHDOG_USEC", "400000").arg("watch");
     let mut daemon = Daemon::start(&mut command);
     // In the order in which they come.
-    hear_until(&systemd, "STATUS=3 nodes forwarded", 1);
-    hear_until(&systemd, "READY=1", 1);
-    hear_until(&systemd, "WATCHDOG=1", 3);
+    hear_until(&systemd, &daemon, "STATUS=3 nodes forwarded", 1);
+    hear_until(&systemd, &daemon, "READY=1", 1);
+    hear_until(&systemd, &daemon, "WATCHDOG=1", 3);
     // Slow answers hold up no watchdog.
     lab.api().change(|scenario| scenario.faults.push(hang()));
     daemon.signal(Signal::SIGHUP);
-    hear_until(&systemd, "WATCHDOG=1", 8);
+    hear_until(&systemd, &daemon, "WATCHDOG=1", 8);
     daemon.signal(Signal::SIGTERM);
-    hear_until(&systemd, "STOPPING=1", 1);
+    hear_until(&systemd, &daemon, "STOPPING=1", 1);
     assert_eq!(daemon.end().code(), Some(0));
 }
 
@@ -181,9 +183,7 @@ fn an_api_that_fails_hangs_and_returns_costs_no_forward_and_stops_no_following()
     lab.start_api();
     lab.api().change(|scenario| scenario.faults.push(hang()));
     let asked = lab.api().count("DescribeCacheClusters");
-    wait_for("a question that hangs", || {
-        (lab.api().count("DescribeCacheClusters") > asked).then_some(())
-    });
+    wait_for("a question that hangs", || (lab.api().count("DescribeCacheClusters") > asked).then_some(()));
     // What the API is silent about, DNS still tells.
     lab.stop_api();
     lab.replace_node("my-cluster-002");
@@ -240,6 +240,22 @@ fn nodes_that_vanish_at_once_stay_until_the_api_says_so_twice() {
     wait_for("the second answer", || target(&lab, 6381).is_none().then_some(()));
     assert!(target(&lab, 6379).is_some());
     lab.stop_api();
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn two_who_undo_each_other_do_it_at_leisure() {
+    let lab = applied();
+    let _one = watching(&lab, &["--interval", "1h"]);
+    let other = lab.dir().join("other.yaml");
+    let config = fs::read_to_string(lab.config()).unwrap();
+    fs::write(&other, config.replace("clients: [", "clients: [192.0.2.9/32, ")).unwrap();
+    let mut command = lab.cachenat_command();
+    let _other = Daemon::start(command.args(["watch", "--interval", "1h", "--config"]).arg(other));
+    wait_for("the quarrel", || lab.network.nat.nft_list("ruleset").contains("192.0.2.9").then_some(()));
+    let (begin, before) = (Instant::now(), generation(&lab));
+    wait_for("eight commits", || (generation(&lab) >= before + 8).then_some(()));
+    assert!(begin.elapsed() > Duration::from_secs(1), "{:?}", begin.elapsed());
 }
 
 fn hang() -> Fault {

@@ -4,15 +4,20 @@ import time
 
 
 def settled(act):
-    """Tries again for as long as a failover may take."""
-    end = time.monotonic() + 20
+    """Tries again for as many seconds as it is told to."""
+    patience = float(sys.argv[2])
+    begin = time.monotonic()
     while True:
         try:
-            return act()
+            result = act()
+            break
         except Exception:
-            if time.monotonic() > end:
+            if time.monotonic() > begin + patience:
                 raise
             time.sleep(0.1)
+    # A command that first went to a private address is not lost: it comes back when the connect times out, after 3 s.
+    assert time.monotonic() < begin + patience + 2.5
+    return result
 
 
 def write_and_read(value):

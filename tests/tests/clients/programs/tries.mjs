@@ -4,9 +4,9 @@ import process from "node:process";
 
 const keys = Array.from({ length: 300 }, (_, number) => `${process.argv[2]}:${number}`);
 
-// Tries again for as long as a failover may take.
+// Tries again for as many seconds as it is told to.
 async function settled(act) {
-  const end = Date.now() + 20000;
+  const end = Date.now() + 1000 * Number(process.argv[3]);
   for (;;) {
     try {
       return await act();

@@ -1,0 +1,88 @@
+//! Discovery of a large account against the fakes of AWS and DNS.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use cachenat_tests::fake_aws::{FakeAws, Scenario, shapes::Group};
+use cachenat_tests::fake_dns::FakeDns;
+use cachenat_tests::programs;
+use nix::mount::{MsFlags, mount};
+
+use crate::Plan;
+use crate::measure::{Runs, peak};
+
+const GROUPS: usize = 300;
+const NODES: usize = 3 * GROUPS;
+const CALL: Duration = Duration::from_millis(50);
+/// DescribeCacheClusters of the members, 100 an answer: each page names the next.
+const PAGES: u32 = 9;
+
+pub(crate) fn measure(plan: Plan) -> String {
+    let account = Account::start();
+    let mut runs = Runs::default();
+    for round in 1..=plan.long_rounds {
+        eprintln!("discovery of {NODES} nodes: round {round} of {}", plan.long_rounds);
+        runs.push(&mut account.discover());
+    }
+    let peak = peak(&account.discover());
+    let chain = (CALL * PAGES).as_secs_f64() * 1000.0;
+    format!(
+        "## Discovery of {GROUPS} replication groups with {NODES} nodes\n\nThe API answers each call after {} ms, and the \
+         longest chain of pages that name each other has {PAGES}: {chain:.0} ms that nothing can shorten.\n\n\
+         | what | wall ms | CPU ms | peak MiB |\n|---|--:|--:|--:|\n| `cachenat discover --json` | {} | {} | {peak:.1} |\n\n\
+         All else, {NODES} DNS answers included, adds {:.0} ms to the chain.\n",
+        CALL.as_millis(),
+        runs.wall,
+        runs.cpu,
+        runs.wall.median() - chain,
+    )
+}
+
+/// Both fakes on this namespace's loopback, where the program finds them as it would find the real ones.
+struct Account {
+    aws: FakeAws,
+    _dns: FakeDns,
+    dir: tempfile::TempDir,
+}
+
+impl Account {
+    fn start() -> Self {
+        let at = |port: u16| ([127, 0, 0, 1], port).into();
+        let (aws, dns) = (FakeAws::start(at(0)), FakeDns::start(at(53)));
+        let delay_ms = u64::try_from(CALL.as_millis()).unwrap();
+        let mut scenario = Scenario { delay_ms, ..Scenario::default() };
+        let mut config = String::from("clients: [198.51.100.27/32]\nsources:\n");
+        for n in 0..GROUPS {
+            let group = Group::new(&format!("cluster-{n:03}"), NODES / GROUPS);
+            group.add_to(&mut scenario);
+            config.push_str(&format!("  - replication_group: {}\n", group.id));
+            for (m, (_, member)) in group.members().iter().enumerate() {
+                dns.point(&group.host(member), &format!("10.{m}.{}.{}", n / 200, n % 200));
+            }
+        }
+        aws.set(scenario);
+
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("config.yaml"), config).unwrap();
+        let resolv_conf = dir.path().join("resolv.conf");
+        fs::write(&resolv_conf, "nameserver 127.0.0.1\n").unwrap();
+        // The mount namespace is this benchmark's own.
+        let none: Option<&str> = None;
+        mount(Some(&resolv_conf), "/etc/resolv.conf", none, MsFlags::MS_BIND, none).unwrap();
+        Self { aws, _dns: dns, dir }
+    }
+
+    fn discover(&self) -> Command {
+        let mut discover = Command::new(programs::cachenat());
+        discover.args(["discover", "--json", "--config"]).arg(self.dir.path().join("config.yaml"));
+        discover
+            .env("AWS_ENDPOINT_URL", self.aws.url())
+            .env("AWS_REGION", "us-east-2")
+            .env("HOME", self.dir.path())
+            .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+            .env("AWS_SECRET_ACCESS_KEY", "secret")
+            .env("AWS_EC2_METADATA_DISABLED", "true");
+        discover
+    }
+}

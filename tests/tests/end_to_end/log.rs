@@ -1,0 +1,44 @@
+//! What cachenat says: a line an event, for people or for machines.
+
+use cachenat_tests::lab::Lab;
+use serde_json::Value;
+
+use crate::common::spelled_out;
+
+fn events(text: &str) -> Vec<Value> {
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect()
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn with_log_format_json_each_line_is_an_event() {
+    let mut lab = Lab::new();
+    lab.add_replication_group("my-cluster", 2);
+    let run = lab.cachenat(&["apply", "--log-format", "json"]).exits(0);
+    let changes = events(&run.stdout);
+    assert_eq!(changes[0]["message"], "add my-cluster-001 10.0.0.55:6379 to 10.0.1.230:6379");
+    assert!(
+        changes.iter().all(|event| event["level"] == "info" && event["time"].as_u64() > Some(1_700_000_000))
+    );
+    assert_eq!(events(&run.stderr)[0]["message"], "applied: 2 added, 2 settings");
+
+    lab.stop_api();
+    let run = lab.cachenat(&["--log-format", "json", "apply"]).exits(3);
+    let warnings = events(&run.stderr);
+    assert_eq!((&warnings[0]["level"], run.stdout.as_str()), (&"warning".into(), ""), "{warnings:?}");
+
+    lab.write_config("clients: 7\nports: 7\n");
+    let run = lab.cachenat(&["--log-format", "json", "apply"]).exits(2);
+    let errors = events(&run.stderr);
+    assert!(matches!(&errors[..], [error] if error["level"] == "error"), "{errors:?}");
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_control_character_never_reaches_the_terminal() {
+    let lab = spelled_out(&[(1, "10.0.1.230")]);
+    let run = lab.cachenat(&["--config", "\u{1b}[2J\u{7}.yaml", "apply"]).exits(2);
+    assert!(run.stderr.starts_with("error: configuration \\u{1b}[2J\\u{7}.yaml"), "{:?}", run.stderr);
+}

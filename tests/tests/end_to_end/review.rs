@@ -1,0 +1,45 @@
+//! `diff --against`: a change of the configuration is reviewed where there is no gateway.
+
+use std::fs;
+use std::path::Path;
+
+use cachenat_tests::lab::Lab;
+use cachenat_tests::lab::shell::run;
+use cachenat_tests::programs;
+
+use crate::common::in_force;
+
+/// The shell lines of a step of the example workflow.
+fn step(name: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/github-review.yml");
+    let workflow = fs::read_to_string(file).unwrap();
+    let block = workflow.split(&format!("- name: {name}\n        run: |\n")).nth(1).unwrap();
+    block.lines().map_while(|line| line.strip_prefix("          ")).map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn the_example_workflow_comments_what_a_pull_request_changes_without_privilege() {
+    let mut lab = Lab::new();
+    lab.add_replication_group("my-cluster", 2);
+    let plain = lab.plain_config();
+    let (spelled, pin) =
+        ("gateway: {interface: ens5, addresses: [10.0.0.99], ", "pins: {my-cluster-002: 6400}\n");
+    lab.write_config(&plain.replace("gateway: {", spelled));
+    fs::rename(lab.config(), lab.dir().join("before.yaml")).unwrap();
+    lab.write_config(&(plain.replace("gateway: {", spelled) + pin));
+
+    let compare = format!("set -eo pipefail\ncd \"$0\"\nPATH=\"$1:$PATH\"\n{}", step("Compare"));
+    let mut unprivileged = lab.operator_command("setpriv");
+    unprivileged.args(["--bounding-set=-all", "bash", "-c", &compare]);
+    run(unprivileged.arg(lab.dir()).arg(programs::cachenat().parent().unwrap()));
+    let comment = fs::read_to_string(lab.dir().join("comment.md")).unwrap();
+    assert!(comment.starts_with("**cachenat** would change this: 1 added, 1 removed\n"), "{comment}");
+    for row in [
+        "| remove | `my-cluster-002` | `10.0.0.99:6380` | `10.0.1.231:6379` |  |\n",
+        "| add | `my-cluster-002` | `10.0.0.99:6400` |  | `10.0.1.231:6379` |\n",
+    ] {
+        assert!(comment.contains(row), "{comment}");
+    }
+    assert_eq!(in_force(&lab), "");
+}
