@@ -32,19 +32,19 @@ pub(crate) fn take(
     wait: Duration,
 ) -> anyhow::Result<Inventory> {
     match file {
-        Some(file) => given(read(file)?, config, own, last_good),
+        Some(file) => given(file, config, own, last_good),
         None => discovered(config, own, last_good, wait),
     }
 }
 
 /// An inventory from a file, which is trusted no more than DNS and may not speak of all sources.
-pub(crate) fn given(
-    inventory: Inventory,
+fn given(
+    file: &Path,
     config: &Config,
     own: &[IpAddr],
     last_good: Option<&Inventory>,
 ) -> anyhow::Result<Inventory> {
-    let inventory = with_reports(inventory, config, last_good);
+    let inventory = with_reports(read(file)?, config, last_good);
     let addresses = inventory.nodes.iter().flat_map(|node| node.addresses.iter().copied());
     let admission = runtime()?.block_on(options(config, own).admission_of(addresses));
     Ok(admitted(inventory, &admission))
@@ -97,7 +97,7 @@ pub(crate) fn sources(config: &Config) -> anyhow::Result<Vec<Source>> {
 }
 
 /// Reads the file (`-` is standard input); for [`given`].
-pub(crate) fn read(file: &Path) -> anyhow::Result<Inventory> {
+fn read(file: &Path) -> anyhow::Result<Inventory> {
     let name = format!("inventory {}", file.display());
     let text = if file == Path::new("-") {
         let mut text = String::new();

@@ -28,13 +28,6 @@ pub(crate) struct State {
     is_ahead: bool,
 }
 
-/// What will be written: files and their texts, in order, and the damaged ones that make room for them.
-#[derive(Debug)]
-pub(crate) struct Unsaved<'a> {
-    damaged: &'a [StateError],
-    files: Vec<(PathBuf, String)>,
-}
-
 /// Why a state file can't be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StateError {
@@ -141,43 +134,23 @@ impl State {
         last_good: &Inventory,
         ruleset: &Wanted,
     ) -> Result<(), StateError> {
-        self.unsaved(leases, last_good, ruleset)?.save()
-    }
-
-    /// What [`save`](Self::save) would write.
-    ///
-    /// # Errors
-    ///
-    /// None that could happen: leases can be put into JSON.
-    pub(crate) fn unsaved(
-        &self,
-        leases: &Leases,
-        last_good: &Inventory,
-        ruleset: &Wanted,
-    ) -> Result<Unsaved<'_>, StateError> {
-        let mut files = Vec::new();
+        for file in self.damaged.iter().map(StateError::file) {
+            let aside = file.with_extension("json.damaged");
+            fs::rename(file, aside).map_err(|source| StateError::Io { file: file.to_owned(), source })?;
+        }
         // The rules first: no file may know more than what `restore` puts in force. They are compared by themselves, as a
         // run that was ended after its commit has changed the kernel and no file.
         let (file, text) = (self.dir.join("ruleset.json"), ruleset.to_json_lines());
         if !fs::read(&file).is_ok_and(|there| there == text.as_bytes()) {
-            files.push((file, text));
+            write(&file, &text)?;
         }
         if self.is_ahead || self.leases.as_ref() != Some(leases) {
-            files.push(self.leases_file(leases)?);
+            self.save_leases(leases)?;
         }
         if self.is_ahead || self.last_good.as_ref() != Some(last_good) {
-            files.push((self.dir.join("inventory.json"), last_good.to_json_lines()));
+            write(&self.dir.join("inventory.json"), &last_good.to_json_lines())?;
         }
-        Ok(Unsaved { damaged: &self.damaged, files })
-    }
-
-    fn leases_file(&self, leases: &Leases) -> Result<(PathBuf, String), StateError> {
-        let file = self.dir.join("leases.json");
-        let form = LeaseFile { version: VERSION, leases: leases.clone() };
-        match serde_json::to_string(&form) {
-            Ok(text) => Ok((file, text + "\n")),
-            Err(source) => Err(StateError::Leases { file, source }),
-        }
+        Ok(())
     }
 
     /// Writes the leases.
@@ -186,23 +159,12 @@ impl State {
     ///
     /// [`StateError::Io`]; the file is then as it was.
     pub(crate) fn save_leases(&self, leases: &Leases) -> Result<(), StateError> {
-        let (file, text) = self.leases_file(leases)?;
-        write(&file, &text)
-    }
-}
-
-impl Unsaved<'_> {
-    /// Writes the files; see [`State::save`].
-    ///
-    /// # Errors
-    ///
-    /// [`StateError::Io`]; a file is then as it was.
-    pub(crate) fn save(&self) -> Result<(), StateError> {
-        for file in self.damaged.iter().map(StateError::file) {
-            let aside = file.with_extension("json.damaged");
-            fs::rename(file, aside).map_err(|source| StateError::Io { file: file.to_owned(), source })?;
+        let file = self.dir.join("leases.json");
+        let form = LeaseFile { version: VERSION, leases: leases.clone() };
+        match serde_json::to_string(&form) {
+            Ok(text) => write(&file, &(text + "\n")),
+            Err(source) => Err(StateError::Leases { file, source }),
         }
-        self.files.iter().try_for_each(|(file, text)| write(file, text))
     }
 }
 

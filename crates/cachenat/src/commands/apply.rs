@@ -1,9 +1,6 @@
 //! `apply`: makes the kernel forward to the nodes as they are now.
 
-use std::mem::{self, ManuallyDrop};
-use std::panic::resume_unwind;
 use std::process::Child;
-use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use applier::kernel::{Dump, Netfilter};
@@ -14,7 +11,7 @@ use applier::sysctl::Sysctls;
 use discovery::Emptied;
 
 use crate::args::Global;
-use crate::converge::{Done, carry_out, plan, remembered, report};
+use crate::converge::{Done, carry_out, plan, remember, report};
 use crate::desired::Desired;
 use crate::inventory;
 use crate::output::Exit;
@@ -35,26 +32,14 @@ pub(super) fn run(
     let lock = lock::acquire(&setting.config.lock_file, lock::WAIT)?;
     pending::refuse(&setting.config, setting.output)?;
     let mut kernel = Kernel::open()?;
-    // Dumped before discovery too: without privilege or with a foreign table nobody needs to wait for AWS. With many
-    // nodes the kernel's table, the state and a file take about equally long to read, so they are read side by side.
-    let (dump, state, file) = thread::scope(|scope| {
-        let dump = scope.spawn(|| kernel.dump());
-        let state = scope.spawn(|| setting.state());
-        let file = global.inventory.as_deref().map(inventory::read);
-        (join(dump), join(state), file)
-    });
-    let dump = dump?;
+    // Dumped before discovery too: without privilege or with a foreign table nobody needs to wait for AWS.
+    let dump = kernel.dump()?;
     ours(&dump)?;
 
+    let state = setting.state();
     let (own, last_good) = (&setting.gateway.addresses, state.last_good.as_ref());
-    let fresh = match file {
-        Some(file) => inventory::given(file?, &setting.config, own, last_good)?,
-        None => inventory::take(&setting.config, own, None, last_good, wait)?,
-    };
+    let fresh = inventory::take(&setting.config, own, global.inventory.as_deref(), last_good, wait)?;
     let desired = plan(&setting, &state, &fresh, &dump, emptied)?;
-    // The process ends with this command, and the kernel takes memory back faster than it is freed node by node.
-    let (state, fresh, desired) =
-        (ManuallyDrop::new(state), ManuallyDrop::new(fresh), ManuallyDrop::new(desired));
     let warnings = desired.warnings(now());
     warnings.iter().for_each(|line| setting.output.warn(line));
     let whole = is_whole(&fresh) && desired.kept.is_empty();
@@ -62,14 +47,9 @@ pub(super) fn run(
         Some(seconds) => on_probation(&setting, seconds, &dump, &desired)?,
         None => None,
     };
-    // What the state's files will hold does not depend on the commit; with many nodes it takes as long to put together.
-    let (done, unsaved) = thread::scope(|scope| {
-        let unsaved = scope.spawn(|| state.unsaved(&desired.leases, &desired.inventory, &desired.wanted));
-        let done = carry_out(&setting.config, &mut kernel, dump, &desired.wanted, setting.output);
-        (done, join(unsaved))
-    });
+    let done = carry_out(&setting.config, &mut kernel, dump, &desired.wanted, setting.output);
     let (Done { synced, sysctls }, saved) = match (done, probation) {
-        (Ok(done), None) => (done, remembered(unsaved.and_then(|unsaved| unsaved.save()), setting.output)),
+        (Ok(done), None) => (done, remember(&state, &desired, setting.output)),
         (Ok(done), Some((seconds, guard))) => {
             drop(lock);
             match pending::wait(&setting.config, guard, seconds, setting.output)? {
@@ -85,14 +65,8 @@ pub(super) fn run(
             return Err(error);
         }
     };
-    let changes = synced.changes;
-    mem::forget(synced.dump);
-    report(setting.output, &Report { changes, sysctls, warnings }, json)?;
+    report(setting.output, &Report { changes: synced.changes, sysctls, warnings }, json)?;
     Ok(Exit::of(whole && saved))
-}
-
-fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
-    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// Starts the probation of a change, if there is one.
