@@ -1,5 +1,6 @@
 //! `watch` follows every change, and keeps quiet and still where there is none.
 
+use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -39,7 +40,11 @@ fn hear_until(systemd: &UnixDatagram, daemon: &Daemon, words: &str, times: usize
     let mut heard = String::new();
     while heard.matches(words).count() < times {
         let mut buffer = [0; 4096];
-        let length = systemd.recv(&mut buffer);
+        let length = match systemd.recv(&mut buffer) {
+            // With a time limit a receive is not restarted after a signal (signal(7)).
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            length => length,
+        };
         let length = length.unwrap_or_else(|error| panic!("{words}: {error}: {heard}{:?}", daemon.said()));
         heard.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
         heard.push('\n');
