@@ -186,6 +186,12 @@ impl Config {
         }
     }
 
+    /// The sources that have to be asked; the configuration itself spells out the others.
+    pub(crate) fn asked(&self) -> impl Iterator<Item = &Source> {
+        let sources = self.sources.iter().map(|configured| &configured.source);
+        sources.filter(|source| !matches!(source, Source::Static { .. }))
+    }
+
     /// The pools that sources draw from, each with its key.
     fn pools(&self) -> impl Iterator<Item = (Vec<Step>, &Pool)> {
         let own = self.sources.iter().enumerate().filter_map(|(index, source)| {

@@ -7,7 +7,7 @@ use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 
 use discovery::{
-    Coverage, Emptied, Inventory, Merged, Node, Outcome, Policy, Role, SourceName, SourceReport,
+    Coverage, Emptied, Inventory, Merged, Node, Outcome, Policy, Role, Source, SourceName, SourceReport,
     over_last_good,
 };
 use rules::json::Wanted;
@@ -105,7 +105,9 @@ struct Backend {
 ///
 /// [`PlanError`], if a pool is full or a pin is taken.
 pub(crate) fn desired(config: &Config, gateway: &Gateway, known: &Known<'_>) -> Result<Desired, PlanError> {
-    let policy = Policy { emptied: known.emptied, at_once: config.removal_guard, now: known.now };
+    let asked: Vec<SourceName> = config.asked().map(Source::name).collect();
+    let policy =
+        Policy { emptied: known.emptied, at_once: config.removal_guard, asked: &asked, now: known.now };
     let Merged { inventory, kept } = over_last_good(known.fresh.clone(), known.last_good, policy);
     let inventory = in_order(config, inventory);
     let mut kept: Vec<String> = kept.iter().map(ToString::to_string).collect();

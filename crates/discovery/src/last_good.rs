@@ -19,11 +19,14 @@ pub enum Emptied {
 
 /// How far a fresh inventory is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Policy {
+pub struct Policy<'a> {
     /// What to do with a source that has no node left.
     pub emptied: Emptied,
     /// How many percent of a source's nodes one answer may remove; if more vanish, one more answer has to say so.
     pub at_once: u8,
+    /// The sources of which that is required: those that are asked, and so can answer wrongly. What the configuration or
+    /// a file spells out needs no second word.
+    pub asked: &'a [SourceName],
     /// Seconds since 1970.
     pub now: u64,
 }
@@ -91,7 +94,7 @@ pub enum Warning {
 /// - A whole answer removes the nodes that it does not name, and a config without the source removes the source's.
 /// - A whole answer that misses more than [`Policy::at_once`] percent of the nodes removes them when it comes twice.
 /// - A whole answer without any node, or the API's word that there is no such cache, removes only with [`Emptied::Remove`].
-pub fn over_last_good(fresh: Inventory, last_good: Option<&Inventory>, policy: Policy) -> Merged {
+pub fn over_last_good(fresh: Inventory, last_good: Option<&Inventory>, policy: Policy<'_>) -> Merged {
     let mut merged = Merged { inventory: fresh, kept: Vec::new() };
     let reports: HashMap<&SourceName, &SourceReport> =
         last_good.iter().flat_map(|before| &before.sources).map(|report| (&report.source, report)).collect();
@@ -182,7 +185,7 @@ struct Missing<'a> {
 
 impl Missing<'_> {
     /// The warnings under which they stay; none: they are gone.
-    fn kept(&self, report: &SourceReport, policy: Policy) -> Option<Vec<Warning>> {
+    fn kept(&self, report: &SourceReport, policy: Policy<'_>) -> Option<Vec<Warning>> {
         let (source, nodes) = (report.source.clone(), self.nodes.len());
         let error = report.error.clone().unwrap_or_else(|| "no reason was given".into());
         match (report.coverage, policy.emptied) {
@@ -201,11 +204,11 @@ impl Missing<'_> {
         }
     }
 
-    /// Whether too many are missing at once for one answer. What the configuration spells out needs no second word.
-    fn is_suspicious(&self, source: &SourceName, policy: Policy) -> bool {
+    /// Whether too many are missing at once for one answer.
+    fn is_suspicious(&self, source: &SourceName, policy: Policy<'_>) -> bool {
         let many = self.nodes.len() * 100 > self.of * usize::from(policy.at_once);
         let said_before = self.nodes.iter().all(|node| self.held.contains(&node.id));
-        many && !said_before && !source.as_str().starts_with("static/")
+        many && !said_before && policy.asked.contains(source)
     }
 }
 
@@ -240,6 +243,8 @@ impl fmt::Display for Warning {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::test_support::node;
 
@@ -254,8 +259,9 @@ mod tests {
         }
     }
 
-    fn policy(emptied: Emptied) -> Policy {
-        Policy { emptied, at_once: 50, now: 1_000 }
+    fn policy(emptied: Emptied) -> Policy<'static> {
+        static ASKED: LazyLock<[SourceName; 1]> = LazyLock::new(|| [source()]);
+        Policy { emptied, at_once: 50, asked: &*ASKED, now: 1_000 }
     }
 
     fn unresolved(id: &str) -> Node {
@@ -406,6 +412,8 @@ mod tests {
         assert_eq!(ids(&allowed), ["my-cluster-001"]);
         let unguarded = Policy { at_once: 100, ..policy(Emptied::Keep) };
         assert_eq!(ids(&over_last_good(fresh(), Some(&before), unguarded)), ["my-cluster-001"]);
+        let spelled_out = Policy { asked: &[], ..policy(Emptied::Keep) };
+        assert_eq!(ids(&over_last_good(fresh(), Some(&before), spelled_out)), ["my-cluster-001"]);
     }
 
     #[test]

@@ -58,7 +58,7 @@ proptest! {
         let Ok(inventory) = Inventory::from_json(&text) else { return Ok(()) };
         prop_assert_eq!(&Inventory::from_json(&inventory.to_json()).unwrap(), &inventory);
         prop_assert!(!inventory.to_json().chars().any(|c| c.is_control() && c != '\n'));
-        let policy = discovery::Policy { emptied: discovery::Emptied::Keep, at_once: 50, now: 0 };
+        let policy = discovery::Policy { emptied: discovery::Emptied::Keep, at_once: 50, asked: &[], now: 0 };
         let merged = over_last_good(Inventory::default(), Some(&inventory), policy);
         prop_assert!(merged.inventory.nodes.len() <= inventory.nodes.len());
     }

@@ -173,6 +173,19 @@ fn a_node_that_one_source_removes_goes_although_another_source_fails() {
 }
 
 #[test]
+fn a_source_that_only_a_file_names_is_taken_as_it_is_and_a_configured_one_is_guarded() {
+    let nodes = ["my-cluster-001 10.0.1.230", "my-cluster-002 10.0.1.231", "my-cluster-003 10.0.1.232"];
+    let mut world = World::new();
+    world.run(&inventory(&nodes, &BOTH));
+    assert_eq!(world.run(&inventory(&nodes[..1], &BOTH)).len(), 3, "held for one more answer");
+    assert_eq!(world.run(&inventory(&nodes[..1], &BOTH)).len(), 1);
+
+    let mut world = World { config: config("clients: [198.51.100.27]\n"), ..World::new() };
+    world.run(&inventory(&nodes, &BOTH));
+    assert_eq!(world.run(&inventory(&nodes[..1], &BOTH)).len(), 1);
+}
+
+#[test]
 fn an_empty_answer_is_not_believed_unless_allowed() {
     let mut world = World::new();
     let before = world.run(&inventory(&["my-cluster-001 10.0.1.230"], &BOTH));
