@@ -157,6 +157,13 @@ pub enum DumpError {
     },
 }
 
+impl DumpError {
+    /// Whether the kernel's answer did not arrive, for want of room in the socket's buffer.
+    pub(crate) fn is_lost_answer(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.raw_os_error() == Some(nix::libc::ENOBUFS))
+    }
+}
+
 /// Why a transaction was not carried out, or may not have been.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {

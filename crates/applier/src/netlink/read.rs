@@ -77,15 +77,30 @@ impl Kernel {
         &mut self,
         read: impl Fn(&mut Self, Generation) -> Result<Option<T>, DumpError>,
     ) -> Result<T, DumpError> {
+        let mut lost = None;
         for _ in 0..ATTEMPTS {
-            let generation = self.generation()?;
-            if let Some(whole) = read(self, generation)?
-                && self.generation()? == generation
-            {
-                return Ok(whole);
+            match self.read_once(&read) {
+                Ok(Some(whole)) => return Ok(whole),
+                Ok(None) => {}
+                // A question changes nothing, so a lost answer is asked for again. What is left of it comes first: the
+                // kernel refuses a second dump while one goes on (EBUSY, `__netlink_dump_start`).
+                Err(error) if error.is_lost_answer() => {
+                    self.socket.drain();
+                    lost = Some(error);
+                }
+                Err(error) => return Err(error),
             }
         }
-        Err(DumpError::Restless { attempts: ATTEMPTS })
+        Err(lost.unwrap_or(DumpError::Restless { attempts: ATTEMPTS }))
+    }
+
+    fn read_once<T>(
+        &mut self,
+        read: impl Fn(&mut Self, Generation) -> Result<Option<T>, DumpError>,
+    ) -> Result<Option<T>, DumpError> {
+        let generation = self.generation()?;
+        let whole = read(self, generation)?;
+        Ok(if self.generation()? == generation { whole } else { None })
     }
 
     fn generation(&mut self) -> Result<Generation, DumpError> {

@@ -85,6 +85,11 @@ impl Socket {
         }
     }
 
+    /// Takes what has come and is not wanted any more, to the end of a dump that goes on.
+    pub(super) fn drain(&mut self) {
+        while !matches!(self.take(MsgFlags::MSG_DONTWAIT), Err(errno) if errno != Errno::ENOBUFS) {}
+    }
+
     fn take(&mut self, flags: MsgFlags) -> nix::Result<usize> {
         loop {
             // With MSG_TRUNC the kernel tells the datagram's whole length, also if it was cut off.
