@@ -1,8 +1,5 @@
 //! From what is wanted to what is in force: kernel settings, rules, state, one step after the other.
 
-use std::borrow::Cow;
-use std::error::Error;
-
 use applier::conntrack::{self, Conntrack};
 use applier::kernel::{Dump, Netfilter};
 use applier::sync::{SyncError, Synced, ours, sync_from};
@@ -10,10 +7,11 @@ use applier::sysctl::Sysctls;
 use discovery::{Emptied, Inventory};
 use rules::json::Wanted;
 use rules::{Changes, Ruleset, SysctlChange};
+use std::borrow::Cow;
 
 use crate::config::{Config, OnMove};
 use crate::desired::Desired;
-use crate::output::Output;
+use crate::output::{Output, with_cause};
 use crate::report::Report;
 use crate::setting::{Setting, is_whole};
 use crate::state::{State, StateError};
@@ -106,8 +104,10 @@ pub(crate) fn cut(config: &Config, changes: &Changes, output: Output) {
         Ok(0) => {}
         Ok(flows) => output.note(&format!("cut {flows} connections to targets that are gone")),
         Err(error) => {
-            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            output.warn(&format!("connections to targets that are gone were not cut ({error}{cause}); they end by their own timeouts"));
+            let error = with_cause(&error);
+            output.warn(&format!(
+                "connections to targets that are gone were not cut ({error}); they end by their own timeouts"
+            ));
         }
     }
 }
@@ -120,8 +120,8 @@ pub(crate) fn remember(state: &State, desired: &Desired, output: Output) -> bool
 /// Tells of state that could not be written.
 pub(crate) fn remembered(saved: Result<(), StateError>, output: Output) -> bool {
     if let Err(error) = &saved {
-        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-        output.warn(&format!("{error}{cause}; the rules are in force, but the next run knows less"));
+        let error = with_cause(error);
+        output.warn(&format!("{error}; the rules are in force, but the next run knows less"));
     }
     saved.is_ok()
 }

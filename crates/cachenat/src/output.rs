@@ -2,6 +2,7 @@
 
 mod event;
 
+use std::error::Error;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use comfy_table::{Table, presets};
@@ -130,6 +131,14 @@ pub(crate) fn say(text: &str) {
 /// One line on stderr, in one write, so that no other process' words come between; nobody is left to tell if that fails.
 fn write(line: &str) {
     let _ = io::stderr().lock().write_all(line.as_bytes());
+}
+
+/// An error and its cause on one line, for warnings.
+pub(crate) fn with_cause(error: &dyn Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
 }
 
 /// Rows under a header, in columns, without blanks at the ends of the lines.

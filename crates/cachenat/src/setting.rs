@@ -9,7 +9,7 @@ use crate::args::Global;
 use crate::config::Config;
 use crate::desired::{Desired, Known, desired};
 use crate::gateway::Gateway;
-use crate::output::Output;
+use crate::output::{Output, with_cause};
 use crate::state::State;
 
 /// What every command that plans has read before it looks at the kernel.
@@ -43,9 +43,8 @@ impl Setting {
     pub(crate) fn state(&self) -> State {
         let state = State::open(&self.config.state_dir);
         for error in &state.damaged {
-            let cause =
-                std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            self.output.warn(&format!("{error}{cause}; what the kernel tells stands in for it"));
+            let error = with_cause(error);
+            self.output.warn(&format!("{error}; what the kernel tells stands in for it"));
         }
         state
     }

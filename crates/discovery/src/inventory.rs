@@ -222,20 +222,6 @@ impl Inventory {
         self.sources.iter().find(|report| report.source == *source)
     }
 
-    /// The same inventory, where each of the `sources` that it does not speak of is reported as failed.
-    ///
-    /// For an inventory from a file: its silence about a source must not remove that source's nodes.
-    #[must_use]
-    pub fn speaking_of<'a>(mut self, sources: impl IntoIterator<Item = &'a SourceName>) -> Self {
-        for source in sources {
-            if self.report(source).is_none() {
-                let error = "the inventory does not speak of this source";
-                self.sources.push(SourceReport::failed(source.clone(), error));
-            }
-        }
-        self
-    }
-
     /// Puts nodes in order: by their source's place, then shard, then id.
     pub(crate) fn sort(&mut self) {
         let places: HashMap<&SourceName, usize> =

@@ -376,7 +376,8 @@ mod tests {
 
     #[test]
     fn an_inventory_that_is_silent_about_a_source_keeps_its_nodes() {
-        let fresh = Inventory::default().speaking_of([&source()]);
+        let report = SourceReport::failed(source(), "the inventory file does not speak of it");
+        let fresh = Inventory { nodes: vec![], sources: vec![report] };
         let merged = over_last_good(fresh, Some(&last_good()), policy(Emptied::Remove));
         assert_eq!(ids(&merged).len(), 2);
     }

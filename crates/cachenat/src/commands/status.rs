@@ -3,7 +3,6 @@
 mod prometheus;
 
 use std::collections::BTreeMap;
-use std::error::Error;
 
 use applier::conntrack::Conntrack;
 use applier::kernel::{Dump, Netfilter};
@@ -17,7 +16,7 @@ use serde::Serialize;
 
 use crate::args::{Global, StatusFormat};
 use crate::desired::listeners;
-use crate::output::{Exit, Output, age, columns};
+use crate::output::{Exit, Output, age, columns, with_cause};
 use crate::report::Report;
 use crate::setting::{Setting, now};
 use crate::state::State;
@@ -151,8 +150,8 @@ fn flows(output: Output) -> Option<BTreeMap<Endpoint, u64>> {
             Some(flows)
         }
         Err(error) => {
-            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            output.warn(&format!("open connections are not counted: {error}{cause}"));
+            let error = with_cause(&error);
+            output.warn(&format!("open connections are not counted: {error}"));
             None
         }
     }
