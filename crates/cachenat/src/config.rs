@@ -15,9 +15,12 @@ use std::str::FromStr;
 
 use discovery::{Source, SourceName};
 use ipnet::IpNet;
-use rules::{ForwardId, IfName};
+use rules::{ForwardId, IfName, Listener};
 
 use document::{Document, Mistake, Step};
+pub(crate) use read::SSH;
+
+use crate::addresses::Addresses;
 
 /// Everything that the configuration file says, with the defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +39,8 @@ pub(crate) struct Config {
     pub(crate) region: Option<String>,
     /// Where nodes come from.
     pub(crate) sources: Vec<ConfiguredSource>,
-    /// Ports fixed by hand.
-    pub(crate) pins: BTreeMap<ForwardId, NonZeroU16>,
+    /// Listeners fixed by hand; one without an address is on the gateway's first.
+    pub(crate) pins: BTreeMap<ForwardId, Listener>,
     /// What happens to flows whose target is gone.
     pub(crate) on_move: OnMove,
     /// How many percent of a source's nodes one answer may remove.
@@ -69,9 +72,29 @@ pub(crate) enum Auto<T> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Gateway {
     pub(crate) interface: Auto<IfName>,
-    pub(crate) addresses: Auto<Vec<IpAddr>>,
-    pub(crate) public_address: Auto<IpAddr>,
+    pub(crate) addresses: Auto<Addresses>,
+    pub(crate) public_address: Auto<PublicAddress>,
     pub(crate) snat: Snat,
+}
+
+/// `gateway.public_address`: what clients dial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PublicAddress {
+    /// For the gateway's one address of its family.
+    Only(IpAddr),
+    /// For each of its several addresses.
+    Each(BTreeMap<IpAddr, IpAddr>),
+}
+
+impl Gateway {
+    /// The addresses, where there are several of a family.
+    pub(crate) fn several_addresses(&self) -> Option<&Addresses> {
+        match &self.addresses {
+            Auto::Set(addresses) => Some(addresses).filter(|addresses| addresses.are_several()),
+            // Of an interface's addresses only the primary ones are taken.
+            Auto::Auto => None,
+        }
+    }
 }
 
 /// `gateway.snat`.
@@ -175,14 +198,14 @@ impl Config {
         if mistakes.is_empty() { Ok(config) } else { Err(mistaken(mistakes)) }
     }
 
-    /// The pool of a source and the key that sets it, for messages.
-    pub(crate) fn pool(&self, source: &SourceName) -> (&Pool, String) {
+    /// The pool that is a source's own, and the key that sets the one that it draws from, for messages.
+    pub(crate) fn pool(&self, source: &SourceName) -> (Option<&Pool>, String) {
         let own = self.sources.iter().enumerate().find(|(_, configured)| configured.source.name() == *source);
         match own {
             Some((index, ConfiguredSource { ports: Some(pool), .. })) => {
-                (pool, format!("sources[{index}].ports"))
+                (Some(pool), format!("sources[{index}].ports"))
             }
-            _ => (&self.ports, "ports".to_owned()),
+            _ => (None, "ports".to_owned()),
         }
     }
 
@@ -199,12 +222,13 @@ impl Config {
             Some((key, source.ports.as_ref()?))
         });
         let shared = self.sources.iter().any(|source| source.ports.is_none()) || self.sources.is_empty();
+        let shared = shared && self.gateway.several_addresses().is_none();
         own.chain(shared.then(|| (vec![Step::key("ports")], &self.ports)))
     }
 
     /// Whether a pool or a pin takes the port.
     pub(crate) fn uses(&self, port: NonZeroU16) -> bool {
-        self.pools().any(|(_, pool)| pool.contains(port)) || self.pins.values().any(|&pin| pin == port)
+        self.pools().any(|(_, pool)| pool.contains(port)) || self.pins.values().any(|pin| pin.port == port)
     }
 
     /// Checks that no pool and no pin takes a port that this host itself listens on.
@@ -229,10 +253,10 @@ impl Config {
                 clash(key.clone(), port, who, remedy);
             }
         }
-        for (id, port) in &self.pins {
-            if let Some(who) = listening.get(port) {
+        for (id, pin) in &self.pins {
+            if let Some(who) = listening.get(&pin.port) {
                 let key = vec![Step::key("pins"), Step::key(id.as_str())];
-                clash(key, *port, who, format!("pin {id} to another port, or move that service"));
+                clash(key, pin.port, who, format!("pin {id} to another port, or move that service"));
             }
         }
         let file = self.file.clone();

@@ -33,6 +33,7 @@ pub(crate) fn plan(
     if desired.inventory.nodes.is_empty() && actual.sets.is_empty() && !is_whole(fresh) {
         anyhow::bail!("no source could be read, and nothing is known from before");
     }
+    setting.gateway.check_own_ports(&desired.leases)?;
     Ok(desired)
 }
 

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
-use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use discovery::{
     Coverage, Emptied, Inventory, Merged, Node, Outcome, Policy, Role, Source, SourceName, SourceReport,
@@ -13,7 +13,8 @@ use discovery::{
 use rules::json::Wanted;
 use rules::ruleset::Key;
 use rules::{
-    Endpoint, Family, Forward, ForwardId, Leases, PlanError, Request, Ruleset, Sysctl, assign, render,
+    Endpoint, Family, Forward, ForwardId, Leases, Listener, PlanError, Pool, Request, Ruleset, Sysctl,
+    assign, render,
 };
 
 use crate::config::Config;
@@ -90,9 +91,10 @@ fn legs(ruleset: &Ruleset) -> impl Iterator<Item = (ForwardId, Endpoint, Endpoin
 }
 
 /// A node that gets a port, and where the port shall lead.
-struct Backend {
+struct Backend<'a> {
     id: ForwardId,
-    source: Option<SourceName>,
+    /// The node; `None`: only the kernel knows it.
+    node: Option<&'a Node>,
     targets: BTreeSet<Endpoint>,
 }
 
@@ -115,19 +117,27 @@ pub(crate) fn desired(config: &Config, gateway: &Gateway, known: &Known<'_>) -> 
     let mut backends = backends(&inventory, known.fresh, gateway, &in_force, &mut kept);
     backends.extend(unspoken(&inventory, known, &backends, &in_force, &mut kept));
 
-    let requests = requests(config, &backends);
-    let in_kernel = legs(known.actual).map(|(id, listen, _)| (id, listen.port));
-    let leases = known.leases.cloned().unwrap_or_default().with_kernel(in_kernel, known.now);
-    let leases = assign(&requests, &config.pins, &leases, known.now)?;
-    let ports = leases.ports();
+    let requests = requests(config, gateway, &backends);
+    let leases = assign(&requests, &config.pins, leases(gateway, known), known.now)?;
+    let holders = leases.holders();
     let forwards: Vec<Forward> = backends
         .iter()
-        .filter_map(|backend| Some((backend, *ports.get(&backend.id)?)))
-        .flat_map(|(backend, port)| forwards(backend, gateway, port))
+        .filter_map(|backend| Some((backend, *holders.get(&backend.id)?)))
+        .flat_map(|(backend, listener)| forwards(backend, gateway, listener))
         .collect();
     let ruleset = render(&forwards, &config.clients, &as_seen_by_rules(gateway, &forwards));
     let sysctls = Sysctl::needed_by(&ruleset);
     Ok(Desired { wanted: Wanted { ruleset, sysctls }, leases, inventory, kept })
+}
+
+/// The leases so far, as the gateway has its addresses now, and what the kernel knows beyond them.
+fn leases(gateway: &Gateway, known: &Known<'_>) -> Leases {
+    let mut leases = known.leases.cloned().unwrap_or_default();
+    if let Some(first) = gateway.addresses.leased().next() {
+        leases = leases.of_gateway(first, gateway.addresses.are_several());
+    }
+    let in_kernel = legs(known.actual).map(|(id, listen, _)| (id, gateway.addresses.listener(listen)));
+    leases.with_kernel(in_kernel, known.now)
 }
 
 /// The nodes in the order in which they get their ports: by the configuration's sources, then shard and id.
@@ -188,14 +198,14 @@ fn is_role(node: &Node) -> bool {
 ///
 /// A node whose address is not known now stays where it is in force: a run that was ended before it wrote the last good
 /// inventory has led the kernel further.
-fn backends(
-    inventory: &Inventory,
+fn backends<'a>(
+    inventory: &'a Inventory,
     fresh: &Inventory,
     gateway: &Gateway,
     in_force: &InForce<'_>,
     kept: &mut Vec<String>,
-) -> Vec<Backend> {
-    let mut backends: Vec<Backend> = Vec::new();
+) -> Vec<Backend<'a>> {
+    let mut backends: Vec<Backend<'_>> = Vec::new();
     let mut claims: Vec<(Endpoint, usize)> = Vec::new();
     let found = fresh.nodes.iter().filter(|node| !node.addresses.is_empty());
     let found: HashSet<&str> = found.map(|node| node.id.as_str()).collect();
@@ -223,7 +233,7 @@ fn backends(
         if !is_role(node) {
             claims.extend(targets.iter().map(|&target| (target, backends.len())));
         }
-        backends.push(Backend { id, source: Some(node.source.clone()), targets });
+        backends.push(Backend { id, node: Some(node), targets });
     }
     claims.sort_unstable();
     for twins in claims.chunk_by(|(one, _), (other, _)| one == other) {
@@ -238,7 +248,7 @@ fn backends(
 /// Two nodes can't be one address and port: one of the answers is old. The node that has had it keeps it; the others
 /// stay where they were, or wait.
 fn settle(
-    backends: &mut [Backend],
+    backends: &mut [Backend<'_>],
     target: Endpoint,
     nodes: &[usize],
     in_force: &InForce<'_>,
@@ -273,10 +283,10 @@ fn settle(
 fn unspoken(
     inventory: &Inventory,
     known: &Known<'_>,
-    backends: &[Backend],
+    backends: &[Backend<'_>],
     in_force: &InForce<'_>,
     kept: &mut Vec<String>,
-) -> Vec<Backend> {
+) -> Vec<Backend<'static>> {
     let named: HashSet<&SourceName> = known.fresh.nodes.iter().map(|node| &node.source).collect();
     let silent = |report: &&SourceReport| match (report.coverage, known.emptied) {
         (Coverage::Part | Coverage::Nothing, _) | (Coverage::Absent, Emptied::Keep) => true,
@@ -292,11 +302,11 @@ fn unspoken(
     let named: HashSet<&str> = backends.iter().map(|backend| backend.id.as_str()).collect();
     let known = known.last_good.iter().flat_map(|before| &before.nodes).map(|node| node.id.as_str());
     let named: HashSet<&str> = known.chain(named).collect();
-    let mut rest: Vec<Backend> = in_force
+    let mut rest: Vec<Backend<'_>> = in_force
         .targets()
         .iter()
         .filter(|(id, _)| !named.contains(id.as_str()))
-        .map(|(id, to)| Backend { id: id.clone(), source: None, targets: to.clone() })
+        .map(|(id, to)| Backend { id: id.clone(), node: None, targets: to.clone() })
         .collect();
     rest.sort_by(|one, other| one.id.cmp(&other.id));
     for Backend { id, targets, .. } in &rest {
@@ -310,32 +320,59 @@ fn list(targets: &BTreeSet<Endpoint>) -> String {
     rules::diff::targets(&targets.iter().copied().collect::<Vec<_>>())
 }
 
-/// What the backends ask for; a source's pool is looked up once and not for each of its nodes.
-fn requests(config: &Config, backends: &[Backend]) -> Vec<Request> {
-    let mut pools: HashMap<Option<&SourceName>, (RangeInclusive<u16>, String)> = HashMap::new();
+/// What the backends ask for; a pool is made once and not for each node.
+fn requests(config: &Config, gateway: &Gateway, backends: &[Backend<'_>]) -> Vec<Request> {
+    let are_several = gateway.addresses.are_several();
+    let mut pools: HashMap<(Option<&SourceName>, Option<NonZeroU16>), Arc<Pool>> = HashMap::new();
+    let mut by_host: HashMap<&str, &ForwardId> = HashMap::new();
     let mut requests = Vec::with_capacity(backends.len());
-    for Backend { id, source, .. } in backends {
-        let (pool, pool_key) = pools.entry(source.as_ref()).or_insert_with_key(|source| {
-            let (pool, key) =
-                source.map_or((&config.ports, "ports".to_owned()), |source| config.pool(source));
-            (pool.range(), key)
-        });
-        requests.push(Request { id: id.clone(), pool: pool.clone(), pool_key: pool_key.clone() });
+    for Backend { id, node, .. } in backends {
+        let key = (node.map(|node| &node.source), node.filter(|_| are_several).map(|node| node.port));
+        let pool = pools.entry(key).or_insert_with(|| Arc::new(pool(config, gateway, *node)));
+        // A name leads to one address, so all that is behind it has to be found there.
+        let host = node.map(|node| node.host.as_str()).filter(|host| are_several && !host.is_empty());
+        let first = host.map(|host| *by_host.entry(host).or_insert(id));
+        let beside = first.filter(|first| *first != id).cloned();
+        requests.push(Request { id: id.clone(), pool: Arc::clone(pool), beside });
     }
     requests
 }
 
+/// Where a node may listen: with several addresses on its own port, unless its source has a pool.
+fn pool(config: &Config, gateway: &Gateway, node: Option<&Node>) -> Pool {
+    let (own, key) = match node {
+        Some(node) => config.pool(&node.source),
+        None => (None, "ports".to_owned()),
+    };
+    let addresses = &gateway.addresses;
+    match own {
+        _ if !addresses.are_several() => {
+            Pool { addresses: vec![None], ports: own.unwrap_or(&config.ports).range(), key }
+        }
+        Some(own) => {
+            Pool { addresses: addresses.leased().take(1).map(Some).collect(), ports: own.range(), key }
+        }
+        None => {
+            let ports = node.map_or(1..=u16::MAX, |node| node.port.get()..=node.port.get());
+            Pool {
+                addresses: addresses.leased().map(Some).collect(),
+                ports,
+                key: "gateway.addresses".to_owned(),
+            }
+        }
+    }
+}
+
 /// One forward per family in which the gateway and the node both have an address.
 fn forwards<'a>(
-    backend: &'a Backend,
+    backend: &'a Backend<'_>,
     gateway: &'a Gateway,
-    port: NonZeroU16,
+    listener: Listener,
 ) -> impl Iterator<Item = Forward> + 'a {
     [Family::Ipv4, Family::Ipv6].into_iter().filter_map(move |family| {
         let targets: Vec<Endpoint> =
             backend.targets.iter().filter(|target| Family::of(target.address) == family).copied().collect();
-        let address = *gateway.addresses.iter().find(|&&address| Family::of(address) == family)?;
-        let listen = Endpoint { address, port };
+        let listen = gateway.addresses.endpoint(listener, family)?;
         (!targets.is_empty()).then(|| Forward { id: backend.id.clone(), listen, targets })
     })
 }

@@ -15,13 +15,15 @@ mod php;
 mod python;
 mod table;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use clap::ValueEnum;
 use discovery::{Inventory, Node, Role};
-use rules::{ForwardId, Leases};
+use rules::{Family, ForwardId, Leases, Listener};
 use serde::{Deserialize, Serialize};
 
+use crate::addresses::Addresses;
 pub(crate) use cache::joined;
 use cache::{Cache, caches, protocol};
 
@@ -116,11 +118,20 @@ pub(crate) struct Document {
     pub(crate) endpoints: Vec<Endpoint>,
 }
 
-/// What clients dial: an address of each family that the gateway has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What clients dial for each of the gateway's addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Public {
-    pub(crate) ipv4: Option<IpAddr>,
-    pub(crate) ipv6: Option<IpAddr>,
+    pub(crate) gateway: Addresses,
+    /// By the gateway's address; one that is not here is dialled itself.
+    pub(crate) dialled: BTreeMap<IpAddr, IpAddr>,
+}
+
+impl Public {
+    /// The address that clients dial to reach a listener in a family.
+    fn address(&self, listener: Listener, family: Family) -> Option<IpAddr> {
+        let private = self.gateway.endpoint(listener, family)?.address;
+        Some(self.dialled.get(&private).copied().unwrap_or(private))
+    }
 }
 
 /// Why there is nothing to print.
@@ -133,13 +144,14 @@ pub(crate) enum FormatError {
 }
 
 /// The endpoints of every node that has a port.
-pub(crate) fn endpoints(inventory: &Inventory, leases: &Leases, public: Public) -> Vec<Endpoint> {
-    let ports = leases.ports();
-    let port = |node: &Node| ports.get(&node.id.as_str().parse::<ForwardId>().ok()?).copied();
-    let with_port = inventory.nodes.iter().filter_map(|node| Some((node, port(node)?)));
-    let endpoint = |(node, public_port): (&Node, std::num::NonZeroU16)| {
+pub(crate) fn endpoints(inventory: &Inventory, leases: &Leases, public: &Public) -> Vec<Endpoint> {
+    let holders = leases.holders();
+    let listener = |node: &Node| holders.get(&node.id.as_str().parse::<ForwardId>().ok()?).copied();
+    let with_listener = inventory.nodes.iter().filter_map(|node| Some((node, listener(node)?)));
+    let endpoint = |(node, listener): (&Node, Listener)| {
         let v6_only = !node.addresses.is_empty() && node.addresses.iter().all(IpAddr::is_ipv6);
-        let public_host = if v6_only { public.ipv6 } else { public.ipv4.or(public.ipv6) }?;
+        let v4 = if v6_only { None } else { public.address(listener, Family::Ipv4) };
+        let public_host = v4.or_else(|| public.address(listener, Family::Ipv6))?;
         Some(Endpoint {
             id: node.id.to_string(),
             cluster: node.cluster.clone(),
@@ -147,13 +159,13 @@ pub(crate) fn endpoints(inventory: &Inventory, leases: &Leases, public: Public) 
             host: node.host.clone(),
             port: node.port.get(),
             public_host: public_host.to_string(),
-            public_port: public_port.get(),
+            public_port: listener.port.get(),
             private_addresses: node.addresses.clone(),
             tls: node.tls,
             protocol: Some(protocol(inventory, node)),
         })
     };
-    with_port.filter_map(endpoint).collect()
+    with_listener.filter_map(endpoint).collect()
 }
 
 /// Those of one cache.
@@ -186,7 +198,7 @@ pub(crate) fn text(format: Format, endpoints: &[Endpoint]) -> Result<String, For
         Format::Json => table::json(endpoints),
         Format::Env => lines::env(&caches),
         Format::Uri => lines::uri(&caches),
-        Format::Hosts => lines::hosts(endpoints),
+        Format::Hosts => lines::hosts(&caches),
         Format::RedisCli => lines::redis_cli(&redis()?),
         Format::RedisPy => python::redis(&redis()?, &python::REDIS_PY),
         Format::ValkeyPy => python::redis(&redis()?, &python::VALKEY_PY),

@@ -5,15 +5,16 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use applier::host::{self, HostError, InterfaceAddress};
-use rules::{Family, IfName};
+use rules::{Family, ForwardId, IfName, Leases, Listener};
 
-use crate::config::{Auto, Config, ConfigError, Snat};
+use crate::addresses::Addresses;
+use crate::config::{Auto, Config, ConfigError, SSH, Snat};
 
-/// The gateway with its addresses, at most one of each family.
+/// The gateway with its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Gateway {
     pub(crate) interface: IfName,
-    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) addresses: Addresses,
     pub(crate) snat: rules::Snat,
 }
 
@@ -26,6 +27,11 @@ pub(crate) enum GatewayError {
         "gateway.addresses is auto, but {interface} has no address; name the gateway's address in {file}"
     )]
     NoAddress { interface: IfName, file: String },
+    #[error(
+        "{id} keeps its port on {listener}, where this host itself is reached: {who} listens there; move that service, \
+         or give the source ports of its own"
+    )]
+    OwnPort { id: ForwardId, listener: Listener, who: String },
     #[error(transparent)]
     Host(#[from] HostError),
     #[error(transparent)]
@@ -46,13 +52,13 @@ impl Gateway {
         };
         let addresses = match &config.gateway.addresses {
             Auto::Set(addresses) => addresses.clone(),
-            Auto::Auto => primary_addresses(&host::addresses()?, &interface),
+            Auto::Auto => Addresses::new(primary_addresses(&host::addresses()?, &interface)),
         };
         if addresses.is_empty() {
             return Err(GatewayError::NoAddress { interface, file: file() });
         }
         let snat = match config.gateway.snat {
-            Snat::Auto => rules::Snat::Addresses(addresses.clone()),
+            Snat::Auto => rules::Snat::Addresses(addresses.to_vec()),
             Snat::Address(address) => rules::Snat::Addresses(vec![address]),
             Snat::Masquerade => rules::Snat::Masquerade,
             Snat::Off => rules::Snat::Off,
@@ -70,12 +76,31 @@ impl Gateway {
             if config.uses(port)
                 && self.addresses.iter().any(|&address| listener.takes(address, listener.port))
             {
-                let who = listener.process().map(|process| format!("{} (pid {})", process.name, process.pid));
-                let who = who.unwrap_or_else(|| "a process".to_owned());
-                listening.entry(port).or_insert_with(|| format!("{who} on {}", listener.address));
+                listening.entry(port).or_insert_with(|| who(&listener));
             }
         }
         Ok(config.check_listening(&listening)?)
+    }
+
+    /// The same for nodes that keep their own port on one of several addresses, which only discovery tells.
+    pub(crate) fn check_own_ports(&self, leases: &Leases) -> Result<(), GatewayError> {
+        if !self.addresses.are_several() {
+            return Ok(());
+        }
+        let listening = host::listeners()?;
+        for (id, listener) in leases.holders() {
+            let families = [Family::Ipv4, Family::Ipv6];
+            let own = families.into_iter().filter_map(|family| self.addresses.endpoint(listener, family));
+            let takes =
+                |other: &&host::Listener| own.clone().any(|own| other.takes(own.address, own.port.get()));
+            if let Some(other) = listening.iter().find(takes) {
+                return Err(GatewayError::OwnPort { id: id.clone(), listener, who: who(other) });
+            } else if listener.port == SSH {
+                let who = "SSH, the way into this host,".to_owned();
+                return Err(GatewayError::OwnPort { id: id.clone(), listener, who });
+            }
+        }
+        Ok(())
     }
 
     /// The addresses that no interface of this host has; packets to them don't come this way unless routed here.
@@ -84,6 +109,12 @@ impl Gateway {
         let here = |address: &IpAddr| local.iter().any(|other| other.address == *address);
         Ok(self.addresses.iter().filter(|address| !here(address)).copied().collect())
     }
+}
+
+/// `redis-server (pid 7) on 0.0.0.0`
+fn who(listener: &host::Listener) -> String {
+    let process = listener.process().map(|process| format!("{} (pid {})", process.name, process.pid));
+    format!("{} on {}", process.unwrap_or_else(|| "a process".to_owned()), listener.address)
 }
 
 fn primary_addresses(local: &[InterfaceAddress], interface: &IfName) -> Vec<IpAddr> {

@@ -12,6 +12,7 @@ use discovery::{Coverage, Emptied, Inventory, Node, Outcome, SourceName, SourceR
 use fastrand::Rng;
 use rules::{Leases, Ruleset};
 
+use crate::addresses::Addresses;
 use crate::config::Config;
 use crate::desired::{Desired, Known, desired, listeners};
 use crate::gateway::Gateway;
@@ -106,7 +107,7 @@ impl World {
             config: Config::parse(Path::new("config.yaml"), CONFIG.to_owned()).unwrap(),
             gateway: Gateway {
                 interface: "eth0".parse().unwrap(),
-                addresses: vec!["10.0.0.55".parse().unwrap()],
+                addresses: Addresses::new(vec!["10.0.0.55".parse().unwrap()]),
                 snat: rules::Snat::Masquerade,
             },
             rng: Rng::with_seed(seed),

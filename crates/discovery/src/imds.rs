@@ -1,6 +1,7 @@
 //! What the instance knows about itself, by IMDSv2 alone.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
@@ -54,6 +55,8 @@ pub struct InstanceFacts {
     pub local_ipv4s: Vec<Ipv4Addr>,
     /// `public-ipv4s` of the primary interface.
     pub public_ipv4s: Vec<Ipv4Addr>,
+    /// `ipv4-associations` of the primary interface: by private address the public one that is translated to it.
+    pub associations: BTreeMap<Ipv4Addr, Ipv4Addr>,
     /// `ipv6s` of the primary interface.
     pub ipv6s: Vec<Ipv6Addr>,
     /// `vpc-id`.
@@ -72,6 +75,12 @@ impl InstanceFacts {
         own.sort();
         own.dedup();
         own
+    }
+
+    /// The public address that leads to a private one of the primary interface.
+    pub fn public_address_of(&self, private: Ipv4Addr) -> Option<Ipv4Addr> {
+        let primary = || self.public_ipv4.filter(|_| self.local_ipv4 == Some(private));
+        self.associations.get(&private).copied().or_else(primary)
     }
 }
 
@@ -144,6 +153,7 @@ pub async fn instance_facts() -> Option<InstanceFacts> {
 async fn ask(client: &Client) -> Option<InstanceFacts> {
     // The first answer decides whether there is a service at all.
     let mac = get(client, "mac").await?;
+    let mac = mac.as_str();
     let interface = format!("network/interfaces/macs/{mac}");
     let paths = [
         "local-ipv4s",
@@ -161,15 +171,23 @@ async fn ask(client: &Client) -> Option<InstanceFacts> {
 
     let [region, local_ipv4, public_ipv4] = instance.try_into().ok()?;
     let [local, public, ipv6s, vpc_id, subnet_id, v4_blocks, v6_blocks] = interface.try_into().ok()?;
+    let public_ipv4s: Vec<Ipv4Addr> = lines(public);
+    // One answer per public address: which private ones it leads to.
+    let associations = join_all(public_ipv4s.iter().map(|public| async move {
+        let path = format!("network/interfaces/macs/{mac}/ipv4-associations/{public}");
+        lines::<Ipv4Addr>(get(client, &path).await).into_iter().map(|private| (private, *public))
+    }));
+    let associations = associations.await.into_iter().flatten().collect();
     let mut vpc_cidrs: Vec<IpNet> = lines(v4_blocks);
     vpc_cidrs.extend(lines::<IpNet>(v6_blocks));
     Some(InstanceFacts {
         region: region.filter(|region| is_word(region)),
-        mac: Some(mac),
+        mac: Some(mac.to_owned()),
         local_ipv4: lines(local_ipv4).first().copied(),
         public_ipv4: lines(public_ipv4).first().copied(),
         local_ipv4s: lines(local),
-        public_ipv4s: lines(public),
+        public_ipv4s,
+        associations,
         ipv6s: lines(ipv6s),
         vpc_id: vpc_id.filter(|id| is_word(id)),
         subnet_id: subnet_id.filter(|id| is_word(id)),

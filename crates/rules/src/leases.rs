@@ -1,26 +1,65 @@
-//! Port leases: a port, once given to a node, belongs to it.
+//! Leases: where clients connect, once given to a node, belongs to it.
 //!
 //! A client that falls back to a port which meanwhile leads to another cluster reads that cluster's keys without
 //! noticing. So a port stays with its node through replacement and failover, and when the node is gone it rests
-//! before another may have it.
+//! before another may have it. A gateway with several addresses leases pairs of address and port.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt::{self, Display, Formatter};
+use std::net::IpAddr;
 use std::num::NonZeroU16;
-use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::name::ForwardId;
+use crate::ruleset::Endpoint;
+use crate::text::SyntaxError;
 
-/// For how long a released port is given to no other node, in seconds: 7 days.
+/// For how long a released listener is given to no other node, in seconds: 7 days.
 pub const QUARANTINE: u64 = 7 * 24 * 60 * 60;
 
-/// A lease on a port; the holder is what clients find behind it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lease {
+/// Where clients connect on the gateway, as it is leased: `6379`, or `10.0.0.56:6379` of several addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Listener {
+    /// Which of the gateway's several addresses; `None` where it has one, which may change.
+    pub address: Option<IpAddr>,
     /// The TCP port.
     pub port: NonZeroU16,
-    /// The node or role that holds the port, or held it last.
+}
+
+impl Display for Listener {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self { address: Some(address), port } => Endpoint { address, port }.fmt(f),
+            Self { address: None, port } => port.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Listener {
+    type Err = SyntaxError;
+
+    fn from_str(text: &str) -> Result<Self, SyntaxError> {
+        if let Ok(port) = text.parse() {
+            return Ok(Self { address: None, port });
+        }
+        let parsed: Result<Endpoint, SyntaxError> = text.parse();
+        let Endpoint { address, port } =
+            parsed.map_err(|error| SyntaxError { expected: "a port, or an address and port", ..error })?;
+        Ok(Self { address: Some(address), port })
+    }
+}
+
+/// A lease on a listener; the holder is what clients find behind it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Which of the gateway's several addresses; `None` where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// The TCP port.
+    pub port: NonZeroU16,
+    /// The node or role that holds the listener, or held it last.
     pub id: ForwardId,
     /// When it was given out, in seconds since 1970.
     pub since: u64,
@@ -29,18 +68,25 @@ pub struct Lease {
     pub released: Option<u64>,
 }
 
-/// All ports that were ever given out, each with its latest lease; no id holds two.
+impl Lease {
+    /// What is leased.
+    pub fn listener(&self) -> Listener {
+        Listener { address: self.address, port: self.port }
+    }
+}
+
+/// All listeners that were ever given out, each with its latest lease; no id holds two.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<Lease>", into = "Vec<Lease>")]
-pub struct Leases(BTreeMap<NonZeroU16, Lease>);
+pub struct Leases(BTreeMap<Listener, Lease>);
 
 /// Why a list of leases can't be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LeasesError {
-    /// Two leases of one port.
+    /// Two leases of one listener.
     #[error("port {0} is leased twice")]
-    Port(NonZeroU16),
-    /// Two ports held by one id.
+    Listener(Listener),
+    /// Two listeners held by one id.
     #[error("{0} holds two ports")]
     Id(ForwardId),
 }
@@ -55,8 +101,8 @@ impl TryFrom<Vec<Lease>> for Leases {
             if lease.released.is_none() && !holders.insert(lease.id.clone()) {
                 return Err(LeasesError::Id(lease.id));
             }
-            if let Some(twin) = leases.insert(lease.port, lease) {
-                return Err(LeasesError::Port(twin.port));
+            if let Some(twin) = leases.insert(lease.listener(), lease) {
+                return Err(LeasesError::Listener(twin.listener()));
             }
         }
         Ok(Self(leases))
@@ -70,233 +116,100 @@ impl From<Leases> for Vec<Lease> {
 }
 
 impl Leases {
-    /// These leases, and what the kernel's own elements tell of: each listener's port is held by the id in its comment,
-    /// unless the leases know that id or that port to be held otherwise.
+    /// These leases as a gateway sees them whose first address is `first`, one of several, or which has only one.
     ///
-    /// The kernel knows more where a run was ended before it wrote the leases, or could not write them. Of several ports
-    /// of one id the lowest counts, of several ids on one port the first.
+    /// A gateway that gets more addresses goes on with what it leased on its first; one that is left with that
+    /// address alone goes on as well. Of two leases of one listener then, one that is held counts.
+    #[must_use]
+    pub fn of_gateway(self, first: IpAddr, has_several: bool) -> Self {
+        let (before, after) = if has_several { (None, Some(first)) } else { (Some(first), None) };
+        if !self.0.keys().any(|listener| listener.address == before) {
+            return self;
+        }
+        let (moved, mut leases): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            self.0.into_iter().partition(|(listener, _)| listener.address == before);
+        for lease in moved.into_values().map(|lease| Lease { address: after, ..lease }) {
+            let twin = leases.get(&lease.listener());
+            if lease.released.is_none() || twin.is_none() {
+                leases.insert(lease.listener(), lease);
+            }
+        }
+        Self(leases)
+    }
+
+    /// These leases, and what the kernel's own elements tell of: each listener is held by the id in its comment,
+    /// unless the leases know that id or that listener to be held otherwise.
+    ///
+    /// The kernel knows more where a run was ended before it wrote the leases, or could not write them. Of several
+    /// listeners of one id the lowest counts, of several ids on one listener the first.
     #[must_use]
     pub fn with_kernel(
         mut self,
-        listeners: impl IntoIterator<Item = (ForwardId, NonZeroU16)>,
+        listeners: impl IntoIterator<Item = (ForwardId, Listener)>,
         now: u64,
     ) -> Self {
-        let news: BTreeSet<(ForwardId, NonZeroU16)> =
-            listeners.into_iter().filter(|&(_, port)| !self.is_held(port)).collect();
+        let news: BTreeSet<(ForwardId, Listener)> =
+            listeners.into_iter().filter(|(_, listener)| !self.is_held(listener)).collect();
         if news.is_empty() {
             return self;
         }
-        let held = self.iter().filter(|lease| lease.released.is_none());
-        let mut holders: HashSet<ForwardId> = held.map(|lease| lease.id.clone()).collect();
-        for (id, port) in news {
-            if !self.is_held(port) && holders.insert(id.clone()) {
-                self.0.insert(port, Lease { port, id, since: now, released: None });
+        let mut holders: HashSet<ForwardId> = self.held().map(|lease| lease.id.clone()).collect();
+        for (id, listener) in news {
+            if !self.is_held(&listener) && holders.insert(id.clone()) {
+                self.give(listener, id, now);
             }
         }
         self
     }
 
-    fn is_held(&self, port: NonZeroU16) -> bool {
-        self.0.get(&port).is_some_and(|lease| lease.released.is_none())
+    pub(crate) fn is_held(&self, listener: &Listener) -> bool {
+        self.get(listener).is_some_and(|lease| lease.released.is_none())
     }
 
-    /// Every lease, by port.
+    pub(crate) fn get(&self, listener: &Listener) -> Option<&Lease> {
+        self.0.get(listener)
+    }
+
+    pub(crate) fn give(&mut self, Listener { address, port }: Listener, id: ForwardId, since: u64) {
+        self.0.insert(Listener { address, port }, Lease { address, port, id, since, released: None });
+    }
+
+    /// Releases at `now` those that are held and that `stays` does not want.
+    pub(crate) fn release(&mut self, now: u64, mut stays: impl FnMut(&Lease) -> bool) {
+        for lease in self.0.values_mut().filter(|lease| lease.released.is_none()) {
+            if !stays(lease) {
+                lease.released = Some(now);
+            }
+        }
+    }
+
+    /// Every lease, by listener.
     pub fn iter(&self) -> impl Iterator<Item = &Lease> {
         self.0.values()
     }
 
-    /// Whether no port was ever given out.
+    fn held(&self) -> impl Iterator<Item = &Lease> {
+        self.iter().filter(|lease| lease.released.is_none())
+    }
+
+    /// Whether nothing was ever given out.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Forgets the ports that rest after `id`, so that they count as never given out; the last one, if there was any.
+    /// Forgets the listeners that rest after `id`, so that they count as never given out; the last one, if there was
+    /// any.
     ///
-    /// A port that `id` holds stays its own.
-    pub fn forget(&mut self, id: &ForwardId) -> Option<NonZeroU16> {
+    /// A listener that `id` holds stays its own.
+    pub fn forget(&mut self, id: &ForwardId) -> Option<Listener> {
         let resting = self.iter().filter(|lease| lease.id == *id && lease.released.is_some());
-        let ports: Vec<NonZeroU16> = resting.map(|lease| lease.port).collect();
-        ports.into_iter().inspect(|port| drop(self.0.remove(port))).last()
+        let listeners: Vec<Listener> = resting.map(Lease::listener).collect();
+        listeners.into_iter().inspect(|listener| drop(self.0.remove(listener))).last()
     }
 
-    /// The ports that are held, by their holder.
-    pub fn ports(&self) -> BTreeMap<&ForwardId, NonZeroU16> {
-        self.iter().filter(|lease| lease.released.is_none()).map(|lease| (&lease.id, lease.port)).collect()
-    }
-}
-
-/// A node or role that needs a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// What the port shall lead to.
-    pub id: ForwardId,
-    /// The ports that it may have.
-    pub pool: RangeInclusive<u16>,
-    /// The configuration key that sets the pool, for the error when it is full: `ports`.
-    pub pool_key: String,
-}
-
-/// Why ports could not be assigned; nothing was changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    /// All ports of the pool are held, or rest after their node was removed.
-    #[error(
-        "no port is left for {id}: of the pool {}-{} (key {pool_key}) {held} are held and {resting} rest for 7 days \
-         after their node was removed; widen {pool_key}",
-        pool.start(), pool.end()
-    )]
-    PoolFull {
-        /// Who needed one.
-        id: ForwardId,
-        /// The pool.
-        pool: RangeInclusive<u16>,
-        /// Its key in the configuration.
-        pool_key: String,
-        /// How many of its ports are held by nodes or pins.
-        held: usize,
-        /// How many of them were released less than [`QUARANTINE`] ago.
-        resting: usize,
-    },
-    /// A pin names a port which belongs to a node that is there and pinned nowhere else.
-    #[error(
-        "pins.{id}: port {port} belongs to {holder}, whose clients know it by that; pin {holder} to another port as \
-         well, or {id} to a free one"
-    )]
-    PinTaken {
-        /// Who is pinned.
-        id: ForwardId,
-        /// The port.
-        port: NonZeroU16,
-        /// Who holds it.
-        holder: ForwardId,
-    },
-}
-
-/// Gives each request its port, and returns the leases as they are then.
-///
-/// In the order of `requests`: a pin wins; a port that the id holds, or held last, stays its own if its pool still
-/// has it; else the lowest port of the pool that was never given out; else the one released longest ago, at least
-/// [`QUARANTINE`] seconds.
-/// Leases of ids that nobody requests are released at `now` (seconds since 1970). A pinned port goes to no other.
-///
-/// # Errors
-///
-/// [`PlanError`], if a pool is full or a pin is taken.
-pub fn assign(
-    requests: &[Request],
-    pins: &BTreeMap<ForwardId, NonZeroU16>,
-    leases: &Leases,
-    now: u64,
-) -> Result<Leases, PlanError> {
-    let mut plan = Plan::carry_over(requests, pins, leases, now);
-    for request in requests {
-        if !plan.placed.contains(&request.id) {
-            let port = plan.choose(request, now)?;
-            plan.give(port, &request.id, now);
-        }
-    }
-    Ok(plan.leases)
-}
-
-struct Plan<'a> {
-    leases: Leases,
-    placed: HashSet<&'a ForwardId>,
-    /// The ports that pins keep for one id each.
-    pinned: BTreeMap<NonZeroU16, &'a ForwardId>,
-    pins: &'a BTreeMap<ForwardId, NonZeroU16>,
-    /// The ports at rest whose last holder is asked for again.
-    former: HashMap<ForwardId, NonZeroU16>,
-    /// By pool: every port below has been given out or is pinned, so the search goes on from here.
-    searched: BTreeMap<(u16, u16), u16>,
-}
-
-impl<'a> Plan<'a> {
-    /// The old leases, with those released that are not asked for or may not stay.
-    fn carry_over(
-        requests: &'a [Request],
-        pins: &'a BTreeMap<ForwardId, NonZeroU16>,
-        leases: &Leases,
-        now: u64,
-    ) -> Self {
-        let wanted: HashMap<&ForwardId, &Request> = requests.iter().map(|r| (&r.id, r)).collect();
-        let pinned: BTreeMap<NonZeroU16, &ForwardId> = pins.iter().map(|(id, &port)| (port, id)).collect();
-        let mut leases = leases.clone();
-        let former = leases
-            .iter()
-            .filter(|lease| lease.released.is_some() && wanted.contains_key(&lease.id))
-            .map(|lease| (lease.id.clone(), lease.port))
-            .collect();
-        let mut placed = HashSet::new();
-        for (&port, lease) in leases.0.iter_mut().filter(|(_, lease)| lease.released.is_none()) {
-            let stays = wanted.get(&lease.id).filter(|request| match pins.get(&request.id) {
-                Some(&pin) => pin == port,
-                None => request.pool.contains(&port.get()),
-            });
-            match stays {
-                Some(request) => drop(placed.insert(&request.id)),
-                None => lease.released = Some(now),
-            }
-        }
-        Self { leases, placed, pinned, pins, former, searched: BTreeMap::new() }
-    }
-
-    fn give(&mut self, port: NonZeroU16, id: &'a ForwardId, now: u64) {
-        self.leases.0.insert(port, Lease { port, id: id.clone(), since: now, released: None });
-        self.placed.insert(id);
-    }
-
-    fn choose(&mut self, request: &Request, now: u64) -> Result<NonZeroU16, PlanError> {
-        if let Some(&port) = self.pins.get(&request.id) {
-            return match self.leases.0.get(&port) {
-                Some(Lease { id, released: None, .. }) => {
-                    Err(PlanError::PinTaken { id: request.id.clone(), port, holder: id.clone() })
-                }
-                _ => Ok(port),
-            };
-        }
-        let own = self.former.get(&request.id).filter(|port| {
-            let at_rest = self.leases.0.get(port).is_some_and(|lease| lease.released.is_some());
-            at_rest && request.pool.contains(&port.get()) && !self.pinned.contains_key(port)
-        });
-        if let Some(&port) = own {
-            return Ok(port);
-        }
-        match self.fresh(&request.pool) {
-            Some(port) => Ok(port),
-            None => self.rested(request, now),
-        }
-    }
-
-    /// The lowest port of the pool that was never given out.
-    fn fresh(&mut self, pool: &RangeInclusive<u16>) -> Option<NonZeroU16> {
-        let start = self.searched.entry((*pool.start(), *pool.end())).or_insert(*pool.start());
-        let port = (*start..=*pool.end())
-            .filter_map(NonZeroU16::new)
-            .find(|port| !self.leases.0.contains_key(port) && !self.pinned.contains_key(port));
-        *start = port.map_or(*pool.end(), NonZeroU16::get);
-        port
-    }
-
-    /// The port of the pool that was released longest ago, if that is long enough.
-    fn rested(&self, request: &Request, now: u64) -> Result<NonZeroU16, PlanError> {
-        let pool = &request.pool;
-        let released: Vec<(u64, NonZeroU16)> = self
-            .leases
-            .iter()
-            .filter(|lease| pool.contains(&lease.port.get()) && !self.pinned.contains_key(&lease.port))
-            .filter_map(|lease| Some((lease.released?, lease.port)))
-            .collect();
-        // A clock that was set back makes a release lie in the future; such a port rests on.
-        let rested =
-            |&&(at, _): &&(u64, NonZeroU16)| now.checked_sub(at).is_some_and(|age| age >= QUARANTINE);
-        let oldest = released.iter().filter(rested).min();
-        oldest.map(|&(_, port)| port).ok_or_else(|| PlanError::PoolFull {
-            id: request.id.clone(),
-            pool: pool.clone(),
-            pool_key: request.pool_key.clone(),
-            held: pool.len() - released.len(),
-            resting: released.len(),
-        })
+    /// The listeners that are held, by their holder.
+    pub fn holders(&self) -> BTreeMap<&ForwardId, Listener> {
+        self.held().map(|lease| (&lease.id, lease.listener())).collect()
     }
 }
 
@@ -304,126 +217,41 @@ impl<'a> Plan<'a> {
 mod tests {
     use super::*;
 
-    fn id(name: &str) -> ForwardId {
-        name.parse().unwrap()
-    }
-
-    fn requests(ids: &[&str], pool: RangeInclusive<u16>) -> Vec<Request> {
-        ids.iter()
-            .map(|name| Request { id: id(name), pool: pool.clone(), pool_key: "ports".to_owned() })
-            .collect()
-    }
-
-    fn held(leases: &Leases) -> Vec<(String, u16)> {
-        leases.ports().into_iter().map(|(id, port)| (id.to_string(), port.get())).collect()
-    }
-
-    fn plan(ids: &[&str], pool: RangeInclusive<u16>, leases: &Leases, now: u64) -> Result<Leases, PlanError> {
-        assign(&requests(ids, pool), &BTreeMap::new(), leases, now)
-    }
-
-    fn pins(list: &[(&str, u16)]) -> BTreeMap<ForwardId, NonZeroU16> {
-        list.iter().map(|&(name, port)| (id(name), NonZeroU16::new(port).unwrap())).collect()
+    #[test]
+    fn a_listener_reads_back() {
+        for text in ["6379", "10.0.0.56:6379", "[fd00::56]:6379"] {
+            assert_eq!(text.parse::<Listener>().unwrap().to_string(), text);
+        }
+        for text in ["", "0", "65536", "10.0.0.56", "10.0.0.56:0", ":6379"] {
+            assert!(text.parse::<Listener>().is_err(), "{text}");
+        }
     }
 
     #[test]
-    fn the_example_of_the_aws_procedure_comes_out_as_6379_6380_6381() {
-        let nodes = ["my-cluster-001", "my-cluster-002", "my-cluster-003"];
-        let leases = plan(&nodes, 6379..=7378, &Leases::default(), 0).unwrap();
-        let expected = nodes.iter().map(|n| n.to_string()).zip([6379, 6380, 6381]).collect::<Vec<_>>();
-        assert_eq!(held(&leases), expected);
-    }
-
-    #[test]
-    fn removing_a_node_keeps_every_other_port_and_rests_its_own() {
-        let before = plan(&["a", "b", "c"], 10..=20, &Leases::default(), 0).unwrap();
-        let after = plan(&["a", "c", "d"], 10..=20, &before, 5).unwrap();
-        assert_eq!(held(&after), [("a".to_owned(), 10), ("c".to_owned(), 12), ("d".to_owned(), 13)]);
-    }
-
-    #[test]
-    fn a_node_that_comes_back_finds_its_own_port_at_rest() {
-        let before = plan(&["a", "b"], 10..=20, &Leases::default(), 0).unwrap();
-        let without = plan(&["b"], 10..=20, &before, 1).unwrap();
-        let again = plan(&["c", "a", "b"], 10..=20, &without, 2).unwrap();
-        assert_eq!(held(&again), [("a".to_owned(), 10), ("b".to_owned(), 11), ("c".to_owned(), 12)]);
-    }
-
-    #[test]
-    fn a_released_port_is_given_again_after_seven_days_the_oldest_first() {
-        let full = plan(&["a", "b"], 10..=11, &Leases::default(), 0).unwrap();
-        let one = plan(&["b"], 10..=11, &full, 100).unwrap();
-        let error = plan(&["b", "c"], 10..=11, &one, 100 + QUARANTINE - 1).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "no port is left for c: of the pool 10-11 (key ports) 1 are held and 1 rest for 7 days after their node \
-             was removed; widen ports"
-        );
-        let none = plan(&[], 10..=11, &one, 200).unwrap();
-        let again = plan(&["c"], 10..=11, &none, 200 + QUARANTINE).unwrap();
-        assert_eq!(held(&again), [("c".to_owned(), 10)]);
-    }
-
-    #[test]
-    fn a_clock_that_was_set_back_frees_nothing_early() {
-        let full = plan(&["a"], 10..=10, &Leases::default(), 1_000_000).unwrap();
-        let none = plan(&[], 10..=10, &full, 1_000_000).unwrap();
-        assert!(matches!(plan(&["b"], 10..=10, &none, 5), Err(PlanError::PoolFull { resting: 1, .. })));
-    }
-
-    #[test]
-    fn a_pin_wins_over_the_order_and_is_given_to_no_other() {
-        let leases =
-            assign(&requests(&["a", "b"], 10..=20), &pins(&[("b", 10)]), &Leases::default(), 0).unwrap();
-        assert_eq!(held(&leases), [("a".to_owned(), 11), ("b".to_owned(), 10)]);
-    }
-
-    #[test]
-    fn a_pin_on_a_port_that_another_node_holds_is_refused() {
-        let before = plan(&["a", "b"], 10..=20, &Leases::default(), 0).unwrap();
-        let error = assign(&requests(&["a", "b"], 10..=20), &pins(&[("b", 10)]), &before, 1).unwrap_err();
-        assert!(matches!(error, PlanError::PinTaken { .. }), "{error}");
-        let swapped =
-            assign(&requests(&["a", "b"], 10..=20), &pins(&[("b", 10), ("a", 11)]), &before, 1).unwrap();
-        assert_eq!(held(&swapped), [("a".to_owned(), 11), ("b".to_owned(), 10)]);
-    }
-
-    #[test]
-    fn a_port_outside_a_moved_pool_is_replaced() {
-        let before = plan(&["a"], 10..=20, &Leases::default(), 0).unwrap();
-        assert_eq!(held(&plan(&["a"], 30..=40, &before, 1).unwrap()), [("a".to_owned(), 30)]);
-    }
-
-    #[test]
-    fn the_kernel_adds_what_the_leases_do_not_know_and_overrules_no_holder() {
-        let in_kernel = |list: &[(&str, u16)]| {
-            list.iter().map(|&(name, port)| (id(name), NonZeroU16::new(port).unwrap())).collect::<Vec<_>>()
-        };
-        let before = plan(&["a", "b"], 10..=20, &Leases::default(), 0).unwrap();
-        let before = plan(&["a"], 10..=20, &before, 1).unwrap();
-        let known = before.clone().with_kernel(in_kernel(&[("a", 13), ("x", 10), ("c", 12), ("b", 11)]), 2);
-        let expected = [("a".to_owned(), 10), ("b".to_owned(), 11), ("c".to_owned(), 12)];
-        assert_eq!(held(&known), expected);
-        assert_eq!(
-            held(&Leases::default().with_kernel(in_kernel(&[("a", 13), ("a", 12)]), 2)),
-            [("a".to_owned(), 12)]
-        );
-    }
-
-    #[test]
-    fn the_last_port_of_all_can_be_leased_and_the_pool_is_full_after_it() {
-        let full = plan(&["a"], 65535..=65535, &Leases::default(), 0).unwrap();
-        assert_eq!(held(&full), [("a".to_owned(), 65535)]);
-        assert!(plan(&["a", "b"], 65535..=65535, &full, 1).is_err());
-    }
-
-    #[test]
-    fn leases_read_back_from_json_and_a_doubled_port_is_refused() {
-        let leases = plan(&["a", "b"], 10..=11, &Leases::default(), 7).unwrap();
-        let json = serde_json::to_string(&leases).unwrap();
-        assert_eq!(json, r#"[{"port":10,"id":"a","since":7},{"port":11,"id":"b","since":7}]"#);
-        assert_eq!(serde_json::from_str::<Leases>(&json).unwrap(), leases);
+    fn leases_read_back_from_json_and_a_doubled_listener_is_refused() {
+        let json = r#"[{"port":10,"id":"a","since":7},{"port":11,"id":"b","since":7,"released":9},{"address":"10.0.0.56","port":10,"id":"c","since":7}]"#;
+        let leases = serde_json::from_str::<Leases>(json).unwrap();
+        assert_eq!(serde_json::to_string(&leases).unwrap(), json);
         let doubled = serde_json::from_str::<Leases>(&json.replace("11", "10")).unwrap_err();
         assert!(doubled.to_string().starts_with("port 10 is leased twice"), "{doubled}");
+    }
+
+    #[test]
+    fn what_was_leased_on_the_only_address_is_leased_on_the_first_of_several_and_back() {
+        let json = |leases: &Leases| serde_json::to_string(leases).unwrap();
+        let only = r#"[{"port":10,"id":"a","since":7},{"port":11,"id":"b","since":7,"released":9}]"#;
+        let leases: Leases = serde_json::from_str(only).unwrap();
+        let first = "10.0.0.55".parse().unwrap();
+        let several = leases.clone().of_gateway(first, true);
+        assert_eq!(json(&several), only.replace(r#"{"port""#, r#"{"address":"10.0.0.55","port""#));
+        assert_eq!(json(&several.of_gateway(first, false)), only);
+
+        let both: Leases = serde_json::from_str(
+            r#"[{"port":10,"id":"a","since":7},{"address":"10.0.0.55","port":10,"id":"b","since":8,"released":9}]"#,
+        )
+        .unwrap();
+        let held = r#"[{"address":"10.0.0.55","port":10,"id":"a","since":7}]"#;
+        assert_eq!(json(&both.clone().of_gateway(first, true)), held);
+        assert_eq!(json(&both.of_gateway(first, false)), r#"[{"port":10,"id":"a","since":7}]"#);
     }
 }

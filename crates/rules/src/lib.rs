@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod assign;
 pub mod diff;
 pub mod iptables;
 pub mod json;
@@ -18,8 +19,9 @@ mod text;
 pub mod trace;
 pub mod transaction;
 
+pub use assign::{PlanError, Pool, Request, assign};
 pub use diff::{Action, Actual, Change, Changes, diff};
-pub use leases::{Leases, PlanError, Request, assign};
+pub use leases::{Leases, Listener};
 pub use name::{ForwardId, IfName, NameError};
 pub use render::{Forward, Gateway, Snat, render};
 pub use ruleset::{

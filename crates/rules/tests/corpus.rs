@@ -72,6 +72,6 @@ proptest! {
         let Ok(leases) = serde_json::from_str::<Leases>(&text) else { return Ok(()) };
         let again: Leases = serde_json::from_str(&serde_json::to_string(&leases).unwrap()).unwrap();
         prop_assert_eq!(&again, &leases);
-        prop_assert_eq!(leases.ports().len(), leases.iter().filter(|lease| lease.released.is_none()).count());
+        prop_assert_eq!(leases.holders().len(), leases.iter().filter(|lease| lease.released.is_none()).count());
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -11,8 +12,8 @@ use rules::json::Wanted;
 use rules::trace::{Packet, trace};
 use rules::transaction::carry_out;
 use rules::{
-    Actual, Endpoint, Family, Forward, ForwardId, Gateway, Leases, Request, Ruleset, Snat, Sysctl, assign,
-    diff, render,
+    Actual, Endpoint, Family, Forward, ForwardId, Gateway, Leases, Listener, Pool, Request, Ruleset, Snat,
+    Sysctl, assign, diff, render,
 };
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 55);
@@ -137,28 +138,40 @@ proptest! {
     }
 
     #[test]
-    fn ports_are_unique_and_stay_with_their_node(
+    fn listeners_are_unique_and_stay_with_their_node(
         steps in proptest::collection::vec(proptest::collection::btree_set(0u8..12, 0..8), 1..12),
-        pins in proptest::collection::btree_map(0u8..12, 100u16..130, 0..2),
+        pins in proptest::collection::btree_map(0u8..12, 0usize..30, 0..2),
+        has_several_addresses: bool,
     ) {
-        let pins: BTreeMap<ForwardId, NonZeroU16> =
-            pins.into_iter().map(|(number, port)| (id(number), NonZeroU16::new(port).unwrap())).collect();
+        let (addresses, ports) = match has_several_addresses {
+            true => ((55u8..86).map(|last| Some(IpAddr::from([10, 0, 0, last]))).collect(), 6379..=6379),
+            false => (vec![None], 100..=130),
+        };
+        let pool = Arc::new(Pool { addresses, ports, key: "ports".to_owned() });
+        let listeners: Vec<Listener> = pool
+            .ports
+            .clone()
+            .flat_map(|port| pool.addresses.iter().map(move |&address| (address, port)))
+            .map(|(address, port)| Listener { address, port: NonZeroU16::new(port).unwrap() })
+            .collect();
+        let pins: BTreeMap<ForwardId, Listener> =
+            pins.into_iter().map(|(number, at)| (id(number), listeners[at])).collect();
         let mut leases = Leases::default();
-        let mut first: BTreeMap<ForwardId, NonZeroU16> = BTreeMap::new();
+        let mut first: BTreeMap<ForwardId, Listener> = BTreeMap::new();
         for (now, nodes) in (0u64..).zip(steps) {
-            let request = |&number| Request { id: id(number), pool: 100..=130, pool_key: "ports".to_owned() };
+            let request = |&number| Request { id: id(number), pool: Arc::clone(&pool), beside: None };
             let requests: Vec<Request> = nodes.iter().map(request).collect();
-            let Ok(plan) = assign(&requests, &pins, &leases, now) else {
-                // Two pins on one port are refused by the configuration; here the plan refuses them.
+            let Ok(plan) = assign(&requests, &pins, leases, now) else {
+                // Two pins on one listener are refused by the configuration; here the plan refuses them.
                 prop_assert_eq!(pins.values().collect::<BTreeSet<_>>().len(), 1);
                 return Ok(());
             };
-            let ports = plan.ports();
-            prop_assert_eq!(ports.len(), requests.len());
-            prop_assert_eq!(ports.values().collect::<BTreeSet<_>>().len(), requests.len());
-            for (id, port) in ports {
-                let before = *first.entry(id.clone()).or_insert(port);
-                prop_assert_eq!(before, port, "{} changed its port", id);
+            let holders = plan.holders();
+            prop_assert_eq!(holders.len(), requests.len());
+            prop_assert_eq!(holders.values().collect::<BTreeSet<_>>().len(), requests.len());
+            for (id, listener) in holders {
+                let before = *first.entry(id.clone()).or_insert(listener);
+                prop_assert_eq!(before, listener, "{} changed its listener", id);
             }
             leases = plan;
         }

@@ -47,6 +47,15 @@ impl Network {
         network
     }
 
+    /// Gives the NAT instance one more private address, and an Elastic IP that leads to it.
+    pub fn add_elastic_ip(&self, private: Ipv4Addr, public: Ipv4Addr) {
+        self.nat.ip(&format!("address add {private}/24 dev eth0"));
+        self.igw.nft(&format!(
+            "add rule ip igw in iifname internet ip daddr {public} ip daddr set {private}
+             insert rule ip igw out oifname internet ip saddr {private} ip saddr set {public}"
+        ));
+    }
+
     /// A new host on the internet.
     pub fn internet_host(&self, address: Ipv4Addr) -> Namespace {
         let host = Namespace::new();

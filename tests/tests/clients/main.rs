@@ -4,6 +4,7 @@
 
 mod cluster;
 mod memcached;
+mod own_addresses;
 mod probe;
 mod program;
 mod replication_group;

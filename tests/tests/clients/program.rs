@@ -45,13 +45,18 @@ impl Running {
     /// Starts it with what cachenat prints now. `keys` sets its keys apart from those of others; a command that fails
     /// is tried again for `patience` seconds.
     pub(crate) fn start(lab: &Lab, library: &Library, keys: &str, patience: u8) -> Self {
+        Self::start_source(lab, library, &library.source(lab), keys, patience)
+    }
+
+    /// Starts what goes on from another text than cachenat's.
+    pub(crate) fn start_source(lab: &Lab, library: &Library, source: &str, keys: &str, patience: u8) -> Self {
         let extension = match library.language {
             Language::Python => "py",
             Language::Node => "mjs",
             Language::Php => "php",
         };
         let file = lab.dir().join(format!("{}-{keys}.{extension}", library.format));
-        fs::write(&file, library.source(lab)).unwrap();
+        fs::write(&file, source).unwrap();
         let mut command = on_the_client(lab);
         // A program that waits for a node that is not there must not keep the test waiting too.
         command.args(["timeout", "90"]);
@@ -98,7 +103,7 @@ impl Running {
 }
 
 /// A command on the client's host, whose hosts file is what cachenat prints, and which believes the lab's authority.
-fn on_the_client(lab: &Lab) -> Command {
+pub(crate) fn on_the_client(lab: &Lab) -> Command {
     let hosts = lab.cachenat(&["endpoints", "--format", "hosts"]).exits(0).stdout;
     let file = lab.dir().join("hosts");
     fs::write(&file, format!("127.0.0.1 localhost\n{hosts}")).unwrap();

@@ -18,7 +18,9 @@ fn instance() -> Setup {
     ]);
     for (leaf, value) in [
         ("local-ipv4s", "10.0.0.55\n10.0.0.56"),
-        ("public-ipv4s", "203.0.113.73"),
+        ("public-ipv4s", "203.0.113.73\n203.0.113.74"),
+        ("ipv4-associations/203.0.113.73", "10.0.0.55"),
+        ("ipv4-associations/203.0.113.74", "10.0.0.56"),
         ("vpc-id", "vpc-0example"),
         ("subnet-id", "subnet-0example"),
         ("vpc-ipv4-cidr-blocks", "10.0.0.0/16\n100.64.0.0/16"),
@@ -41,7 +43,12 @@ fn addresses_ranges_and_region_come_from_imdsv2() {
         local_ipv4: Some([10, 0, 0, 55].into()),
         public_ipv4: Some([203, 0, 113, 73].into()),
         local_ipv4s: vec![[10, 0, 0, 55].into(), [10, 0, 0, 56].into()],
-        public_ipv4s: vec![[203, 0, 113, 73].into()],
+        public_ipv4s: vec![[203, 0, 113, 73].into(), [203, 0, 113, 74].into()],
+        associations: [
+            ([10, 0, 0, 55].into(), [203, 0, 113, 73].into()),
+            ([10, 0, 0, 56].into(), [203, 0, 113, 74].into()),
+        ]
+        .into(),
         ipv6s: vec![],
         vpc_id: Some("vpc-0example".into()),
         subnet_id: Some("subnet-0example".into()),

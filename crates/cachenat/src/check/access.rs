@@ -1,12 +1,12 @@
 //! Who may come in, by which address, and how openly.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use discovery::{InstanceFacts, Inventory};
 use ipnet::IpNet;
 
 use super::Finding;
-use crate::config::Auto;
+use crate::config::{Auto, PublicAddress};
 
 /// RFC 1918, RFC 6598 (shared), RFC 4193, loopback and link-local: what no packet from the internet has as its source.
 const PRIVATE: [&str; 9] = [
@@ -55,48 +55,76 @@ pub(crate) fn encryption(inventory: &Inventory, clients: &[IpNet]) -> Finding {
     }
 }
 
-/// Whether clients on the internet have an address to dial.
+/// Whether clients on the internet have an address to dial, for each of the gateway's.
 pub(crate) fn public_address(
-    configured: &Auto<IpAddr>,
+    configured: &Auto<PublicAddress>,
+    gateway: &[IpAddr],
     instance: Option<&InstanceFacts>,
     clients: &[IpNet],
 ) -> Finding {
     let name = "public address";
-    let attached: Option<Vec<Ipv4Addr>> =
-        instance.map(|facts| facts.public_ipv4.iter().chain(&facts.public_ipv4s).copied().collect());
-    match (configured, attached.as_deref()) {
-        (Auto::Set(address), None) => Finding::ok(name, format!("{address}, by the configuration")),
-        (Auto::Set(address), Some(attached))
-            if attached.iter().any(|other| *address == IpAddr::V4(*other)) =>
-        {
-            Finding::ok(name, format!("{address} is attached to this instance"))
+    let attached: Option<Vec<IpAddr>> = instance
+        .map(|facts| facts.public_ipv4.iter().chain(&facts.public_ipv4s).copied().map(IpAddr::V4).collect());
+    let configured: Vec<IpAddr> = match configured {
+        Auto::Auto => vec![],
+        Auto::Set(PublicAddress::Only(address)) => vec![*address],
+        Auto::Set(PublicAddress::Each(each)) => each.values().copied().collect(),
+    };
+    match (configured.as_slice(), instance) {
+        ([_, ..], instance) => {
+            let is_attached = |address: &&IpAddr| attached.iter().flatten().any(|other| other == *address);
+            match configured.iter().find(|address| !is_attached(address)) {
+                None => Finding::ok(name, format!("{} attached to this instance", are(&configured))),
+                Some(_) if instance.is_none() => {
+                    Finding::ok(name, format!("{}, by the configuration", list(&configured)))
+                }
+                Some(address) => Finding::warn(
+                    name,
+                    format!("{address} is not attached to this instance's primary interface"),
+                    "associate it, or put gateway.public_address right",
+                ),
+            }
         }
-        (Auto::Set(address), Some(_)) => Finding::warn(
-            name,
-            format!("{address} is not attached to this instance's primary interface"),
-            "associate it, or put gateway.public_address right",
-        ),
-        (Auto::Auto, Some([address, ..])) => {
-            Finding::ok(name, format!("{address} is attached to this instance"))
+        ([], _) if !clients.iter().any(is_public) => {
+            Finding::ok(name, "none is needed: no client comes from the internet")
         }
-        (Auto::Auto, _) if !clients.iter().any(is_public) => {
-            Finding::ok(name, "none, and no client comes from the internet")
-        }
-        (Auto::Auto, Some([])) => Finding::fail(
-            name,
-            "this instance has none, so that nobody on the internet reaches it",
-            "associate an Elastic IP",
-        ),
-        (Auto::Auto, None) => Finding::warn(
+        ([], None) => Finding::warn(
             name,
             "not known: there is no instance metadata",
             "set gateway.public_address to what clients dial",
         ),
+        ([], Some(facts)) => {
+            let public = |address: &IpAddr| match address {
+                IpAddr::V4(private) => facts.public_address_of(*private).map(IpAddr::V4),
+                IpAddr::V6(own) => Some(IpAddr::V6(*own)),
+            };
+            match gateway.iter().find(|address| public(address).is_none()) {
+                Some(lacking) => Finding::fail(
+                    name,
+                    format!("{lacking} has none, so that nobody on the internet reaches it"),
+                    format!("associate an Elastic IP with {lacking}"),
+                ),
+                None => {
+                    let found: Vec<IpAddr> = gateway.iter().filter_map(public).collect();
+                    Finding::ok(name, format!("{} attached to this instance", are(&found)))
+                }
+            }
+        }
     }
+}
+
+fn list(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<String>>().join(", ")
+}
+
+fn are(addresses: &[IpAddr]) -> String {
+    format!("{} {}", list(addresses), if addresses.len() == 1 { "is" } else { "are" })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::super::Verdict::{Fail, Ok, Warn};
     use super::*;
 
@@ -129,19 +157,49 @@ mod tests {
 
     #[test]
     fn an_instance_without_a_public_address_is_found() {
-        let elastic: Ipv4Addr = "203.0.113.73".parse().unwrap();
-        let with = InstanceFacts { public_ipv4: Some(elastic), ..InstanceFacts::default() };
+        let (private, elastic) = ("10.0.0.55".parse().unwrap(), "203.0.113.73".parse().unwrap());
+        let with = InstanceFacts {
+            local_ipv4: Some(private),
+            public_ipv4: Some(elastic),
+            ..InstanceFacts::default()
+        };
         let without = InstanceFacts::default();
         let (outside, inside) = (ranges(&["198.51.100.27/32"]), ranges(&["10.0.0.0/8"]));
-        let verdict = |configured: &Auto<IpAddr>, facts, clients: &[IpNet]| {
-            public_address(configured, facts, clients).verdict
+        let configured = Auto::Set(PublicAddress::Only(elastic.into()));
+        let verdict = |configured: &Auto<PublicAddress>, facts, clients: &[IpNet]| {
+            public_address(configured, &[private.into()], facts, clients).verdict
         };
         assert_eq!(verdict(&Auto::Auto, Some(&with), &outside), Ok);
         assert_eq!(verdict(&Auto::Auto, Some(&without), &outside), Fail);
         assert_eq!(verdict(&Auto::Auto, Some(&without), &inside), Ok);
         assert_eq!(verdict(&Auto::Auto, None, &outside), Warn);
-        assert_eq!(verdict(&Auto::Set(elastic.into()), None, &outside), Ok);
-        assert_eq!(verdict(&Auto::Set(elastic.into()), Some(&with), &outside), Ok);
-        assert_eq!(verdict(&Auto::Set(elastic.into()), Some(&without), &outside), Warn);
+        assert_eq!(verdict(&configured, None, &outside), Ok);
+        assert_eq!(verdict(&configured, Some(&with), &outside), Ok);
+        assert_eq!(verdict(&configured, Some(&without), &outside), Warn);
+    }
+
+    #[test]
+    fn each_of_several_gateway_addresses_needs_a_public_one() {
+        let private: [Ipv4Addr; 2] = ["10.0.0.55".parse().unwrap(), "10.0.0.56".parse().unwrap()];
+        let public: [Ipv4Addr; 2] = ["203.0.113.73".parse().unwrap(), "203.0.113.74".parse().unwrap()];
+        let clients = ranges(&["198.51.100.27/32"]);
+        let found = |associated: usize| {
+            let facts = InstanceFacts {
+                public_ipv4s: public.into_iter().take(associated).collect(),
+                associations: private.into_iter().zip(public).take(associated).collect(),
+                ..InstanceFacts::default()
+            };
+            let both = private.map(IpAddr::V4);
+            let each = both.into_iter().zip(public.map(IpAddr::V4)).collect();
+            [Auto::Auto, Auto::Set(PublicAddress::Each(each))]
+                .map(|configured| public_address(&configured, &both, Some(&facts), &clients))
+        };
+        for finding in found(2) {
+            assert_eq!(finding.verdict, Ok);
+            assert_eq!(finding.what, "203.0.113.73, 203.0.113.74 are attached to this instance");
+        }
+        let [auto, each] = found(1);
+        assert_eq!(auto.remedy.unwrap(), "associate an Elastic IP with 10.0.0.56");
+        assert!(each.what.starts_with("203.0.113.74 is not attached"), "{}", each.what);
     }
 }

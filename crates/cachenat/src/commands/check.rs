@@ -77,6 +77,7 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
     let instance = runtime.block_on(discovery::instance_facts());
     found.push(access::public_address(
         &setting.config.gateway.public_address,
+        &setting.gateway.addresses,
         instance.as_ref(),
         &setting.config.clients,
     ));

@@ -1,14 +1,15 @@
 //! `endpoints`: prints what clients need to reach the nodes.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use discovery::{Emptied, Imds, Inventory};
+use discovery::{Emptied, Inventory, instance_facts};
 use rules::Leases;
 
 use super::render::remembered;
 use crate::args::Global;
-use crate::config::Auto;
+use crate::config::{Auto, PublicAddress};
 use crate::endpoints::{self, Format, Public};
 use crate::inventory;
 use crate::output::Exit;
@@ -17,7 +18,7 @@ use crate::setting::Setting;
 pub(super) fn run(global: &Global, format: Format, cluster: Option<&str>) -> anyhow::Result<Exit> {
     let setting = Setting::read(global)?;
     let (inventory, leases) = known(&setting, global)?;
-    let mut endpoints = endpoints::endpoints(&inventory, &leases, public(&setting)?);
+    let mut endpoints = endpoints::endpoints(&inventory, &leases, &public(&setting)?);
     if endpoints.is_empty() {
         anyhow::bail!("no node has a port yet; 'cachenat discover' shows what there is");
     }
@@ -48,31 +49,35 @@ fn known(setting: &Setting, global: &Global) -> anyhow::Result<(Inventory, Lease
 
 /// What clients dial.
 fn public(setting: &Setting) -> anyhow::Result<Public> {
-    let own = |v4: bool| setting.gateway.addresses.iter().copied().find(|address| address.is_ipv4() == v4);
-    let (ipv4, ipv6) = (own(true), own(false));
-    match (&setting.config.gateway.public_address, ipv4) {
-        (Auto::Set(address @ IpAddr::V4(_)), _) => Ok(Public { ipv4: Some(*address), ipv6 }),
-        (Auto::Set(address @ IpAddr::V6(_)), _) => Ok(Public { ipv4, ipv6: Some(*address) }),
-        (Auto::Auto, None) => Ok(Public { ipv4: None, ipv6 }),
-        (Auto::Auto, Some(private)) => {
-            let elastic = elastic_ip(private)?;
-            if elastic.is_none() {
-                setting.output.warn(&format!(
-                    "gateway.public_address is auto, and the instance metadata name no public address for {private}; \
-                     clients are told {private} itself"
-                ));
-            }
-            Ok(Public { ipv4: elastic.or(ipv4), ipv6 })
+    let gateway = setting.gateway.addresses.clone();
+    let dialled = match &setting.config.gateway.public_address {
+        Auto::Set(PublicAddress::Each(each)) => each.clone(),
+        Auto::Set(PublicAddress::Only(public)) => {
+            let private = gateway.iter().find(|address| address.is_ipv4() == public.is_ipv4());
+            private.map(|private| (*private, *public)).into_iter().collect()
         }
-    }
+        Auto::Auto => elastic_ips(setting)?,
+    };
+    Ok(Public { gateway, dialled })
 }
 
-/// The public address that belongs to the gateway's, by IMDS.
-fn elastic_ip(private: IpAddr) -> anyhow::Result<Option<IpAddr>> {
+/// The public addresses that belong to the gateway's, by IMDS; IPv6 addresses are public ones themselves.
+fn elastic_ips(setting: &Setting) -> anyhow::Result<BTreeMap<IpAddr, IpAddr>> {
+    let private: Vec<IpAddr> = setting.gateway.addresses.iter().copied().filter(IpAddr::is_ipv4).collect();
+    if private.is_empty() {
+        return Ok(BTreeMap::new());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let imds = Imds::default();
-    let facts = runtime.block_on(imds.facts());
-    // `public-ipv4` goes with `local-ipv4`; which of several others goes with which is not said there.
-    let facts = facts.filter(|facts| facts.local_ipv4.map(IpAddr::V4) == Some(private));
-    Ok(facts.and_then(|facts| facts.public_ipv4).map(IpAddr::V4))
+    let facts = runtime.block_on(instance_facts()).unwrap_or_default();
+    let public = |private: &IpAddr| match private {
+        IpAddr::V4(address) => facts.public_address_of(*address).map(IpAddr::V4),
+        IpAddr::V6(_) => None,
+    };
+    for lacking in private.iter().filter(|private| public(private).is_none()) {
+        setting.output.warn(&format!(
+            "gateway.public_address is auto, and the instance metadata name no public address for {lacking}; \
+             clients are told {lacking} itself"
+        ));
+    }
+    Ok(private.iter().filter_map(|private| Some((*private, public(private)?))).collect())
 }

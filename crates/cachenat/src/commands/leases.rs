@@ -1,8 +1,8 @@
 //! `leases`: who holds which port, and whose port rests.
 
 use applier::lock;
-use rules::ForwardId;
 use rules::leases::{Lease, QUARANTINE};
+use rules::{ForwardId, Listener};
 
 use crate::args::{Global, LeasesAction};
 use crate::config::Config;
@@ -28,18 +28,18 @@ pub(super) fn run(global: &Global, action: Option<&LeasesAction>) -> anyhow::Res
     Ok(Exit::Done)
 }
 
-fn release(state: &State, id: &ForwardId) -> anyhow::Result<u16> {
+fn release(state: &State, id: &ForwardId) -> anyhow::Result<Listener> {
     let mut leases = state.leases.clone().unwrap_or_default();
-    if leases.ports().contains_key(id) {
+    if leases.holders().contains_key(id) {
         anyhow::bail!(
             "{id} holds its port: its clients know it by that; to give it another, use pins in the configuration"
         );
     }
-    let Some(port) = leases.forget(id) else {
+    let Some(listener) = leases.forget(id) else {
         anyhow::bail!("{id} has no port; 'cachenat leases' lists who has");
     };
     state.save_leases(&leases)?;
-    Ok(port.get())
+    Ok(listener)
 }
 
 fn table(state: &State) -> String {
@@ -50,7 +50,7 @@ fn table(state: &State) -> String {
             Some(released) if now.saturating_sub(released) < QUARANTINE => ("rests", released),
             Some(released) => ("free", released),
         };
-        [lease.port.to_string(), lease.id.to_string(), word.to_owned(), age(now.saturating_sub(since))]
+        [lease.listener().to_string(), lease.id.to_string(), word.to_owned(), age(now.saturating_sub(since))]
     };
     let leases = state.leases.iter().flat_map(|leases| leases.iter());
     columns(["PORT", "NODE", "STATE", "FOR"], leases.map(row))

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use discovery::Source;
 use ipnet::IpNet;
-use rules::ForwardId;
+use rules::{ForwardId, Listener};
 
 use super::document::{Document, Fields, Node};
 use super::sources;
-use super::{Auto, Config, Gateway, OnMove, Pool, Snat};
+use super::{Auto, Config, Gateway, OnMove, Pool, PublicAddress, Snat};
+use crate::addresses::Addresses;
 
 const KEYS: [&str; 11] = [
     "clients",
@@ -30,15 +31,16 @@ const KEYS: [&str; 11] = [
 /// The configuration; where the document is mistaken, a default stands in and the document knows.
 pub(super) fn config(document: &Document<'_>, file: &Path, text: &str) -> Config {
     let fields = document.root().fields(&KEYS);
+    let gateway = fields.get("gateway").map(|node| gateway(&node)).unwrap_or_default();
     let config = Config {
         file: file.to_owned(),
         text: text.to_owned(),
         clients: clients(&fields),
-        gateway: fields.get("gateway").map(|node| gateway(&node)).unwrap_or_default(),
         ports: fields.get("ports").and_then(|node| pool(&node)).unwrap_or_default(),
         region: fields.get("aws").and_then(|node| region(&node)),
         sources: sources::all(&fields),
-        pins: fields.get("pins").map(|node| pins(&node)).unwrap_or_default(),
+        pins: fields.get("pins").map(|node| pins(&node, &gateway)).unwrap_or_default(),
+        gateway,
         on_move: fields.get("on_move").and_then(|node| on_move(&node)).unwrap_or_default(),
         removal_guard: fields.get("removal_guard").and_then(|node| removal_guard(&node)).unwrap_or(50),
         state_dir: path(&fields, "state_dir", "/var/lib/cachenat"),
@@ -78,17 +80,18 @@ fn client(node: &Node<'_>) -> Option<IpNet> {
 
 fn gateway(node: &Node<'_>) -> Gateway {
     let fields = node.fields(&["interface", "addresses", "public_address", "snat"]);
-    let address = "auto or an address, such as 203.0.113.73";
-    Gateway {
+    let gateway = Gateway {
         interface: auto(&fields, "interface", |node| {
             node.parsed("auto or an interface's name, such as ens5", |text| text.parse().ok())
         }),
         addresses: auto(&fields, "addresses", addresses),
-        public_address: auto(&fields, "public_address", |node| {
-            node.parsed(address, |text| text.parse().ok())
-        }),
+        public_address: auto(&fields, "public_address", public_address),
         snat: fields.get("snat").and_then(|node| snat(&node)).unwrap_or_default(),
+    };
+    if let Some(node) = fields.get("public_address") {
+        public_address_of_each(&gateway, &node);
     }
+    gateway
 }
 
 fn auto<T>(fields: &Fields<'_>, key: &str, read: impl FnOnce(&Node<'_>) -> Option<T>) -> Auto<T> {
@@ -98,7 +101,7 @@ fn auto<T>(fields: &Fields<'_>, key: &str, read: impl FnOnce(&Node<'_>) -> Optio
     }
 }
 
-fn addresses(node: &Node<'_>) -> Option<Vec<IpAddr>> {
+fn addresses(node: &Node<'_>) -> Option<Addresses> {
     let what = "auto or a list of the gateway's private addresses, such as [10.0.0.55]";
     let mut addresses: Vec<IpAddr> = Vec::new();
     for item in node.one_or_more(what) {
@@ -107,11 +110,6 @@ fn addresses(node: &Node<'_>) -> Option<Vec<IpAddr>> {
             item.mistake(format!("{address} can't be reached from outside"), format!("write {what}"));
         } else if addresses.contains(&address) {
             item.mistake(format!("{address} stands here twice"), "take one of them away");
-        } else if addresses.iter().any(|other| other.is_ipv4() == address.is_ipv4()) {
-            item.mistake(
-                "a second address of the same family",
-                "name one IPv4 and one IPv6 address at most: each node has a port of its own on it",
-            );
         } else {
             addresses.push(address);
         }
@@ -119,7 +117,60 @@ fn addresses(node: &Node<'_>) -> Option<Vec<IpAddr>> {
     if addresses.is_empty() {
         node.mistake("the gateway has no address", format!("write {what}"));
     }
-    (!addresses.is_empty()).then_some(addresses)
+    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = addresses.iter().partition(|address| address.is_ipv4());
+    if !v4.is_empty() && !v6.is_empty() && v4.len() != v6.len() {
+        node.mistake(
+            format!("{} IPv4 and {} IPv6 addresses", v4.len(), v6.len()),
+            "name as many of each, as a node gets one of both, or leave one family out",
+        );
+    }
+    (!addresses.is_empty()).then(|| Addresses::new(addresses))
+}
+
+/// `203.0.113.73`, or for each of several gateway addresses its own: `{10.0.0.55: 203.0.113.73, ...}`.
+fn public_address(node: &Node<'_>) -> Option<PublicAddress> {
+    let parse = |text: &str| text.parse::<IpAddr>().ok();
+    if !node.is_mapping() {
+        let what = "auto or an address, such as 203.0.113.73; with several gateway.addresses, one for each: \
+                    {10.0.0.55: 203.0.113.73, 10.0.0.56: 203.0.113.74}";
+        return node.parsed(what, parse).map(PublicAddress::Only);
+    }
+    let mut each = BTreeMap::new();
+    for (key, node) in node.entries("a mapping") {
+        let public = node.parsed("the address that clients dial, such as 203.0.113.73", parse);
+        match (parse(&key), public) {
+            (Some(private), Some(public)) => drop(each.insert(private, public)),
+            (None, _) => node.mistake(format!("{key:?} is no address"), "write one of gateway.addresses"),
+            (_, None) => {}
+        }
+    }
+    Some(PublicAddress::Each(each))
+}
+
+/// Several addresses need a public one each; IPv6 addresses are public ones themselves.
+fn public_address_of_each(gateway: &Gateway, node: &Node<'_>) {
+    let addresses = match &gateway.addresses {
+        Auto::Set(addresses) => addresses,
+        Auto::Auto => &Addresses::default(),
+    };
+    match &gateway.public_address {
+        Auto::Set(PublicAddress::Only(address)) if addresses.are_several() => node.mistake(
+            format!("{address} can't lead to several gateway.addresses"),
+            "write one for each, such as {10.0.0.55: 203.0.113.73, 10.0.0.56: 203.0.113.74}",
+        ),
+        Auto::Set(PublicAddress::Each(each)) => {
+            for private in each.keys().filter(|private| !addresses.contains(private)) {
+                let what = format!("{private} is not among gateway.addresses");
+                node.mistake(what, "add it there, or take it away here");
+            }
+            let lacks = |address: &&IpAddr| address.is_ipv4() && !each.contains_key(address);
+            if let Some(lacking) = addresses.iter().find(lacks) {
+                let remedy = format!("add {lacking}: and the Elastic IP that is associated with it");
+                node.mistake(format!("{lacking} has none"), remedy);
+            }
+        }
+        Auto::Auto | Auto::Set(PublicAddress::Only(_)) => {}
+    }
 }
 
 fn snat(node: &Node<'_>) -> Option<Snat> {
@@ -154,11 +205,18 @@ pub(super) fn pool(node: &Node<'_>) -> Option<Pool> {
 }
 
 /// A forward on it would lock the operator out, whether or not sshd happens to run now.
-const SSH: NonZeroU16 = NonZeroU16::new(22).expect("22 is not 0");
+pub(crate) const SSH: NonZeroU16 = NonZeroU16::new(22).expect("22 is not 0");
 
-fn pins(node: &Node<'_>) -> BTreeMap<ForwardId, NonZeroU16> {
+fn pins(node: &Node<'_>, gateway: &Gateway) -> BTreeMap<ForwardId, Listener> {
     let what = "a mapping of node ids to ports, such as {my-cluster-001: 6379}";
-    let mut pins: BTreeMap<ForwardId, NonZeroU16> = BTreeMap::new();
+    let (addresses, port): (Vec<IpAddr>, _) = match gateway.several_addresses() {
+        Some(addresses) => (
+            addresses.leased().collect(),
+            "a port from 1 to 65535, or an address and port such as 10.0.0.56:6379",
+        ),
+        None => (vec![], "a port from 1 to 65535"),
+    };
+    let mut pins: BTreeMap<ForwardId, Listener> = BTreeMap::new();
     for (key, node) in node.entries(what) {
         let id = match key.parse::<ForwardId>() {
             Ok(id) => id,
@@ -167,15 +225,21 @@ fn pins(node: &Node<'_>) -> BTreeMap<ForwardId, NonZeroU16> {
                 continue;
             }
         };
-        let Some(port) = node.parsed("a port from 1 to 65535", |text| text.parse::<NonZeroU16>().ok()) else {
+        let Some(mut pin) = node.parsed(port, |text| text.parse::<Listener>().ok()) else { continue };
+        if let Some(address) = pin.address.filter(|address| !addresses.contains(address)) {
+            node.mistake(
+                format!("{address} is not one of several gateway.addresses that leases go by"),
+                format!("write one that is, or {} alone", pin.port),
+            );
             continue;
-        };
-        if port == SSH {
+        }
+        pin.address = pin.address.or(addresses.first().copied());
+        if pin.port == SSH {
             node.mistake("port 22 is the way into this host (SSH)", "pin it to another port");
-        } else if let Some((twin, _)) = pins.iter().find(|(_, taken)| **taken == port) {
-            node.mistake(format!("port {port} is pinned to {twin} as well"), "pin each to a port of its own");
+        } else if let Some((twin, _)) = pins.iter().find(|(_, taken)| **taken == pin) {
+            node.mistake(format!("port {pin} is pinned to {twin} as well"), "pin each to a port of its own");
         } else {
-            pins.insert(id, port);
+            pins.insert(id, pin);
         }
     }
     pins
@@ -183,8 +247,14 @@ fn pins(node: &Node<'_>) -> BTreeMap<ForwardId, NonZeroU16> {
 
 /// A pin inside the pool that another source has for its own would take a port from under it.
 fn pins_in_foreign_pools(config: &Config, node: &Node<'_>) {
+    let first = config.gateway.several_addresses().and_then(|addresses| addresses.leased().next());
     for (key, node) in node.entries("a mapping") {
-        let Some((id, &port)) = config.pins.iter().find(|(id, _)| id.as_str() == key) else { continue };
+        let Some((id, pin)) = config.pins.iter().find(|(id, _)| id.as_str() == key) else { continue };
+        // Of several addresses pools are on the first.
+        if pin.address.is_some() && pin.address != first {
+            continue;
+        }
+        let port = pin.port;
         let owner = config.sources.iter().position(|configured| may_name(&configured.source, id));
         let mut pools =
             config.sources.iter().enumerate().filter_map(|(at, s)| Some((at, s, s.ports.as_ref()?)));

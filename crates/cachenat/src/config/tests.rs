@@ -101,6 +101,40 @@ state_dir: here
 }
 
 #[test]
+fn several_gateway_addresses_have_a_public_one_each_and_pins_may_name_them() {
+    let text = "clients: [198.51.100.27]
+gateway:
+  addresses: [10.0.0.55, 10.0.0.56]
+  public_address: {10.0.0.55: 203.0.113.73, 10.0.0.56: 203.0.113.74}
+sources: [{replication_group: my-cluster}]
+pins: {my-cluster-001: 10.0.0.56:6379, my-cluster-002: 6379}
+";
+    let config = parse(text).unwrap();
+    assert!(config.gateway.several_addresses().is_some());
+    let pins: Vec<String> = config.pins.values().map(ToString::to_string).collect();
+    assert_eq!(pins, ["10.0.0.56:6379", "10.0.0.55:6379"]);
+    assert_eq!(parse(SMALLEST).unwrap().gateway.several_addresses(), None);
+
+    expect![[r#"
+        5 mistakes in config.yaml
+          config.yaml:3: gateway.addresses: 2 IPv4 and 1 IPv6 addresses; name as many of each, as a node gets one of both, or leave one family out
+          config.yaml:4: gateway.public_address: 10.0.0.57 is not among gateway.addresses; add it there, or take it away here
+          config.yaml:4: gateway.public_address: 10.0.0.56 has none; add 10.0.0.56: and the Elastic IP that is associated with it
+          config.yaml:6: pins.a: 10.0.0.57 is not one of several gateway.addresses that leases go by; write one that is, or 6379 alone
+          config.yaml:6: pins.c: port 10.0.0.55:6379 is pinned to b as well; pin each to a port of its own"#]].assert_eq(&error(
+        "clients: [198.51.100.27]
+gateway:
+  addresses: [10.0.0.55, 10.0.0.56, 'fd00::55']
+  public_address: {10.0.0.55: 203.0.113.73, 10.0.0.57: 203.0.113.74}
+sources: [{replication_group: my-cluster}]
+pins: {a: '10.0.0.57:6379', b: 6379, c: '10.0.0.55:6379'}
+",
+    ));
+    expect!["config.yaml:4: gateway.public_address: 203.0.113.73 can't lead to several gateway.addresses; write one for each, such as {10.0.0.55: 203.0.113.73, 10.0.0.56: 203.0.113.74}"]
+        .assert_eq(&error(&text.replace("{10.0.0.55: 203.0.113.73, 10.0.0.56: 203.0.113.74}", "203.0.113.73")));
+}
+
+#[test]
 fn missing_and_misspelt_keys_name_what_is_wanted() {
     expect![[r#"
         2 mistakes in config.yaml

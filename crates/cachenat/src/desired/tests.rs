@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::addresses::Addresses;
 
 const CONFIG: &str = "clients: [198.51.100.27]
 sources:
@@ -15,7 +16,7 @@ fn config(text: &str) -> Config {
 fn gateway(addresses: &[&str]) -> Gateway {
     Gateway {
         interface: "eth0".parse().unwrap(),
-        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        addresses: Addresses::new(addresses.iter().map(|address| address.parse().unwrap()).collect()),
         snat: rules::Snat::Masquerade,
     }
 }
@@ -269,4 +270,42 @@ fn an_address_family_is_forwarded_where_gateway_and_node_both_have_it() {
         ]
     );
     assert_eq!(Sysctl::needed_by(&world.actual), [Sysctl::Ipv4Forward, Sysctl::Ipv6Forward]);
+}
+
+#[test]
+fn with_several_addresses_each_node_keeps_its_port_and_a_source_s_own_pool_is_on_the_first() {
+    let mut world = World { config: config(&CONFIG.replace(", ports: 6379-6382", "")), ..World::new() };
+    let nodes = ["my-cluster-001 10.0.1.230", "my-cluster-002 10.0.1.231,fd00:1::9"];
+    assert_eq!(world.run(&inventory(&nodes, &BOTH))[1], "my-cluster-002 10.0.0.55:6380 10.0.1.231:6379");
+
+    world.gateway = gateway(&["10.0.0.55", "10.0.0.56", "fd00::55", "fd00::56"]);
+    let own = [
+        "my-cluster-001 10.0.0.55:6379 10.0.1.230:6379",
+        "my-cluster-002 10.0.0.56:6379 10.0.1.231:6379",
+        "my-cluster-002 [fd00::56]:6379 [fd00:1::9]:6379",
+    ];
+    assert_eq!(world.run(&inventory(&nodes, &BOTH)), own);
+    world.lose_state();
+    let after = world.run(&inventory(&nodes[1..], &BOTH));
+    assert_eq!(after[1..], own[1..], "the kernel tells whose address it is");
+
+    world.config = config(CONFIG);
+    assert_eq!(
+        world.run(&inventory(&nodes, &BOTH)),
+        [
+            "my-cluster-001 10.0.0.55:6379 10.0.1.230:6379",
+            "my-cluster-002 10.0.0.55:6380 10.0.1.231:6379",
+            "my-cluster-002 [fd00::55]:6380 [fd00:1::9]:6379"
+        ]
+    );
+}
+
+#[test]
+fn too_few_addresses_are_an_error_that_says_what_to_add() {
+    let mut world = World { config: config(&CONFIG.replace(", ports: 6379-6382", "")), ..World::new() };
+    world.gateway = gateway(&["10.0.0.55", "10.0.0.56"]);
+    let nodes = ["my-cluster-001 10.0.1.230", "my-cluster-002 10.0.1.231", "my-cluster-003 10.0.1.232"];
+    let error = world.try_run(&inventory(&nodes, &BOTH)).unwrap_err().to_string();
+    assert!(error.starts_with("no port is left for my-cluster-003: of port 6379 on the 2"), "{error}");
+    assert!(error.ends_with("widen gateway.addresses"), "{error}");
 }

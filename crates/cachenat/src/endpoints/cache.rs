@@ -183,6 +183,11 @@ impl<'a> Cache<'a> {
         inside
     }
 
+    /// Whether its ports are outside what they are inside, as where each node has an address of its own.
+    pub(super) fn keeps_its_ports(&self) -> bool {
+        self.endpoints.iter().all(|endpoint| endpoint.public_port == endpoint.port)
+    }
+
     /// Whether nodes send clients on to each other.
     pub(super) fn is_cluster(&self) -> bool {
         self.protocol == Protocol::RedisCluster

@@ -1,6 +1,6 @@
 //! Formats of one line an endpoint.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::cache::Cache;
 use super::literal::{self, shell};
@@ -36,15 +36,30 @@ pub(super) fn uri(caches: &[Cache<'_>]) -> String {
 }
 
 /// hosts(5): every name of a node leads to the gateway.
-pub(super) fn hosts(endpoints: &[Endpoint]) -> String {
-    let mut text =
-        "# The caches' names, as they are from outside. Their ports are other ones there: a client needs \
-                    its map of ports too.\n"
-            .to_owned();
-    let mut seen = BTreeSet::new();
-    for endpoint in endpoints {
-        if let Some(name) = endpoint.name().filter(|name| seen.insert(*name)) {
-            text.push_str(&format!("{} {}\n", endpoint.public_host, literal::comment(name)));
+///
+/// Where the gateway has an address for each node, that is all that a client needs which goes by names.
+pub(super) fn hosts(caches: &[Cache<'_>]) -> String {
+    let mut text = "# The caches' names, as they are from outside.\n".to_owned();
+    for cache in caches {
+        let why = match cache {
+            cache if !cache.keeps_its_ports() => "its ports are other ones there",
+            Cache { protocol: Protocol::RedisCluster, tls: false, .. } => {
+                "without TLS its nodes send clients on to private addresses"
+            }
+            _ => continue,
+        };
+        text.push_str(&format!("# {}: {why}; a client needs its map too.\n", literal::comment(cache.name)));
+    }
+    let mut places: BTreeMap<&str, &str> = BTreeMap::new();
+    for endpoint in caches.iter().flat_map(|cache| cache.all()) {
+        let (Some(name), host) = (endpoint.name(), endpoint.public_host.as_str()) else { continue };
+        match places.insert(name, host) {
+            None => text.push_str(&format!("{host} {name}\n")),
+            Some(first) if first != host => text.push_str(&format!(
+                "# {} is at {host}, which can't have that name as well\n",
+                endpoint.label()
+            )),
+            Some(_) => {}
         }
     }
     text
@@ -54,7 +69,13 @@ pub(super) fn hosts(endpoints: &[Endpoint]) -> String {
 pub(super) fn redis_cli(caches: &[Cache<'_>]) -> String {
     let mut text = String::new();
     for cache in caches {
-        if cache.protocol == Protocol::RedisCluster {
+        let follows = cache.is_cluster() && cache.tls && cache.keeps_its_ports();
+        if follows {
+            text.push_str(&format!(
+                "# {}: with the lines of --format hosts in /etc/hosts, redis-cli -c follows a MOVED by its name:\n",
+                literal::comment(cache.name)
+            ));
+        } else if cache.is_cluster() {
             text.push_str(&format!(
                 "# {}: redis-cli -c would follow a MOVED to the private address; without -c, take the node it names:\n",
                 literal::comment(cache.name)
@@ -68,11 +89,14 @@ pub(super) fn redis_cli(caches: &[Cache<'_>]) -> String {
             let tls = match (endpoint.tls, endpoint.certificate_name()) {
                 (false, _) => String::new(),
                 (true, None) => " --tls".to_owned(),
+                (true, Some(_)) if follows => " --tls".to_owned(),
                 (true, Some(name)) => format!(" --tls --sni {}", shell(name)),
             };
+            let (c, host) =
+                if follows { ("-c ", endpoint.dialled()) } else { ("", endpoint.public_host.as_str()) };
             text.push_str(&format!(
-                "redis-cli -h {} -p {}{tls}  # {}\n",
-                shell(&endpoint.public_host),
+                "redis-cli {c}-h {} -p {}{tls}  # {}\n",
+                shell(host),
                 endpoint.public_port,
                 endpoint.label()
             ));

@@ -93,6 +93,42 @@ fn every_format_of_aws_s_example_is_as_it_was_read_over() {
     }
 }
 
+/// Each node on an address of its own, with the cache's own port.
+#[test]
+fn with_an_address_for_each_node_the_hosts_file_is_all_that_is_needed() {
+    let own_addresses = |endpoints: Vec<Endpoint>| -> Vec<Endpoint> {
+        let own = |(last, endpoint): (u8, Endpoint)| Endpoint {
+            public_host: format!("203.0.113.{last}"),
+            public_port: endpoint.port,
+            ..endpoint
+        };
+        (73..).zip(endpoints).map(own).collect()
+    };
+    let all = own_addresses([example(), shards(true), sessions()].concat());
+    for (format, name) in texts().filter(|(format, _)| matches!(format, Format::Hosts | Format::RedisCli)) {
+        golden(&format!("own-addresses/{name}.txt")).assert_eq(&text(format, &all).unwrap());
+    }
+    let plain = text(Format::Hosts, &own_addresses(shards(false))).unwrap();
+    assert!(
+        plain.contains("# shards: without TLS its nodes send clients on to private addresses"),
+        "{plain}"
+    );
+}
+
+#[test]
+fn two_ports_of_one_name_on_two_addresses_are_told_of() {
+    let one = |id: &str, public: &str, port| Endpoint {
+        public_host: public.to_owned(),
+        ..node(id, "carts", "carts.example", ("10.0.1.230", port), port)
+    };
+    let hosts =
+        |reader| text(Format::Hosts, &[one("carts", PUBLIC, 6379), one("carts/reader", reader, 6380)]);
+    let alone = "# The caches' names, as they are from outside.\n203.0.113.73 carts.example\n";
+    assert_eq!(hosts(PUBLIC).unwrap(), alone);
+    let told = "# carts/reader is at 203.0.113.74, which can't have that name as well\n";
+    assert_eq!(hosts("203.0.113.74").unwrap(), format!("{alone}{told}"));
+}
+
 #[test]
 fn without_tls_a_cluster_is_dialled_by_the_gateway_s_address() {
     for (format, name) in texts() {
@@ -243,8 +279,10 @@ fn only_nodes_with_a_port_are_endpoints_and_each_is_dialled_in_its_family() {
         r#"[{"port": 6379, "id": "a", "since": 0}, {"port": 6380, "id": "b", "since": 0}]"#,
     )
     .unwrap();
-    let public = Public { ipv4: PUBLIC.parse().ok(), ipv6: "2001:db8::73".parse().ok() };
-    let found = endpoints(&inventory, &leases, public);
+    let gateway = Addresses::new(vec!["10.0.0.55".parse().unwrap(), "fd00::55".parse().unwrap()]);
+    let elastic = |private: &str, public: &str| (private.parse().unwrap(), public.parse().unwrap());
+    let dialled = [elastic("10.0.0.55", PUBLIC), elastic("fd00::55", "2001:db8::73")].into();
+    let found = endpoints(&inventory, &leases, &Public { gateway, dialled });
     let dialled: Vec<String> = found.iter().map(Endpoint::outside).collect();
     assert_eq!(dialled, ["203.0.113.73:6379", "[2001:db8::73]:6380"]);
 }

@@ -1,0 +1,378 @@
+//! Who gets which listener.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::{self, Display, Formatter};
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use crate::leases::{Lease, Leases, Listener, QUARANTINE};
+use crate::name::ForwardId;
+
+/// The listeners that a node may have: each of the ports on each of the addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pool {
+    /// In the order in which they are given out: several of a gateway, or `None` for its only one.
+    pub addresses: Vec<Option<IpAddr>>,
+    /// The ports, first and last included.
+    pub ports: RangeInclusive<u16>,
+    /// The configuration key that sets the pool, for the error when it is full: `ports`.
+    pub key: String,
+}
+
+impl Pool {
+    fn contains(&self, listener: &Listener) -> bool {
+        self.ports.contains(&listener.port.get()) && self.addresses.contains(&listener.address)
+    }
+
+    fn size(&self) -> usize {
+        self.ports.len() * self.addresses.len()
+    }
+
+    /// The listener at a place in the order in which they are given out.
+    fn get(&self, at: usize) -> Option<Listener> {
+        let address = *self.addresses.get(at.checked_rem(self.addresses.len())?)?;
+        let port = usize::from(*self.ports.start()) + at / self.addresses.len();
+        let port = u16::try_from(port).ok().filter(|port| self.ports.contains(port))?;
+        Some(Listener { address, port: NonZeroU16::new(port)? })
+    }
+}
+
+impl Display for Pool {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.addresses.len() {
+            1 => write!(f, "the pool {}-{} (key {})", self.ports.start(), self.ports.end(), self.key),
+            several => write!(f, "port {} on the {several} {}", self.ports.start(), self.key),
+        }
+    }
+}
+
+/// A node or role that needs a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What the listener shall lead to.
+    pub id: ForwardId,
+    /// What it may be.
+    pub pool: Arc<Pool>,
+    /// Another request, earlier in the list, whose address it shall share: both are known by one name.
+    pub beside: Option<ForwardId>,
+}
+
+/// Why listeners could not be assigned; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// All listeners of the pool are held, or rest after their node was removed.
+    #[error(
+        "no port is left for {id}: of {pool} {held} are held and {resting} rest for 7 days after their node was \
+         removed ('cachenat leases' names them, 'cachenat leases release ID' ends it); widen {}", pool.key
+    )]
+    PoolFull {
+        /// Who needed one.
+        id: ForwardId,
+        /// The pool.
+        pool: Arc<Pool>,
+        /// How many of its listeners are held by nodes or pins.
+        held: usize,
+        /// How many of them were released less than [`QUARANTINE`] ago.
+        resting: usize,
+    },
+    /// A pin names a listener which belongs to a node that is there and pinned nowhere else.
+    #[error(
+        "pins.{id}: port {listener} belongs to {holder}, whose clients know it by that; pin {holder} to another port \
+         as well, or {id} to a free one"
+    )]
+    PinTaken {
+        /// Who is pinned.
+        id: ForwardId,
+        /// The listener.
+        listener: Listener,
+        /// Who holds it.
+        holder: ForwardId,
+    },
+}
+
+/// Gives each request its listener, and returns the leases as they are then.
+///
+/// In the order of `requests`: a pin wins; a listener that the id holds, or held last, stays its own if its pool still
+/// has it; else the lowest of the pool that was never given out; else the one released longest ago, at least
+/// [`QUARANTINE`] seconds.
+/// Leases of ids that nobody requests are released at `now` (seconds since 1970). A pinned listener goes to no other.
+///
+/// # Errors
+///
+/// [`PlanError`], if a pool is full or a pin is taken.
+pub fn assign(
+    requests: &[Request],
+    pins: &BTreeMap<ForwardId, Listener>,
+    leases: Leases,
+    now: u64,
+) -> Result<Leases, PlanError> {
+    let mut plan = Plan::carry_over(requests, pins, leases, now);
+    for request in requests {
+        if !plan.placed.contains_key(&request.id) {
+            let listener = plan.choose(request, now)?;
+            plan.give(listener, &request.id, now);
+        }
+    }
+    Ok(plan.leases)
+}
+
+struct Plan<'a> {
+    leases: Leases,
+    placed: HashMap<&'a ForwardId, Listener>,
+    /// The listeners that pins keep for one id each.
+    pinned: BTreeMap<Listener, &'a ForwardId>,
+    pins: &'a BTreeMap<ForwardId, Listener>,
+    /// The listeners at rest whose last holder is asked for again.
+    former: HashMap<ForwardId, Listener>,
+    /// By pool: every listener before this place has been given out or is pinned, so the search goes on from here.
+    searched: HashMap<Arc<Pool>, usize>,
+}
+
+impl<'a> Plan<'a> {
+    /// The old leases, with those released that are not asked for or may not stay.
+    fn carry_over(
+        requests: &'a [Request],
+        pins: &'a BTreeMap<ForwardId, Listener>,
+        mut leases: Leases,
+        now: u64,
+    ) -> Self {
+        let wanted: HashMap<&ForwardId, &Request> = requests.iter().map(|r| (&r.id, r)).collect();
+        let pinned: BTreeMap<Listener, &ForwardId> = pins.iter().map(|(id, &at)| (at, id)).collect();
+        let former = leases
+            .iter()
+            .filter(|lease| lease.released.is_some() && wanted.contains_key(&lease.id))
+            .map(|lease| (lease.id.clone(), lease.listener()))
+            .collect();
+        let mut placed = HashMap::new();
+        leases.release(now, |lease| {
+            let listener = lease.listener();
+            let stays = wanted.get(&lease.id).filter(|request| match pins.get(&request.id) {
+                Some(&pin) => pin == listener,
+                None => request.pool.contains(&listener),
+            });
+            stays.is_some_and(|request| placed.insert(&request.id, listener).is_none())
+        });
+        Self { leases, placed, pinned, pins, former, searched: HashMap::new() }
+    }
+
+    fn give(&mut self, listener: Listener, id: &'a ForwardId, now: u64) {
+        self.leases.give(listener, id.clone(), now);
+        self.placed.insert(id, listener);
+    }
+
+    fn choose(&mut self, request: &Request, now: u64) -> Result<Listener, PlanError> {
+        if let Some(&listener) = self.pins.get(&request.id) {
+            return match self.leases.get(&listener) {
+                Some(Lease { id, released: None, .. }) => {
+                    Err(PlanError::PinTaken { id: request.id.clone(), listener, holder: id.clone() })
+                }
+                _ => Ok(listener),
+            };
+        }
+        let pool = match request.beside.as_ref().and_then(|other| self.placed.get(other)) {
+            Some(other) => &Arc::new(Pool { addresses: vec![other.address], ..Pool::clone(&request.pool) }),
+            None => &request.pool,
+        };
+        let own = self.former.get(&request.id).filter(|listener| {
+            !self.leases.is_held(listener) && pool.contains(listener) && !self.pinned.contains_key(listener)
+        });
+        match own.copied().or_else(|| self.fresh(pool)) {
+            Some(listener) => Ok(listener),
+            None => self.rested(&request.id, pool, now),
+        }
+    }
+
+    /// The lowest listener of the pool that was never given out.
+    fn fresh(&mut self, pool: &Arc<Pool>) -> Option<Listener> {
+        let start = self.searched.get(pool).copied().unwrap_or_default();
+        let found = (start..pool.size())
+            .filter_map(|at| Some((at, pool.get(at)?)))
+            .find(|(_, listener)| self.leases.get(listener).is_none() && !self.pinned.contains_key(listener));
+        self.searched.insert(Arc::clone(pool), found.map_or(pool.size(), |(at, _)| at));
+        found.map(|(_, listener)| listener)
+    }
+
+    /// The listener of the pool that was released longest ago, if that is long enough.
+    fn rested(&self, id: &ForwardId, pool: &Arc<Pool>, now: u64) -> Result<Listener, PlanError> {
+        let released: Vec<(u64, Listener)> = self
+            .leases
+            .iter()
+            .map(|lease| (lease.released, lease.listener()))
+            .filter(|(_, listener)| pool.contains(listener) && !self.pinned.contains_key(listener))
+            .filter_map(|(released, listener)| Some((released?, listener)))
+            .collect();
+        // A clock that was set back makes a release lie in the future; such a listener rests on.
+        let rested = |&&(at, _): &&(u64, Listener)| now.checked_sub(at).is_some_and(|age| age >= QUARANTINE);
+        let oldest = released.iter().filter(rested).min();
+        oldest.map(|&(_, listener)| listener).ok_or_else(|| PlanError::PoolFull {
+            id: id.clone(),
+            pool: Arc::clone(pool),
+            held: pool.size() - released.len(),
+            resting: released.len(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(name: &str) -> ForwardId {
+        name.parse().unwrap()
+    }
+
+    fn requests(ids: &[&str], pool: RangeInclusive<u16>) -> Vec<Request> {
+        let pool = Arc::new(Pool { addresses: vec![None], ports: pool, key: "ports".to_owned() });
+        ids.iter().map(|name| Request { id: id(name), pool: Arc::clone(&pool), beside: None }).collect()
+    }
+
+    fn held(leases: &Leases) -> Vec<(String, u16)> {
+        leases.holders().into_iter().map(|(id, listener)| (id.to_string(), listener.port.get())).collect()
+    }
+
+    fn plan(ids: &[&str], pool: RangeInclusive<u16>, leases: &Leases, now: u64) -> Result<Leases, PlanError> {
+        assign(&requests(ids, pool), &BTreeMap::new(), leases.clone(), now)
+    }
+
+    fn on(port: u16) -> Listener {
+        Listener { address: None, port: NonZeroU16::new(port).unwrap() }
+    }
+
+    fn pins(list: &[(&str, u16)]) -> BTreeMap<ForwardId, Listener> {
+        list.iter().map(|&(name, port)| (id(name), on(port))).collect()
+    }
+
+    #[test]
+    fn the_example_of_the_aws_procedure_comes_out_as_6379_6380_6381() {
+        let nodes = ["my-cluster-001", "my-cluster-002", "my-cluster-003"];
+        let leases = plan(&nodes, 6379..=7378, &Leases::default(), 0).unwrap();
+        let expected = nodes.iter().map(|n| n.to_string()).zip([6379, 6380, 6381]).collect::<Vec<_>>();
+        assert_eq!(held(&leases), expected);
+    }
+
+    #[test]
+    fn removing_a_node_keeps_every_other_port_and_rests_its_own() {
+        let before = plan(&["a", "b", "c"], 10..=20, &Leases::default(), 0).unwrap();
+        let after = plan(&["a", "c", "d"], 10..=20, &before, 5).unwrap();
+        assert_eq!(held(&after), [("a".to_owned(), 10), ("c".to_owned(), 12), ("d".to_owned(), 13)]);
+    }
+
+    #[test]
+    fn a_node_that_comes_back_finds_its_own_port_at_rest() {
+        let before = plan(&["a", "b"], 10..=20, &Leases::default(), 0).unwrap();
+        let without = plan(&["b"], 10..=20, &before, 1).unwrap();
+        let again = plan(&["c", "a", "b"], 10..=20, &without, 2).unwrap();
+        assert_eq!(held(&again), [("a".to_owned(), 10), ("b".to_owned(), 11), ("c".to_owned(), 12)]);
+    }
+
+    #[test]
+    fn a_released_port_is_given_again_after_seven_days_the_oldest_first() {
+        let full = plan(&["a", "b"], 10..=11, &Leases::default(), 0).unwrap();
+        let one = plan(&["b"], 10..=11, &full, 100).unwrap();
+        let error = plan(&["b", "c"], 10..=11, &one, 100 + QUARANTINE - 1).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no port is left for c: of the pool 10-11 (key ports) 1 are held and 1 rest for 7 days after their node was \
+             removed ('cachenat leases' names them, 'cachenat leases release ID' ends it); widen ports"
+        );
+        let none = plan(&[], 10..=11, &one, 200).unwrap();
+        let again = plan(&["c"], 10..=11, &none, 200 + QUARANTINE).unwrap();
+        assert_eq!(held(&again), [("c".to_owned(), 10)]);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_frees_nothing_early() {
+        let full = plan(&["a"], 10..=10, &Leases::default(), 1_000_000).unwrap();
+        let none = plan(&[], 10..=10, &full, 1_000_000).unwrap();
+        assert!(matches!(plan(&["b"], 10..=10, &none, 5), Err(PlanError::PoolFull { resting: 1, .. })));
+    }
+
+    #[test]
+    fn a_pin_wins_over_the_order_and_is_given_to_no_other() {
+        let leases =
+            assign(&requests(&["a", "b"], 10..=20), &pins(&[("b", 10)]), Leases::default(), 0).unwrap();
+        assert_eq!(held(&leases), [("a".to_owned(), 11), ("b".to_owned(), 10)]);
+    }
+
+    #[test]
+    fn a_pin_on_a_port_that_another_node_holds_is_refused() {
+        let before = plan(&["a", "b"], 10..=20, &Leases::default(), 0).unwrap();
+        let error =
+            assign(&requests(&["a", "b"], 10..=20), &pins(&[("b", 10)]), before.clone(), 1).unwrap_err();
+        assert!(matches!(error, PlanError::PinTaken { .. }), "{error}");
+        let swapped =
+            assign(&requests(&["a", "b"], 10..=20), &pins(&[("b", 10), ("a", 11)]), before, 1).unwrap();
+        assert_eq!(held(&swapped), [("a".to_owned(), 11), ("b".to_owned(), 10)]);
+    }
+
+    #[test]
+    fn a_port_outside_a_moved_pool_is_replaced() {
+        let before = plan(&["a"], 10..=20, &Leases::default(), 0).unwrap();
+        assert_eq!(held(&plan(&["a"], 30..=40, &before, 1).unwrap()), [("a".to_owned(), 30)]);
+    }
+
+    #[test]
+    fn the_kernel_adds_what_the_leases_do_not_know_and_overrules_no_holder() {
+        let in_kernel =
+            |list: &[(&str, u16)]| list.iter().map(|&(name, port)| (id(name), on(port))).collect::<Vec<_>>();
+        let before = plan(&["a", "b"], 10..=20, &Leases::default(), 0).unwrap();
+        let before = plan(&["a"], 10..=20, &before, 1).unwrap();
+        let known = before.clone().with_kernel(in_kernel(&[("a", 13), ("x", 10), ("c", 12), ("b", 11)]), 2);
+        let expected = [("a".to_owned(), 10), ("b".to_owned(), 11), ("c".to_owned(), 12)];
+        assert_eq!(held(&known), expected);
+        assert_eq!(
+            held(&Leases::default().with_kernel(in_kernel(&[("a", 13), ("a", 12)]), 2)),
+            [("a".to_owned(), 12)]
+        );
+    }
+
+    #[test]
+    fn the_last_port_of_all_can_be_leased_and_the_pool_is_full_after_it() {
+        let full = plan(&["a"], 65535..=65535, &Leases::default(), 0).unwrap();
+        assert_eq!(held(&full), [("a".to_owned(), 65535)]);
+        assert!(plan(&["a", "b"], 65535..=65535, &full, 1).is_err());
+    }
+
+    /// Requests for port 6379 on an address of their own, of the first `count` addresses from 10.0.0.55 on.
+    fn on_own_addresses(ids: &[&str], count: u8) -> Vec<Request> {
+        let addresses = (0..count).map(|at| Some(IpAddr::from([10, 0, 0, 55 + at]))).collect();
+        let pool = Arc::new(Pool { addresses, ports: 6379..=6379, key: "gateway.addresses".to_owned() });
+        ids.iter().map(|name| Request { id: id(name), pool: Arc::clone(&pool), beside: None }).collect()
+    }
+
+    fn listeners(leases: &Leases) -> Vec<String> {
+        leases.holders().into_iter().map(|(id, listener)| format!("{id} {listener}")).collect()
+    }
+
+    #[test]
+    fn with_several_addresses_each_node_keeps_the_port_on_an_address_of_its_own() {
+        let plan = |ids: &[&str], count, leases, now| {
+            assign(&on_own_addresses(ids, count), &BTreeMap::new(), leases, now)
+        };
+        let before = plan(&["a", "b", "c"], 3, Leases::default(), 0).unwrap();
+        assert_eq!(listeners(&before), ["a 10.0.0.55:6379", "b 10.0.0.56:6379", "c 10.0.0.57:6379"]);
+        let without = plan(&["a", "c"], 3, before, 1).unwrap();
+        let error = plan(&["a", "c", "d"], 3, without.clone(), 2).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no port is left for d: of port 6379 on the 3 gateway.addresses 2 are held and 1 rest for 7 days after \
+             their node was removed ('cachenat leases' names them, 'cachenat leases release ID' ends it); widen \
+             gateway.addresses"
+        );
+        let widened = plan(&["a", "c", "d", "b"], 4, without, 3).unwrap();
+        let expected = ["a 10.0.0.55:6379", "b 10.0.0.56:6379", "c 10.0.0.57:6379", "d 10.0.0.58:6379"];
+        assert_eq!(listeners(&widened), expected);
+    }
+
+    #[test]
+    fn two_ports_of_one_name_share_its_address() {
+        let mut requests = on_own_addresses(&["a", "b", "b/reader"], 3);
+        let reader = requests.last_mut().unwrap();
+        reader.pool = Arc::new(Pool { ports: 6380..=6380, ..Pool::clone(&reader.pool) });
+        reader.beside = Some(id("b"));
+        let leases = assign(&requests, &BTreeMap::new(), Leases::default(), 0).unwrap();
+        assert_eq!(listeners(&leases), ["a 10.0.0.55:6379", "b 10.0.0.56:6379", "b/reader 10.0.0.56:6380"]);
+    }
+}
