@@ -90,6 +90,9 @@ pub(crate) struct Endpoint {
     /// What clients dial.
     pub(crate) public_host: String,
     pub(crate) public_port: u16,
+    /// The name by which clients find any one of the cluster's nodes to begin with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) configuration_host: Option<String>,
     #[serde(default)]
     pub(crate) private_addresses: Vec<IpAddr>,
     #[serde(default)]
@@ -160,6 +163,7 @@ pub(crate) fn endpoints(inventory: &Inventory, leases: &Leases, public: &Public)
             port: node.port.get(),
             public_host: public_host.to_string(),
             public_port: listener.port.get(),
+            configuration_host: node.configuration_host.clone(),
             private_addresses: node.addresses.clone(),
             tls: node.tls,
             protocol: Some(protocol(inventory, node)),

@@ -384,6 +384,7 @@ fn node(cache: &Cache, id: &str) -> Node {
         addresses: vec![],
         error: None,
         resolves: vec![],
+        configuration_host: None,
         network: None,
     }
 }

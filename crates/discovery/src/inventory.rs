@@ -56,6 +56,9 @@ pub struct Node {
     /// The names whose addresses together are this node's, where that is not just `host`: a reader is its replicas.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resolves: Vec<String>,
+    /// The cluster's configuration endpoint: the name by which clients find any one of its nodes to begin with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration_host: Option<String>,
     /// The address families that the cache is reached by, where the API tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,

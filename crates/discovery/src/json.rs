@@ -178,8 +178,9 @@ fn read_node(raw: &RawValue, line: usize, index: usize) -> Result<Node, Inventor
 
 /// A file's texts are as foreign as the API's.
 fn make_node_plain(node: &mut Node) {
-    let Node { cluster, status, host, shard, error, resolves, .. } = node;
+    let Node { cluster, status, host, shard, error, resolves, configuration_host, .. } = node;
     let texts = [cluster, status, host].into_iter().chain(shard).chain(error).chain(resolves);
+    let texts = texts.chain(configuration_host);
     texts.for_each(make_plain);
 }
 

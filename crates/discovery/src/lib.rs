@@ -147,6 +147,7 @@ fn spelled_out(source: &Source) -> (SourceReport, Vec<Node>) {
         addresses: Vec::new(),
         error: None,
         resolves: Vec::new(),
+        configuration_host: None,
         network: None,
     };
     (SourceReport::complete(name.clone()), nodes.iter().map(node).collect())

@@ -18,6 +18,7 @@ pub(crate) fn node(id: &str, addresses: &[&str]) -> Node {
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         error: None,
         resolves: Vec::new(),
+        configuration_host: None,
         network: None,
     }
 }

@@ -67,6 +67,11 @@ impl Group {
         format!("{}-ro.abc123.ng.0001.{ZONE}", self.id)
     }
 
+    /// The configuration endpoint's name, with shards.
+    pub fn configuration(&self) -> String {
+        format!("{}.abc123.clustercfg.{ZONE}", self.id)
+    }
+
     /// `ARN`.
     pub fn arn(&self) -> String {
         format!("{ACCOUNT}:replicationgroup:{}", self.id)
@@ -96,7 +101,7 @@ impl Group {
             "Engine": self.engine,
         });
         if self.shards > 0 {
-            group["ConfigurationEndpoint"] = endpoint(&format!("{}.abc123.clustercfg.{ZONE}", self.id), 6379);
+            group["ConfigurationEndpoint"] = endpoint(&self.configuration(), 6379);
         }
         group
     }

@@ -116,7 +116,8 @@ impl Cache {
             (Kind::Memcached, _) => Server::memcached(&host, at),
             (Kind::Cluster, _) => Server::redis(&host, &dir, at, &clustered),
             (Kind::TlsCluster, _) => {
-                let options = tls::options(lab, &dir, &dns_name);
+                let cluster = shapes::Group::sharded(&self.name, 1, 1).configuration();
+                let options = tls::options(lab, &dir, &dns_name, &cluster);
                 let options = clustered.into_iter().chain(options.iter().map(String::as_str));
                 Server::redis(&host, &dir, at, &options.collect::<Vec<_>>())
             }

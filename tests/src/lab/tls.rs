@@ -1,5 +1,5 @@
-//! The certificates of caches with in-transit encryption: each node's carries its own name and no other's, which is
-//! stricter than ElastiCache's own.
+//! The certificates of caches with in-transit encryption: each node's carries its own name and the configuration
+//! endpoint's, and no other node's, which is stricter than ElastiCache's own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,16 +17,16 @@ pub(super) fn make_authority(lab: &Path) {
     run(openssl(lab).args(["-subj", "/CN=lab", "-keyout", "ca.key", "-out", "ca.pem"]));
 }
 
-/// Gives the node with files in `dir` a certificate for its name, and says so in redis-server's options: TLS on 6379
+/// Gives the node with files in `dir` a certificate for its name and the cluster's, and says so in redis-server's options: TLS on 6379
 /// for everybody, and the plain port for the lab itself.
-pub(super) fn options(lab: &Path, dir: &Path, name: &str) -> Vec<String> {
+pub(super) fn options(lab: &Path, dir: &Path, name: &str, cluster: &str) -> Vec<String> {
     let file = |name: &str| dir.join(name).display().to_string();
     let (certificate, key, ca) = (file("cert.pem"), file("key.pem"), authority(lab).display().to_string());
     let mut signed = openssl(lab);
     signed.args(["-CA", "ca.pem", "-CAkey", "ca.key", "-subj", "/CN=node"]);
     signed.args([
         "-addext",
-        &format!("subjectAltName=DNS:{name}"),
+        &format!("subjectAltName=DNS:{name},DNS:{cluster}"),
         "-addext",
         "basicConstraints=critical,CA:FALSE",
     ]);

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use cachenat_tests::fake_aws::shapes;
 use cachenat_tests::lab::shell::run_with_input;
 use cachenat_tests::lab::{GATEWAY, Lab, PUBLIC, tls};
 
@@ -74,7 +75,7 @@ fn every_node_keeps_its_port_on_an_address_of_its_own() {
 #[ignore = "needs a network namespace: scripts/test"]
 fn stock_redis_cli_follows_a_tls_cluster_by_its_names() {
     let lab = applied();
-    let host = name(&lab, "shards-0001-001");
+    let host = shapes::Group::sharded("shards", 3, 2).configuration();
     let authority = tls::authority(lab.dir());
     let say = |line: &dyn Fn(u16) -> String| {
         let mut command = on_the_client(&lab);
@@ -96,7 +97,8 @@ fn stock_redis_cli_follows_a_tls_cluster_by_its_names() {
 #[ignore = "needs a network namespace: scripts/test"]
 fn a_stock_program_outlives_a_failover_and_the_replacement_of_a_node() {
     let mut lab = applied();
-    let source = STOCK.replace("HOST", &name(&lab, "shards-0002-001")) + &REDIS_PY.program.concat();
+    let host = shapes::Group::sharded("shards", 3, 2).configuration();
+    let source = STOCK.replace("HOST", &host) + &REDIS_PY.program.concat();
     let mut program = Running::start_source(&lab, &REDIS_PY, &source, "running", 20);
     program.says("before");
     lab.replace_cluster_node("shards-0001-001");

@@ -78,9 +78,12 @@ impl Endpoint {
 
     /// The node's name, where it has one; what no host name is made of never gets into anybody's code.
     pub(super) fn name(&self) -> Option<&str> {
-        let is_label = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        let is_name = !self.host.is_empty() && self.host.chars().all(is_label);
-        (is_name && self.host.parse::<IpAddr>().is_err()).then_some(self.host.as_str())
+        Some(self.host.as_str()).filter(|host| is_name(host))
+    }
+
+    /// The name of the cluster's configuration endpoint, which leads to this node and all others.
+    pub(super) fn configuration_name(&self) -> Option<&str> {
+        self.configuration_host.as_deref().filter(|host| is_name(host))
     }
 
     /// The name that the certificate is to carry; `None` without TLS.
@@ -200,6 +203,11 @@ impl<'a> Cache<'a> {
              'cachenat endpoints --format hosts' gives the lines for /etc/hosts.",
         )
     }
+}
+
+fn is_name(host: &str) -> bool {
+    let is_label = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !host.is_empty() && host.chars().all(is_label) && host.parse::<IpAddr>().is_err()
 }
 
 /// `host:port`, an IPv6 address in brackets.

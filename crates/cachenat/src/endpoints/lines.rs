@@ -50,6 +50,12 @@ pub(super) fn hosts(caches: &[Cache<'_>]) -> String {
         };
         text.push_str(&format!("# {}: {why}; a client needs its map too.\n", literal::comment(cache.name)));
     }
+    // A name on several lines has several addresses (hosts(5), getaddrinfo(3)), and clients try one after the other.
+    for endpoint in caches.iter().filter(|cache| cache.keeps_its_ports()).flat_map(|cache| cache.all()) {
+        if let Some(name) = endpoint.configuration_name() {
+            text.push_str(&format!("{} {name}\n", endpoint.public_host));
+        }
+    }
     let mut places: BTreeMap<&str, &str> = BTreeMap::new();
     for endpoint in caches.iter().flat_map(|cache| cache.all()) {
         let (Some(name), host) = (endpoint.name(), endpoint.public_host.as_str()) else { continue };

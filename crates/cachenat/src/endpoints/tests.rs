@@ -19,6 +19,7 @@ fn node(id: &str, cluster: &str, host: &str, inside: (&str, u16), outside: u16) 
         port: inside.1,
         public_host: PUBLIC.to_owned(),
         public_port: outside,
+        configuration_host: None,
         private_addresses: vec![inside.0.parse().unwrap()],
         tls: false,
         protocol: Some(Protocol::Redis),
@@ -44,6 +45,7 @@ fn example() -> Vec<Endpoint> {
 fn shards(tls: bool) -> Vec<Endpoint> {
     let one = |shard: u16, number: u16, address: &str, outside| Endpoint {
         tls,
+        configuration_host: Some("clustercfg.shards.abc123.use2.cache.amazonaws.com".to_owned()),
         protocol: Some(Protocol::RedisCluster),
         ..node(
             &format!("shards-000{shard}-00{number}"),

@@ -26,8 +26,8 @@ struct Common<'a> {
     engine: Option<Engine>,
     tls: bool,
     network: Option<Network>,
-    /// The port to show while there is no endpoint.
-    usual_port: Option<&'a ApiEndpoint>,
+    /// The configuration endpoint: its port is shown while a node has no endpoint.
+    configuration: Option<&'a ApiEndpoint>,
 }
 
 /// What differs.
@@ -64,6 +64,7 @@ impl Nodes {
             addresses: Vec::new(),
             error,
             resolves: Vec::new(),
+            configuration_host: common.configuration_host(),
             network: common.network,
         };
         self.nodes.push(node);
@@ -72,8 +73,14 @@ impl Nodes {
 
 impl Common<'_> {
     fn port(&self) -> NonZeroU16 {
-        let usual = endpoint(self.usual_port).ok().map(|(_, port)| port);
+        let usual = endpoint(self.configuration).ok().map(|(_, port)| port);
         usual.unwrap_or_else(|| self.engine.as_ref().unwrap_or(&Engine::Redis).default_port())
+    }
+
+    /// Memcached's is left out: it is for auto discovery, which answers with private addresses.
+    fn configuration_host(&self) -> Option<String> {
+        let (host, _) = endpoint(self.configuration).ok()?;
+        (self.engine != Some(Engine::Memcached)).then_some(host)
     }
 }
 
@@ -96,7 +103,7 @@ pub(crate) fn of_group(
             .map(|e| e.to_owned().into()),
         tls: group.transit_encryption_enabled().unwrap_or(false),
         network: group.network_type().and_then(network),
-        usual_port: group.configuration_endpoint(),
+        configuration: group.configuration_endpoint(),
     };
     let group_status = group.status().unwrap_or("unknown");
 
@@ -247,7 +254,7 @@ pub(crate) fn of_cluster(cluster: &CacheCluster, source: &SourceName) -> Nodes {
         engine: engine.clone(),
         tls: cluster.transit_encryption_enabled().unwrap_or(false),
         network: cluster.network_type().and_then(network),
-        usual_port: cluster.configuration_endpoint(),
+        configuration: cluster.configuration_endpoint(),
     };
     let cluster_status = cluster.cache_cluster_status().unwrap_or("unknown");
 
@@ -278,7 +285,7 @@ pub(crate) fn of_serverless(cache: &ServerlessCache, source: &SourceName) -> Nod
         // Serverless caches speak nothing else.
         tls: true,
         network: cache.network_type().and_then(network),
-        usual_port: None,
+        configuration: None,
     };
     let status = cache.status().unwrap_or("unknown");
     let mut found = Nodes::default();

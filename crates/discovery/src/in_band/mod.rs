@@ -150,6 +150,7 @@ fn understood(told: Told, cluster: &str, source: SourceName) -> (SourceReport, V
             addresses: Vec::new(),
             error: None,
             resolves: Vec::new(),
+            configuration_host: None,
             network: None,
         });
     }
