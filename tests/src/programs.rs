@@ -31,6 +31,16 @@ pub fn node_modules() -> PathBuf {
     present(target.join("node/node_modules"), "scripts/setup")
 }
 
+/// Where the projects of `tests/rust-clients` are built; their dependencies have been.
+///
+/// # Panics
+///
+/// If `scripts/setup` has not built them.
+pub fn rust_clients() -> PathBuf {
+    let target = profile_dir().parent().map(Path::to_path_buf).unwrap_or_default();
+    present(target.join("rust-clients"), "scripts/setup")
+}
+
 /// `target/debug`: this program is in it, or as a test in its `deps`.
 fn profile_dir() -> PathBuf {
     let mut dir = std::env::current_exe().expect("proc is mounted");

@@ -13,6 +13,7 @@ mod literal;
 mod memcached;
 mod php;
 mod python;
+mod rust;
 mod table;
 
 use std::collections::BTreeMap;
@@ -64,6 +65,10 @@ pub(crate) enum Format {
     Redisson,
     /// Go: go-redis 9
     GoRedis,
+    /// Rust: redis 1.5 or later
+    RedisRs,
+    /// Rust: fred 10
+    Fred,
     /// .NET: StackExchange.Redis 2.6 or later
     Stackexchange,
     /// PHP: phpredis, which cannot follow a Redis Cluster through NAT
@@ -214,6 +219,8 @@ pub(crate) fn text(format: Format, endpoints: &[Endpoint]) -> Result<String, For
         Format::Lettuce => java::lettuce(&redis()?),
         Format::Redisson => java::redisson(&redis()?),
         Format::GoRedis => go::go_redis(&redis()?),
+        Format::RedisRs => rust::redis_rs(&redis()?),
+        Format::Fred => rust::fred(&redis()?),
         Format::Stackexchange => dotnet::stackexchange(&redis()?),
         Format::Phpredis => php::phpredis(&redis()?),
         Format::Predis => php::predis(&redis()?),

@@ -1,12 +1,17 @@
 //! Redis Cluster: three masters and three replicas, which tell clients of each other by private addresses.
 
 use cachenat_tests::lab::Lab;
+use cachenat_tests::lab::shell::run;
 
-use crate::program::{Language, Library, Running};
+use crate::compiled;
+use crate::program::{Language, Library, Running, on_the_client};
 
 const TRIES: &str = include_str!("programs/tries.mjs");
 
-const LIBRARIES: [Library; 6] = [
+// Those that have to be compiled come first, so that no other waits for them running.
+const LIBRARIES: [Library; 8] = [
+    rust("redis-rs", &[include_str!("programs/redis_rs.rs")]),
+    rust("fred", &[include_str!("programs/fred.rs")]),
     python("redis-py", &[include_str!("programs/redis_py.py")]),
     python("valkey-py", &[include_str!("programs/redis_py.py")]),
     python("valkey-glide-python", &[include_str!("programs/valkey_glide.py")]),
@@ -21,6 +26,10 @@ const fn python(format: &'static str, program: &'static [&'static str]) -> Libra
 
 const fn node(format: &'static str, program: &'static [&'static str]) -> Library {
     Library { language: Language::Node, format, program }
+}
+
+const fn rust(format: &'static str, program: &'static [&'static str]) -> Library {
+    Library { language: Language::Rust, format, program }
 }
 
 fn applied() -> Lab {
@@ -92,7 +101,27 @@ fn with_tls_every_master_and_every_replica_is_reached_and_its_certificate_verifi
     reach_all(&applied_with_tls());
 }
 
+/// go-redis itself is not to be had, so its dialer is handed each address, and the node behind it asked who it is.
+fn go_reaches_all(lab: &Lab) {
+    let printed = lab.cachenat(&["endpoints", "--format", "go-redis"]).exits(0).stdout;
+    let program = compiled::go(lab.dir(), &printed, include_str!("programs/go_redis.go"));
+    let mut command = on_the_client(lab);
+    command.arg(program);
+    let mut expected = Vec::new();
+    for node in lab.nodes() {
+        let id = node.redis().call(&["CLUSTER", "MYID"]).unwrap();
+        for host in [node.at.ip().to_string(), node.dns_name.clone()] {
+            command.arg(format!("{host}:{}", node.at.port()));
+            expected.push(id.clone());
+        }
+    }
+    // The seeds are the nodes once more, in their order.
+    expected.extend(lab.nodes().map(|node| node.redis().call(&["CLUSTER", "MYID"]).unwrap()));
+    assert_eq!(run(&mut command).lines().collect::<Vec<_>>(), expected);
+}
+
 fn reach_all(lab: &Lab) {
+    go_reaches_all(lab);
     for library in &LIBRARIES {
         for node in lab.nodes() {
             node.redis().call(&["CONFIG", "RESETSTAT"]).unwrap();

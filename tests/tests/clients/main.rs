@@ -3,8 +3,10 @@
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test that is not as it should be fails")]
 
 mod cluster;
+mod compiled;
 mod memcached;
 mod own_addresses;
 mod probe;
 mod program;
 mod replication_group;
+mod stubs;

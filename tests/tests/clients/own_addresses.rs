@@ -98,8 +98,7 @@ fn stock_redis_cli_follows_a_tls_cluster_by_its_names() {
 fn a_stock_program_outlives_a_failover_and_the_replacement_of_a_node() {
     let mut lab = applied();
     let host = shapes::Group::sharded("shards", 3, 2).configuration();
-    let source = STOCK.replace("HOST", &host) + &REDIS_PY.program.concat();
-    let mut program = Running::start_source(&lab, &REDIS_PY, &source, "running", 20);
+    let mut program = Running::start_from(&lab, &REDIS_PY, &STOCK.replace("HOST", &host), "running", 20);
     program.says("before");
     lab.replace_cluster_node("shards-0001-001");
     lab.cachenat(&["apply"]).exits(0);

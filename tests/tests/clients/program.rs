@@ -9,12 +9,15 @@ use std::process::{Child, Command, Stdio};
 use cachenat_tests::lab::{Lab, tls};
 use cachenat_tests::programs;
 
+use crate::compiled;
+
 /// What runs a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Language {
     Python,
     Node,
     Php,
+    Rust,
 }
 
 /// A client library: the format that is for it, and a program that goes on from there.
@@ -28,9 +31,30 @@ pub(crate) struct Library {
 }
 
 impl Library {
-    /// What cachenat prints for it now, and the program.
-    fn source(&self, lab: &Lab) -> String {
-        lab.cachenat(&["endpoints", "--format", self.format]).exits(0).stdout + &self.program.concat()
+    /// What cachenat prints for it now.
+    pub(crate) fn printed(&self, lab: &Lab) -> String {
+        lab.cachenat(&["endpoints", "--format", self.format]).exits(0).stdout
+    }
+
+    /// What runs it, going on from `printed`.
+    fn command(&self, lab: &Lab, printed: &str, keys: &str) -> Vec<PathBuf> {
+        let script = |extension: &str| {
+            let file = lab.dir().join(format!("{}-{keys}.{extension}", self.format));
+            fs::write(&file, printed.to_owned() + &self.program.concat()).unwrap();
+            file
+        };
+        match self.language {
+            Language::Python => vec![programs::python(), script("py")],
+            Language::Php => vec!["php".into(), script("php")],
+            Language::Node => {
+                let modules = lab.dir().join("node_modules");
+                if !modules.exists() {
+                    symlink(programs::node_modules(), modules).unwrap();
+                }
+                vec!["node".into(), script("mjs")]
+            }
+            Language::Rust => vec![compiled::rust(self.format, printed, &self.program.concat())],
+        }
     }
 }
 
@@ -45,34 +69,16 @@ impl Running {
     /// Starts it with what cachenat prints now. `keys` sets its keys apart from those of others; a command that fails
     /// is tried again for `patience` seconds.
     pub(crate) fn start(lab: &Lab, library: &Library, keys: &str, patience: u8) -> Self {
-        Self::start_source(lab, library, &library.source(lab), keys, patience)
+        Self::start_from(lab, library, &library.printed(lab), keys, patience)
     }
 
     /// Starts what goes on from another text than cachenat's.
-    pub(crate) fn start_source(lab: &Lab, library: &Library, source: &str, keys: &str, patience: u8) -> Self {
-        let extension = match library.language {
-            Language::Python => "py",
-            Language::Node => "mjs",
-            Language::Php => "php",
-        };
-        let file = lab.dir().join(format!("{}-{keys}.{extension}", library.format));
-        fs::write(&file, source).unwrap();
+    pub(crate) fn start_from(lab: &Lab, library: &Library, text: &str, keys: &str, patience: u8) -> Self {
         let mut command = on_the_client(lab);
         // A program that waits for a node that is not there must not keep the test waiting too.
-        command.args(["timeout", "90"]);
-        match library.language {
-            Language::Python => command.arg(programs::python()),
-            Language::Php => command.arg("php"),
-            Language::Node => {
-                let modules = lab.dir().join("node_modules");
-                if !modules.exists() {
-                    symlink(programs::node_modules(), modules).unwrap();
-                }
-                command.arg("node")
-            }
-        };
-        let errors = file.with_extension("stderr");
-        command.arg(&file).args([format!("{}-{keys}", library.format), patience.to_string()]);
+        command.args(["timeout", "180"]).args(library.command(lab, text, keys));
+        let errors = lab.dir().join(format!("{}-{keys}.stderr", library.format));
+        command.args([format!("{}-{keys}", library.format), patience.to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(fs::File::create(&errors).unwrap());
         Self { format: library.format, child: command.spawn().unwrap(), errors }
     }

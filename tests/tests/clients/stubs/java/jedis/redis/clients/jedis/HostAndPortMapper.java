@@ -1,0 +1,5 @@
+package redis.clients.jedis;
+
+public interface HostAndPortMapper {
+    HostAndPort getHostAndPort(HostAndPort address);
+}

@@ -1,0 +1,36 @@
+package io.lettuce.core.internal;
+
+import java.util.Objects;
+
+public class HostAndPort {
+    private final String host;
+    private final int port;
+
+    private HostAndPort(String host, int port) {
+        this.host = host;
+        this.port = port;
+    }
+
+    public static HostAndPort of(String host, int port) {
+        return new HostAndPort(host, port);
+    }
+
+    public String getHostText() {
+        return host;
+    }
+
+    public int getPort() {
+        return port;
+    }
+
+    @Override
+    public boolean equals(Object other) {
+        return other instanceof HostAndPort && ((HostAndPort) other).port == port
+                && ((HostAndPort) other).host.equals(host);
+    }
+
+    @Override
+    public int hashCode() {
+        return Objects.hash(host, port);
+    }
+}
