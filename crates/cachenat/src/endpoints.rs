@@ -3,6 +3,7 @@
 //! A Redis Cluster tells its clients where its nodes are by private addresses, or by names where it has TLS; a
 //! client outside has to be told which port of the gateway each of them is. Everything here is pure.
 
+mod c;
 mod cache;
 mod dotnet;
 mod go;
@@ -75,6 +76,8 @@ pub(crate) enum Format {
     Phpredis,
     /// PHP: Predis 2
     Predis,
+    /// C: hiredis, which knows no cluster but can follow a MOVED by the map
+    Hiredis,
     /// Python: pymemcache
     Pymemcache,
     /// C, and what builds on it: libmemcached
@@ -147,6 +150,8 @@ impl Public {
 pub(crate) enum FormatError {
     #[error("no endpoint is of a cache that speaks {wanted}; --format table shows what there is")]
     NothingToSay { wanted: &'static str },
+    #[error("{library} has no TLS, and {name} wants it; --format pymemcache and --format uri have it")]
+    NoTls { library: &'static str, name: String },
     #[error("there is no cache {name}; there is {}", known.join(", "))]
     NoSuchCluster { name: String, known: Vec<String> },
 }
@@ -197,7 +202,8 @@ pub(crate) fn of_cluster(endpoints: Vec<Endpoint>, name: &str) -> Result<Vec<End
 ///
 /// # Errors
 ///
-/// [`FormatError::NothingToSay`], where a library is asked for that speaks to none of them.
+/// [`FormatError::NothingToSay`] where a library is asked for that speaks to none of them, [`FormatError::NoTls`]
+/// where it can't speak to one of them.
 pub(crate) fn text(format: Format, endpoints: &[Endpoint]) -> Result<String, FormatError> {
     let caches = caches(endpoints);
     let redis = || speaking(&caches, false, "Redis");
@@ -224,8 +230,9 @@ pub(crate) fn text(format: Format, endpoints: &[Endpoint]) -> Result<String, For
         Format::Stackexchange => dotnet::stackexchange(&redis()?),
         Format::Phpredis => php::phpredis(&redis()?),
         Format::Predis => php::predis(&redis()?),
+        Format::Hiredis => c::hiredis(&redis()?),
         Format::Pymemcache => memcached::pymemcache(&memcached()?),
-        Format::Libmemcached => memcached::libmemcached(&memcached()?),
+        Format::Libmemcached => c::libmemcached(&memcached()?)?,
     })
 }
 

@@ -9,7 +9,7 @@ use crate::program::{Language, Library, Running, on_the_client};
 const TRIES: &str = include_str!("programs/tries.mjs");
 
 // Those that have to be compiled come first, so that no other waits for them running.
-const LIBRARIES: [Library; 8] = [
+const LIBRARIES: [Library; 9] = [
     rust("redis-rs", &[include_str!("programs/redis_rs.rs")]),
     rust("fred", &[include_str!("programs/fred.rs")]),
     python("redis-py", &[include_str!("programs/redis_py.py")]),
@@ -18,7 +18,12 @@ const LIBRARIES: [Library; 8] = [
     node("ioredis", &[TRIES, include_str!("programs/ioredis.mjs")]),
     node("node-redis", &[TRIES, include_str!("programs/node_redis.mjs")]),
     node("valkey-glide-node", &[TRIES, include_str!("programs/valkey_glide.mjs")]),
+    Library { language: Language::Php, format: "predis", program: &[include_str!("programs/predis.php")] },
 ];
+
+// The hiredis of Debian 12 has no TLS.
+const HIREDIS: Library =
+    Library { language: Language::C, format: "hiredis", program: &[include_str!("programs/hiredis.c")] };
 
 const fn python(format: &'static str, program: &'static [&'static str]) -> Library {
     Library { language: Language::Python, format, program }
@@ -31,6 +36,9 @@ const fn node(format: &'static str, program: &'static [&'static str]) -> Library
 const fn rust(format: &'static str, program: &'static [&'static str]) -> Library {
     Library { language: Language::Rust, format, program }
 }
+
+const PHPREDIS: &str =
+    "foreach ($shards_cache as $id => $node) { echo \"$id {$node->info('server')['run_id']}\\n\"; }";
 
 fn applied() -> Lab {
     let mut lab = Lab::new();
@@ -49,13 +57,13 @@ fn applied_with_tls() -> Lab {
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn what_is_pasted_outlives_a_failover_and_the_replacement_of_a_node() {
-    outlive(applied());
+    outlive(applied(), &[HIREDIS]);
 }
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn with_tls_what_is_pasted_outlives_a_failover_and_the_replacement_of_a_node() {
-    outlive(applied_with_tls());
+    outlive(applied_with_tls(), &[]);
 }
 
 /// The node that was the primary lives on and sends its clients to the new one, by its private address.
@@ -64,7 +72,7 @@ fn with_tls_what_is_pasted_outlives_a_failover_and_the_replacement_of_a_node() {
 fn a_failover_alone_costs_no_library_a_command() {
     let lab = applied();
     let start = |library| Running::start(&lab, library, "running", 0);
-    let mut running: Vec<Running> = LIBRARIES.iter().map(start).collect();
+    let mut running: Vec<Running> = [HIREDIS].iter().chain(&LIBRARIES).map(start).collect();
     running.iter_mut().for_each(|program| program.says("before"));
     lab.hand_over("shards-0001-001");
     running.iter_mut().for_each(Running::go_on);
@@ -72,9 +80,9 @@ fn a_failover_alone_costs_no_library_a_command() {
     running.into_iter().for_each(|program| drop(program.ends()));
 }
 
-fn outlive(mut lab: Lab) {
+fn outlive(mut lab: Lab, more: &[Library]) {
     let start = |library| Running::start(&lab, library, "running", 20);
-    let mut running: Vec<Running> = LIBRARIES.iter().map(start).collect();
+    let mut running: Vec<Running> = more.iter().chain(&LIBRARIES).map(start).collect();
     running.iter_mut().for_each(|program| program.says("before"));
 
     lab.replace_cluster_node("shards-0001-001");
@@ -91,14 +99,14 @@ fn what_is_printed_after_a_replacement_reaches_every_master_and_every_replica() 
     let mut lab = applied();
     lab.replace_cluster_node("shards-0001-001");
     lab.cachenat(&["apply"]).exits(0);
-    reach_all(&lab);
+    reach_all(&lab, &[HIREDIS]);
 }
 
 /// Each node has a certificate of its own, so a client that verified another name would be turned away.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn with_tls_every_master_and_every_replica_is_reached_and_its_certificate_verified() {
-    reach_all(&applied_with_tls());
+    reach_all(&applied_with_tls(), &[]);
 }
 
 /// go-redis itself is not to be had, so its dialer is handed each address, and the node behind it asked who it is.
@@ -111,7 +119,7 @@ fn go_reaches_all(lab: &Lab) {
     for node in lab.nodes() {
         let id = node.redis().call(&["CLUSTER", "MYID"]).unwrap();
         for host in [node.at.ip().to_string(), node.dns_name.clone()] {
-            command.arg(format!("{host}:{}", node.at.port()));
+            command.arg(format!("{host}:6379"));
             expected.push(id.clone());
         }
     }
@@ -120,9 +128,17 @@ fn go_reaches_all(lab: &Lab) {
     assert_eq!(run(&mut command).lines().collect::<Vec<_>>(), expected);
 }
 
-fn reach_all(lab: &Lab) {
+/// phpredis' cluster can't be helped; its single connections are each to a node of its own.
+fn phpredis_reaches_all(lab: &Lab) {
+    let library = Library { language: Language::Php, format: "phpredis", program: &[PHPREDIS] };
+    let expected: String = lab.nodes().map(|node| format!("{} {}\n", node.id, node.run_id())).collect();
+    assert_eq!(Running::start(lab, &library, "nodes", 0).ends(), expected);
+}
+
+fn reach_all(lab: &Lab, more: &[Library]) {
     go_reaches_all(lab);
-    for library in &LIBRARIES {
+    phpredis_reaches_all(lab);
+    for library in more.iter().chain(&LIBRARIES) {
         for node in lab.nodes() {
             node.redis().call(&["CONFIG", "RESETSTAT"]).unwrap();
         }

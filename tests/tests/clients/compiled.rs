@@ -55,3 +55,13 @@ pub(crate) fn go(dir: &Path, printed: &str, program: &str) -> PathBuf {
     go(&["build", "-o", "client"]);
     project.join("client")
 }
+
+/// A program in C, of `source`.
+pub(crate) fn c(dir: &Path, name: &str, source: &str, libraries: &[&str]) -> PathBuf {
+    let (file, program) = (dir.join(name).with_extension("c"), dir.join(name));
+    fs::write(&file, source).unwrap();
+    let mut cc = Command::new("cc");
+    cc.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&program).arg(file);
+    run(cc.args(libraries));
+    program
+}

@@ -18,6 +18,7 @@ pub(crate) enum Language {
     Node,
     Php,
     Rust,
+    C,
 }
 
 /// A client library: the format that is for it, and a program that goes on from there.
@@ -45,13 +46,21 @@ impl Library {
         };
         match self.language {
             Language::Python => vec![programs::python(), script("py")],
-            Language::Php => vec!["php".into(), script("php")],
+            Language::Php => {
+                // What Composer does for Predis; phpredis is an extension.
+                let prepend = "auto_prepend_file=/usr/share/php/Predis/autoload.php";
+                vec!["php".into(), "-d".into(), prepend.into(), script("php")]
+            }
             Language::Node => {
                 let modules = lab.dir().join("node_modules");
                 if !modules.exists() {
                     symlink(programs::node_modules(), modules).unwrap();
                 }
                 vec!["node".into(), script("mjs")]
+            }
+            Language::C => {
+                let source = printed.to_owned() + &self.program.concat();
+                vec![compiled::c(lab.dir(), &format!("{}-{keys}", self.format), &source, &["-lhiredis"])]
             }
             Language::Rust => vec![compiled::rust(self.format, printed, &self.program.concat())],
         }

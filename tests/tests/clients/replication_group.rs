@@ -3,30 +3,40 @@
 use cachenat_tests::fake_aws::Scenario;
 use cachenat_tests::lab::Lab;
 use cachenat_tests::lab::product::Run;
-use cachenat_tests::lab::shell::{run, run_with_input};
+use cachenat_tests::lab::shell::run;
 use cachenat_tests::programs;
 use serde_json::json;
 
 use crate::program::{Language, Library, Running, client};
 
-const REDIS_PY: Library = Library {
-    language: Language::Python,
-    format: "redis-py",
-    program: &[r#"
-my_cluster_cache.set("greeting", "hello")
-my_cluster_cache.wait(2, 1000)
+const LIBRARIES: [Library; 6] = [
+    library(Language::Rust, "redis-rs", &[include_str!("programs/single_redis_rs.rs")]),
+    library(Language::Rust, "fred", &[include_str!("programs/single_fred.rs")]),
+    library(Language::C, "hiredis", &[include_str!("programs/single_hiredis.c")]),
+    library(
+        Language::Python,
+        "redis-py",
+        &["
+my_cluster_cache.set('greeting', 'hello')
 for replica in my_cluster_replicas:
-    print(replica.get("greeting").decode(), replica.info("server")["run_id"])
-"#],
-};
+    while replica.get('greeting') != b'hello':
+        pass
+"],
+    ),
+    library(Language::Php, "phpredis", &[PHP]),
+    library(Language::Php, "predis", &[PHP]),
+];
 
-const PHPREDIS: Library = Library {
-    language: Language::Php,
-    format: "phpredis",
-    program: &[
-        "$my_cluster_cache->set('greeting', 'hello'); echo $my_cluster_cache->get('greeting'), \"\\n\";",
-    ],
-};
+const PHP: &str = "
+$my_cluster_cache->set('greeting', 'hello');
+foreach ($my_cluster_replicas as $replica) {
+    while ($replica->get('greeting') !== 'hello');
+}
+";
+
+const fn library(language: Language, format: &'static str, program: &'static [&'static str]) -> Library {
+    Library { language, format, program }
+}
 
 fn applied() -> Lab {
     let mut lab = Lab::new();
@@ -37,28 +47,19 @@ fn applied() -> Lab {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn redis_py_writes_to_the_primary_and_reads_from_each_replica() {
+fn what_is_printed_writes_to_the_primary_and_reads_from_each_replica() {
     let lab = applied();
-    let printed = Running::start(&lab, &REDIS_PY, "keys", 0).ends();
-    let replicas = lab.nodes().skip(1).map(|node| format!("hello {}\n", node.run_id()));
-    assert_eq!(printed, replicas.collect::<String>());
-}
-
-#[test]
-#[ignore = "needs a network namespace: scripts/test"]
-fn phpredis_writes_to_the_primary() {
-    let lab = applied();
-    assert_eq!(Running::start(&lab, &PHPREDIS, "keys", 0).ends(), "hello\n");
-    assert_eq!(lab.node("my-cluster-001").redis().call(&["GET", "greeting"]).unwrap(), "hello");
-}
-
-/// Predis is not in Debian; PHP itself reads what is printed for it.
-#[test]
-#[ignore = "needs a network namespace: scripts/test"]
-fn what_is_printed_for_predis_is_php() {
-    let lab = applied();
-    let text = lab.cachenat(&["endpoints", "--format", "predis"]).exits(0).stdout;
-    run_with_input(client(&lab, "php -l").env("LC_ALL", "C"), &text);
+    for library in &LIBRARIES {
+        for node in lab.nodes() {
+            node.redis().call(&["CONFIG", "RESETSTAT"]).unwrap();
+        }
+        lab.node("my-cluster-001").redis().call(&["DEL", "greeting"]).unwrap();
+        Running::start(&lab, library, "keys", 0).ends();
+        for node in lab.nodes().skip(1) {
+            let asked = node.redis().call(&["INFO", "commandstats"]).unwrap();
+            assert!(asked.contains("cmdstat_get:"), "{} read nothing from {}", library.format, node.id);
+        }
+    }
 }
 
 #[test]

@@ -142,6 +142,16 @@ fn what_is_printed_for_stackexchange_redis_compiles_and_maps_every_address() {
     }
 }
 
+/// The hiredis of Debian 12 has no TLS, so the text for it is only compiled.
+#[test]
+fn what_is_printed_for_hiredis_with_tls_is_c() {
+    let known = Known::new(true);
+    fs::write(known.dir().join("caches.c"), known.endpoints("hiredis")).unwrap();
+    let mut cc = Command::new("cc");
+    cc.current_dir(known.dir()).args(["-std=c99", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I"]);
+    run(cc.arg(stubs("c")).arg("caches.c"));
+}
+
 /// The client's host is not there, so nothing is dialled; `cluster.rs` runs it.
 #[test]
 fn what_is_printed_for_go_redis_of_several_caches_is_go() {

@@ -4,8 +4,8 @@ use super::Endpoint;
 use super::cache::{Cache, joined};
 use super::literal::{camel, comment, double, pascal};
 
-/// A package with a function for each cache. The dialer is given the address that the cache tells, so the name that
-/// TLS verifies stays the node's own.
+/// A package with a function for each cache. The dialer is given the address that the cache tells; with TLS the map
+/// has the name to verify beside the address to dial, for a cache may also tell addresses.
 pub(super) fn go_redis(caches: &[Cache<'_>]) -> String {
     let has_tls = caches.iter().any(|cache| cache.tls);
     let tls_import = if has_tls { "\t\"crypto/tls\"\n" } else { "" };
@@ -15,17 +15,22 @@ pub(super) fn go_redis(caches: &[Cache<'_>]) -> String {
     );
     for cache in caches {
         let map = camel(cache.name, "addresses");
+        let value = if cache.tls { "outside" } else { "string" };
         text.push_str(&format!(
-            "\n// {}: what the cache calls its nodes, and what they are outside.\nvar {map} = map[string]string{{\n",
+            "\n// {}: what the cache calls its nodes, and what they are outside.\nvar {map} = map[string]{value}{{\n",
             comment(cache.name)
         ));
         for inside in cache.inside() {
             let key = double(&joined(&inside.host, inside.port));
-            text.push_str(&format!(
-                "\t{key}: {}, // {}\n",
-                double(&inside.node.outside()),
-                inside.node.label()
-            ));
+            let (node, address) = (inside.node, double(&inside.node.outside()));
+            let value = match cache.tls {
+                false => address,
+                // Of a node without a name the address has to be in the certificate.
+                true => {
+                    format!("{{{address}, {}}}", double(node.certificate_name().unwrap_or(&inside.host)))
+                }
+            };
+            text.push_str(&format!("\t{key}: {value}, // {}\n", node.label()));
         }
         text.push_str("}\n");
         let seed = |node: &Endpoint| {
@@ -58,11 +63,11 @@ pub(super) fn go_redis(caches: &[Cache<'_>]) -> String {
 }
 
 const DIAL: &str = r"
-func dial(outside map[string]string) func(context.Context, string, string) (net.Conn, error) {
+func dial(known map[string]string) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		dialer := net.Dialer{Timeout: 3 * time.Second}
-		if mapped, known := outside[address]; known {
-			address = mapped
+		if outside, mapped := known[address]; mapped {
+			address = outside
 		}
 		return dialer.DialContext(ctx, network, address)
 	}
@@ -70,20 +75,23 @@ func dial(outside map[string]string) func(context.Context, string, string) (net.
 ";
 
 const DIAL_TLS: &str = r"
-func dialTLS(outside map[string]string) func(context.Context, string, string) (net.Conn, error) {
+type outside struct{ address, name string }
+
+func dialTLS(known map[string]outside) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		name, _, err := net.SplitHostPort(address)
-		if err != nil {
-			return nil, err
+		node, mapped := known[address]
+		if !mapped {
+			name, _, err := net.SplitHostPort(address)
+			if err != nil {
+				return nil, err
+			}
+			node = outside{address, name}
 		}
 		dialer := tls.Dialer{
 			NetDialer: &net.Dialer{Timeout: 3 * time.Second},
-			Config:    &tls.Config{ServerName: name},
+			Config:    &tls.Config{ServerName: node.name},
 		}
-		if mapped, known := outside[address]; known {
-			address = mapped
-		}
-		return dialer.DialContext(ctx, network, address)
+		return dialer.DialContext(ctx, network, node.address)
 	}
 }
 ";

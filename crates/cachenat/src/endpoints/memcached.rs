@@ -1,4 +1,4 @@
-//! Memcached's clients: the static list of nodes. Auto discovery would give them private addresses.
+//! Memcached's client for Python: the static list of nodes. Auto discovery would give it private addresses.
 
 use super::cache::Cache;
 use super::literal::{comment, double, snake};
@@ -24,13 +24,4 @@ pub(super) fn pymemcache(caches: &[Cache<'_>]) -> String {
         text.push_str(")\n");
     }
     text
-}
-
-/// libmemcached's configuration string, which `memcached()` and what builds on it take.
-pub(super) fn libmemcached(caches: &[Cache<'_>]) -> String {
-    let line = |cache: &Cache<'_>| {
-        let servers = cache.all().iter().map(|node| format!("--SERVER={}", node.outside()));
-        servers.collect::<Vec<String>>().join(" ") + "\n"
-    };
-    caches.iter().map(line).collect()
 }

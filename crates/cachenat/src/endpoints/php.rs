@@ -30,6 +30,10 @@ pub(super) fn phpredis(caches: &[Cache<'_>]) -> String {
             (false, Some(primary)) => {
                 let variable = format!("${variable}");
                 text.push_str(&format!("{variable} = new Redis();\n{}", connect(&variable, primary)));
+                for node in cache.replicas() {
+                    let variable = format!("${}[{}]", snake(cache.name, "replicas"), single(&node.id));
+                    text.push_str(&format!("{variable} = new Redis();\n{}", connect(&variable, node)));
+                }
             }
             _ => {
                 for node in cache.nodes() {
@@ -61,6 +65,14 @@ pub(super) fn predis(caches: &[Cache<'_>]) -> String {
             (false, Some(primary)) => {
                 let to = parameters(primary);
                 text.push_str(&format!("${variable} = new Predis\\Client({to}); // {}\n", primary.label()));
+                for node in cache.replicas() {
+                    text.push_str(&format!(
+                        "${}[{}] = new Predis\\Client({});\n",
+                        snake(cache.name, "replicas"),
+                        single(&node.id),
+                        parameters(node)
+                    ));
+                }
             }
             _ => {
                 text.push_str(&format!("${variable} = new Predis\\Client([\n"));
