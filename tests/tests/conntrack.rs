@@ -10,7 +10,7 @@ mod segment;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use applier::conntrack::{Conntrack, ConntrackError, Gone, gone};
+use applier::conntrack::{Bytes, Conntrack, ConntrackError, Gone, gone};
 use applier::netlink::Kernel;
 use applier::sync::sync;
 use cachenat_tests::lab::namespace::Namespace;
@@ -42,6 +42,11 @@ fn conntrack(namespace: &Namespace) -> Conntrack {
 fn follow(segment: &Segment, forwards: &[Forward]) -> usize {
     let changes = apply(segment, forwards);
     conntrack(&segment.gateway).cut(&gone(&changes)).unwrap()
+}
+
+/// The open flows as we count them.
+fn open(conntrack: &mut Conntrack) -> Counts {
+    conntrack.count().unwrap().into_iter().map(|(leg, flows)| (leg, flows.open)).collect()
 }
 
 /// The DNATed TCP flows that conntrack(8) lists, by original destination and reply source, without the ended ones.
@@ -221,16 +226,41 @@ fn flows_are_counted_by_listener_and_target_while_they_last() {
     let kept = [segment.connect(listen, &one), segment.connect(listen, &one), segment.connect(six, &one)];
     let mut conntrack = conntrack(&segment.gateway);
     let expected = counts(&[(listen, A, 2), (six, to_six, 1)]);
-    assert_eq!(conntrack.count().unwrap(), expected);
+    assert_eq!(open(&mut conntrack), expected);
 
     drop(segment.connect(listen, &one));
     let list = || run(segment.gateway.command("conntrack").args(["-L", "-p", "tcp"]));
     cachenat_tests::lab::wait::wait_for("the end of a connection", || {
         list().contains(" TIME_WAIT ").then_some(())
     });
-    assert_eq!(conntrack.count().unwrap(), expected);
+    assert_eq!(open(&mut conntrack), expected);
     assert_eq!(listed(&segment.gateway), expected);
     drop(kept);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn bytes_are_what_conntrack_accounts_for_and_unknown_where_it_does_not() {
+    let segment = Segment::new();
+    let one = segment.node(1);
+    let listen = "10.0.0.55:6379";
+    apply(&segment, &[forward("c-001", listen, &[A])]);
+    let unaccounted = segment.connect(listen, &one);
+    let mut conntrack = conntrack(&segment.gateway);
+    let bytes = |conntrack: &mut Conntrack| conntrack.count().unwrap()[&(at(listen), at(A))].bytes;
+    assert_eq!(bytes(&mut conntrack), None);
+
+    segment.gateway.set_sysctl("net/netfilter/nf_conntrack_acct", "1");
+    let mut accounted = [segment.connect(listen, &one), segment.connect(listen, &one)];
+    accounted[0].speak();
+    let list = run(segment.gateway.command("conntrack").args(["-L", "-p", "tcp", "-f", "ipv4"]));
+    let sum = |which| -> u64 {
+        let of = |line: &str| line.split("bytes=").nth(which)?.split(' ').next()?.parse::<u64>().ok();
+        list.lines().filter_map(of).sum()
+    };
+    assert_eq!(bytes(&mut conntrack), Some(Bytes { sent: sum(1), received: sum(2) }), "{list}");
+    assert!(sum(1) > 0 && sum(2) > 0, "{list}");
+    drop(unaccounted);
 }
 
 #[test]
@@ -252,7 +282,7 @@ fn ten_thousand_flows_are_cut_out_of_fifty_thousand() {
     let mut conntrack = conntrack(&namespace);
     let leg = |node: u16| (at(&format!("10.0.0.55:{}", 6379 + node)), at(&format!("10.0.1.{node}:6379")));
     let mut expected: Counts = (0..5).map(|node| (leg(node), 10_000)).collect();
-    assert_eq!(conntrack.count().unwrap(), expected);
+    assert_eq!(open(&mut conntrack), expected);
 
     let (listen, target) = leg(3);
     expected.remove(&(listen, target));

@@ -102,6 +102,11 @@ pub fn acquire(path: &Path, wait: Duration) -> Result<Lock, LockError> {
     }
 }
 
+/// When the lock in the file at `path` was taken or let go last; `None` if it never was, or nobody can tell.
+pub fn last_held(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|file| file.modified()).ok()
+}
+
 impl Drop for Lock {
     fn drop(&mut self) {
         // A name that outlives its holder would mislead; if it cannot be wiped, the next holder overwrites it.

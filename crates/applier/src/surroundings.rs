@@ -25,12 +25,18 @@ pub struct AtBoot {
     pub file: PathBuf,
 }
 
-/// The tables of legacy iptables (`filter`, `nat`) that have been loaded in this network namespace; empty without it.
+/// The tables of legacy iptables (`filter`, `nat`) that have been loaded in this network namespace, for either family;
+/// empty without it.
 ///
 /// Only root may read them (`/proc/net/ip_tables_names`).
 pub fn legacy_iptables() -> Vec<String> {
-    let names = fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
-    names.lines().map(|name| name.escape_debug().to_string()).collect()
+    let names = ["ip_tables_names", "ip6_tables_names"]
+        .map(|file| fs::read_to_string(Path::new("/proc/thread-self/net").join(file)).unwrap_or_default());
+    let mut names: Vec<String> =
+        names.iter().flat_map(|names| names.lines()).map(|name| name.escape_debug().to_string()).collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// How full conntrack's table is; `None` while nothing on this host tracks connections.

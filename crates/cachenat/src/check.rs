@@ -3,6 +3,7 @@
 //! The modules judge facts that `commands::check` has gathered; they look at nothing themselves.
 
 pub(crate) mod access;
+pub(crate) mod aws;
 pub(crate) mod chains;
 pub(crate) mod host;
 pub(crate) mod nodes;

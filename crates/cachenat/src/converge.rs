@@ -11,9 +11,10 @@ use std::borrow::Cow;
 
 use crate::config::{Config, OnMove};
 use crate::desired::Desired;
+use crate::moves::Moves;
 use crate::output::{Output, with_cause};
 use crate::report::Report;
-use crate::setting::{Setting, is_whole};
+use crate::setting::{Setting, is_whole, now};
 use crate::state::{State, StateError};
 
 /// Plans what is wanted from what was found and what is in force.
@@ -84,6 +85,9 @@ pub(crate) fn carry_out(
         }
     };
     cut(config, &synced.changes, output);
+    if !synced.changes.is_empty() {
+        remembered(Moves::note(&config.state_dir, &synced.changes.forwards(), now()), output);
+    }
     Ok(Done { synced, sysctls })
 }
 

@@ -91,4 +91,8 @@ fn the_policy_names_every_action_that_discovery_calls_and_no_other() {
             "elasticache:ListTagsForResource",
         ]
     );
+    assert_eq!(
+        policy["Statement"][1]["Action"], "elasticache:DescribeCacheSubnetGroups",
+        "for 'check' alone"
+    );
 }

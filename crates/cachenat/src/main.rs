@@ -17,6 +17,8 @@ mod examples;
 mod gateway;
 mod inventory;
 mod memory;
+mod metrics;
+mod moves;
 mod output;
 mod pending;
 mod probe;

@@ -160,3 +160,26 @@ pub(crate) fn age(seconds: u64) -> String {
         _ => format!("{}d", seconds / 86400),
     }
 }
+
+/// A number of bytes as people say it: `512`, `3.4M`.
+pub(crate) fn size(bytes: u64) -> String {
+    let mut size = bytes as f64;
+    for unit in ["", "k", "M", "G", "T"] {
+        if size < 1000.0 {
+            return if unit.is_empty() { bytes.to_string() } else { format!("{size:.1}{unit}") };
+        }
+        size /= 1000.0;
+    }
+    format!("{size:.1}P")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn sizes_have_three_digits_and_a_unit() {
+        let sizes = [0, 999, 1000, 3_400_000, 12_345_678_901].map(size);
+        assert_eq!(sizes, ["0", "999", "1.0k", "3.4M", "12.3G"]);
+    }
+}

@@ -27,7 +27,7 @@ use futures_util::future::{join, join_all};
 pub use aws_credential_types::Credentials;
 
 pub use admission::{Admission, Refusal, admit};
-pub use elasticache::{Action, ApiError, Cause};
+pub use elasticache::{Action, ApiError, Cause, Place, Survey, survey};
 pub use imds::{Imds, InstanceFacts, instance_facts};
 pub use in_band::{Dial, GreetError, Greeting, InBandError, Speaks, greet_all};
 pub use inventory::{Coverage, Engine, Inventory, Network, Node, Outcome, Role, SourceReport};

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{
     Call, How, Response, Scenario, State,
     http::{Message, Request},
-    lock, xml,
+    lock, shapes, xml,
 };
 
 const NAMESPACE: &str = "http://elasticache.amazonaws.com/doc/2015-02-02/";
@@ -129,11 +129,14 @@ fn answer(action: &str, request: &Request, page: &Page, scenario: &Scenario) -> 
             let caches = named(&scenario.serverless_caches, "ServerlessCacheName", name, fault)?;
             Ok(page.cut("ServerlessCaches", caches, "NextToken"))
         }
-        "DescribeCacheSubnetGroups" => Ok(json!({"CacheSubnetGroups": [{
-            "CacheSubnetGroupName": "private",
-            "VpcId": "vpc-0example",
-            "Subnets": [{"SubnetIdentifier": "subnet-0example"}],
-        }]})),
+        "DescribeCacheSubnetGroups" => {
+            let usual = [shapes::subnet_group("vpc-0example", "subnet-0example")];
+            let groups = &scenario.subnet_groups;
+            let groups = if groups.is_empty() { usual.as_slice() } else { groups };
+            let (name, fault) = (wanted("CacheSubnetGroupName"), "CacheSubnetGroupNotFoundFault");
+            let groups = named(groups, "CacheSubnetGroupName", name, fault)?;
+            Ok(page.cut("CacheSubnetGroups", groups, "Marker"))
+        }
         "ListTagsForResource" => tags(&wanted("ResourceName").unwrap_or_default(), scenario),
         other => {
             Err((400, "InvalidAction", format!("Could not find operation {other} for version 2015-02-02")))

@@ -15,6 +15,8 @@ pub struct Scenario {
     pub cache_clusters: Vec<Value>,
     /// Entries of `ServerlessCaches`.
     pub serverless_caches: Vec<Value>,
+    /// Entries of `CacheSubnetGroups`; none: the one that all clusters are in, in `vpc-0example` and `subnet-0example`.
+    pub subnet_groups: Vec<Value>,
     /// Tags by ARN.
     pub tags: BTreeMap<String, BTreeMap<String, String>>,
     /// Instance metadata by path below `/latest/meta-data/`; none: there is no IMDS.

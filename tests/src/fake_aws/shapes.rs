@@ -1,10 +1,14 @@
 //! Caches as AWS describes them, with the names that AWS would give their endpoints.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::Scenario;
 
 const ZONE: &str = "use2.cache.amazonaws.com";
+/// The subnet group of every cluster.
+const SUBNET_GROUP: &str = "private";
 const ACCOUNT: &str = "arn:aws:elasticache:us-east-2:123456789012";
 
 /// A replication group and its member clusters.
@@ -140,6 +144,7 @@ impl Group {
             "Engine": self.engine,
             "EngineVersion": "7.1.0",
             "CacheClusterStatus": "available",
+            "CacheSubnetGroupName": SUBNET_GROUP,
             "NumCacheNodes": 1,
             "CacheNodes": [{
                 "CacheNodeId": "0001",
@@ -168,6 +173,7 @@ pub fn memcached(id: &str, nodes: usize) -> Value {
         "Engine": "memcached",
         "EngineVersion": "1.6.22",
         "CacheClusterStatus": "available",
+        "CacheSubnetGroupName": SUBNET_GROUP,
         "NumCacheNodes": nodes,
         "CacheNodes": (1..=nodes).map(node).collect::<Vec<_>>(),
         "TransitEncryptionEnabled": false,
@@ -187,6 +193,7 @@ pub fn standalone(id: &str) -> Value {
         "CacheClusterId": id,
         "Engine": "redis",
         "CacheClusterStatus": "available",
+        "CacheSubnetGroupName": SUBNET_GROUP,
         "NumCacheNodes": 1,
         "CacheNodes": [{
             "CacheNodeId": "0001",
@@ -197,6 +204,31 @@ pub fn standalone(id: &str) -> Value {
         "ARN": format!("{ACCOUNT}:cluster:{id}"),
         "NetworkType": "ipv4",
     })
+}
+
+/// The subnet group that clusters are in.
+pub fn subnet_group(vpc: &str, subnet: &str) -> Value {
+    json!({
+        "CacheSubnetGroupName": SUBNET_GROUP,
+        "VpcId": vpc,
+        "Subnets": [{"SubnetIdentifier": subnet}],
+    })
+}
+
+/// What IMDS tells of an instance in AWS's example: 10.0.0.55 in `vpc-0example`, with its Elastic IP.
+pub fn instance(subnet: &str) -> BTreeMap<String, String> {
+    let mac = "02:00:00:00:00:01";
+    let of_interface = [
+        ("local-ipv4s", "10.0.0.55"),
+        ("public-ipv4s", "203.0.113.73"),
+        ("vpc-id", "vpc-0example"),
+        ("subnet-id", subnet),
+        ("vpc-ipv4-cidr-blocks", "10.0.0.0/16"),
+    ];
+    let of_interface =
+        of_interface.map(|(leaf, fact)| (format!("network/interfaces/macs/{mac}/{leaf}"), fact.to_owned()));
+    let facts = [("mac", mac), ("local-ipv4", "10.0.0.55"), ("public-ipv4", "203.0.113.73")];
+    facts.map(|(path, fact)| (path.to_owned(), fact.to_owned())).into_iter().chain(of_interface).collect()
 }
 
 /// The name of a standalone node.

@@ -1,16 +1,23 @@
 //! `check`: each fault is made, and found.
 
 use std::fs;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::process::Command;
+use std::thread;
 
+use cachenat_tests::fake_aws::{Fault, How, shapes};
 use cachenat_tests::lab::Lab;
 use cachenat_tests::lab::product::Run;
+use cachenat_tests::lab::shell::run;
 use cachenat_tests::programs;
 
 use crate::common::{applied, in_force, spell_out, spelled_out};
 
 /// The lines of `check` about one thing.
-fn about(lab: &Lab, name: &str) -> String {
-    let run = lab.cachenat(&["check"]).exits(1);
+#[track_caller]
+fn about(run: Run, name: &str) -> String {
+    let run = run.exits(1);
     let lines = run.stdout.lines().filter(|line| line[6..].starts_with(&format!("{name}: ")));
     let lines: Vec<&str> = lines.collect();
     assert!(!lines.is_empty(), "nothing about {name}: {}{}", run.stdout, run.stderr);
@@ -20,8 +27,39 @@ fn about(lab: &Lab, name: &str) -> String {
 /// Insists on the one line about something: how it begins, and words in it.
 #[track_caller]
 fn says(lab: &Lab, name: &str, verdict: &str, words: &str) {
-    let found = about(lab, name);
+    tells(lab.cachenat(&["check"]), name, verdict, words);
+}
+
+/// The same of a run.
+#[track_caller]
+fn tells(run: Run, name: &str, verdict: &str, words: &str) {
+    let found = about(run, name);
     assert!(found.starts_with(verdict) && found.contains(words), "{found}");
+}
+
+/// `check` where a file of ours stands in for one of the kernel's, which no namespace has to itself.
+fn check_with(lab: &Lab, file: &str, text: &str) -> Run {
+    let stand_in = lab.dir().join("stand-in");
+    fs::write(&stand_in, text).unwrap();
+    let mut command = lab.operator_command("sh");
+    command.args(["-c", r#"mount --bind "$0" "$1" && exec "$2" check"#]);
+    command.arg(stand_in).arg(file).arg(programs::cachenat());
+    command.output().unwrap().into()
+}
+
+/// `check` on an instance with metadata: 10.0.0.55 in `vpc-0example` and this subnet.
+fn check_in_subnet(lab: &Lab, subnet: &str) -> Run {
+    lab.api().change(|scenario| scenario.imds = Some(shapes::instance(subnet)));
+    check_with_imds(lab)
+}
+
+fn check_with_imds(lab: &Lab) -> Run {
+    with_imds(lab.cachenat_command().arg("check"), lab).output().unwrap().into()
+}
+
+fn with_imds<'a>(command: &'a mut Command, lab: &Lab) -> &'a mut Command {
+    command.env("AWS_EC2_METADATA_DISABLED", "false");
+    command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", lab.api().url())
 }
 
 /// A table with one chain for nft(8).
@@ -40,7 +78,15 @@ fn where_all_is_well_only_what_the_lab_has_wrong_is_told_and_nothing_is_touched(
     let amiss = run.stdout.lines().filter(|line| !line.starts_with("ok "));
     let amiss: Vec<&str> = amiss.filter(|line| !line.contains("schedule: ")).collect();
     assert!(matches!(amiss[..], [line] if line.starts_with("warn  encryption: ")), "{}", run.stdout);
-    assert!(run.stdout.contains("ok    nodes: 3 of 3 answer on TCP\n"), "{}", run.stdout);
+    assert!(run.stdout.contains("ok    nodes: 3 of 3 answer (Redis "), "{}", run.stdout);
+    for (name, words) in [
+        ("permissions", "DescribeReplicationGroups, DescribeCacheClusters are allowed in us-east-2"),
+        ("clock", "agrees with AWS's"),
+        ("last good", "every source was read whole"),
+        ("conntrack", " connections"),
+    ] {
+        says(&lab, name, "ok", words);
+    }
     assert_eq!(in_force(&lab), before);
 
     let json = lab.cachenat(&["check", "--json"]).exits(1).json();
@@ -62,6 +108,155 @@ fn a_node_behind_a_shut_security_group_is_told_from_one_where_nothing_listens() 
     says(&lab, "node my-cluster-001", "fail", silent);
     says(&lab, "node my-cluster-002", "fail", "10.0.1.231:6379 refuses: nothing listens there");
     says(&lab, "nodes", "ok", "1 of 3");
+    // A router that knows better says so at once.
+    lab.network.nat.ip("route add unreachable 10.0.1.232/32");
+    says(&lab, "node my-cluster-003", "fail", "there is no way to 10.0.1.232:6379");
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_password_is_an_answer_and_what_is_no_cache_is_found() {
+    let lab = applied();
+    lab.node("my-cluster-003").redis().call(&["CONFIG", "SET", "requirepass", "secret"]).unwrap();
+    says(&lab, "nodes", "ok", "3 of 3 answer (2 Redis ");
+    says(&lab, "nodes", "ok", "1 Redis that wants a password)");
+
+    let (number, host) = (240, "10.0.1.240");
+    let machine = lab.network.private_host([10, 0, 1, number].into());
+    spell_out(&lab, &[(1, host)]);
+    let listener = machine.enter(|| TcpListener::bind((host, 6379)).unwrap());
+    let server = thread::spawn(move || {
+        // One says what it is; the other takes the connection, and says nothing.
+        listener.accept().unwrap().0.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").unwrap();
+        listener.accept().unwrap()
+    });
+    says(
+        &lab,
+        "node local-001",
+        "warn",
+        "speaks neither Redis nor Memcached, but says \"SSH-2.0-OpenSSH_9.2\"",
+    );
+    says(&lab, "node local-001", "warn", "it says nothing");
+    server.join().unwrap();
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn what_aws_denies_refuses_or_tells_otherwise_is_named() {
+    let lab = applied();
+    let denied = |action: &str| Fault::of(action, How::error("AccessDenied", "not authorized"));
+    let skewed = Fault::of("DescribeCacheClusters", How::error("RequestTimeTooSkewed", "too large"));
+    let cases: [(&str, Option<Fault>, i64, &str, &str, &str); 7] = [
+        ("a clock that is refused", Some(skewed), 0, "clock", "fail", "AWS's, which refuses its requests"),
+        (
+            "a call that is denied",
+            Some(denied("DescribeCacheClusters")),
+            0,
+            "permissions",
+            "fail",
+            "elasticache:DescribeCacheClusters is denied (not authorized); allow it in the IAM policy",
+        ),
+        ("a clock that is slow", None, 60, "clock", "warn", " s behind AWS's; set it"),
+        ("a clock that is fast", None, -60, "clock", "warn", " s ahead of AWS's; set it"),
+        (
+            "a clock that is wrong",
+            None,
+            400,
+            "clock",
+            "fail",
+            "behind AWS's, which refuses requests that are 5 minutes off",
+        ),
+        (
+            "throttling",
+            Some(Fault::of("DescribeCacheClusters", How::error("Throttling", "slow"))),
+            0,
+            "AWS API",
+            "warn",
+            "DescribeCacheClusters: throttled by AWS (Throttling)",
+        ),
+        (
+            "unknown keys",
+            Some(Fault::of("DescribeReplicationGroups", How::error("InvalidClientTokenId", "no"))),
+            0,
+            "AWS API",
+            "fail",
+            "AWS does not accept the credentials (InvalidClientTokenId: no)",
+        ),
+    ];
+    for (what, fault, ahead, name, verdict, words) in cases {
+        println!("{what}");
+        lab.api().change(|scenario| {
+            scenario.faults = fault.into_iter().collect();
+            scenario.clock_ahead_s = ahead;
+        });
+        says(&lab, name, verdict, words);
+    }
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn an_instance_in_another_vpc_in_the_caches_subnet_or_without_a_public_address_is_found() {
+    let lab = applied();
+    tells(check_in_subnet(&lab, "subnet-0public"), "VPC", "ok", "every cache is in vpc-0example");
+    tells(check_with_imds(&lab), "subnet", "ok", "no cache is in subnet-0public");
+    tells(check_with_imds(&lab), "public address", "ok", "203.0.113.73 is attached");
+    tells(
+        check_in_subnet(&lab, "subnet-0example"),
+        "subnet",
+        "warn",
+        "my-cluster-001 may have nodes in subnet-0example",
+    );
+    lab.api()
+        .change(|scenario| scenario.subnet_groups = vec![shapes::subnet_group("vpc-0other", "subnet-0a")]);
+    tells(
+        check_with_imds(&lab),
+        "VPC",
+        "warn",
+        "my-cluster-001 is in vpc-0other, and this instance in vpc-0example",
+    );
+    let denied = Fault::of("DescribeCacheSubnetGroups", How::error("AccessDenied", "no"));
+    lab.api().change(|scenario| scenario.faults = vec![denied]);
+    tells(check_with_imds(&lab), "permissions", "warn", "elasticache:DescribeCacheSubnetGroups is denied");
+
+    lab.api().change(|scenario| {
+        let facts = scenario.imds.as_mut().unwrap();
+        facts.retain(|path, _| !path.contains("public-ipv4"));
+    });
+    tells(check_with_imds(&lab), "public address", "warn", "203.0.113.73 is not attached");
+    lab.write_config(&lab.plain_config().replace("gateway:", "#"));
+    tells(check_with_imds(&lab), "public address", "fail", "has none");
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_last_run_of_long_ago_is_found() {
+    let lab = applied();
+    let lock = lab.dir().join("cachenat.lock");
+    for (when, verdict, words) in [
+        ("2 hours ago", "warn", "every source was read whole 2h ago, by the last run"),
+        ("2 days ago", "fail", "every source was read whole 2d ago, by the last run"),
+    ] {
+        run(Command::new("touch").args(["-d", when]).arg(&lock));
+        says(&lab, "last good", verdict, words);
+    }
+    fs::remove_dir_all(lab.dir().join("state")).unwrap();
+    says(&lab, "last good", "warn", "no run has left what it found");
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_conntrack_table_that_fills_up_is_found() {
+    let lab = applied();
+    let max: u64 = lab.network.nat.sysctl("net/netfilter/nf_conntrack_max").parse().unwrap();
+    let count = "/proc/sys/net/netfilter/nf_conntrack_count";
+    let nearly = max * 9 / 10;
+    tells(
+        check_with(&lab, count, &nearly.to_string()),
+        "conntrack",
+        "warn",
+        "raise net.netfilter.nf_conntrack_max",
+    );
+    tells(check_with(&lab, count, &max.to_string()), "conntrack", "fail", "new ones are dropped");
 }
 
 #[test]
@@ -90,34 +285,124 @@ fn rules_that_are_gone_or_not_as_wanted_are_found() {
 #[ignore = "needs a network namespace: scripts/test"]
 fn a_foreign_chain_that_drops_what_is_forwarded_is_named() {
     let refusing = [
-        ("ip docker", "0; policy drop", "chain ip docker c has policy drop"),
-        ("inet fw", "10\n ct state established accept\n counter drop", "chain inet fw c ends in"),
-        ("ip6 fw", "10\n log\n reject", "chain ip6 fw c ends in"),
+        (
+            "ip docker",
+            "filter hook forward priority 0; policy drop",
+            "chain ip docker c at forward has policy drop",
+        ),
+        (
+            "inet fw",
+            "filter hook forward priority 10\n ct state established accept\n counter drop",
+            "chain inet fw c at forward ends in",
+        ),
+        ("ip fw", "filter hook forward priority 10\n log\n reject", "chain ip fw c at forward ends in"),
+        (
+            "inet early",
+            "filter hook prerouting priority raw\n iifname lo accept\n drop",
+            "chain inet early c at prerouting ends in",
+        ),
+        (
+            "netdev ddos",
+            "filter hook ingress device eth0 priority 0; policy drop",
+            "chain netdev ddos c at ingress has policy drop",
+        ),
     ];
-    for (table, rest, words) in refusing {
-        let lab = applied();
-        says(&lab, "forward chains", "ok", "accept by default");
-        lab.network.nat.nft(&chain(table, &format!("type filter hook forward priority {rest}")));
-        says(&lab, "forward chains", "warn", words);
-    }
     let lab = applied();
-    lab.network.nat.nft(&chain("inet fw", "type filter hook forward priority 0\n ct state invalid drop"));
     says(&lab, "forward chains", "ok", "accept by default");
+    for (table, rest, words) in refusing {
+        lab.network.nat.nft(&chain(table, &format!("type {rest}")));
+        says(&lab, "forward chains", "warn", words);
+        lab.network.nat.nft(&format!("delete table {table}"));
+    }
+    lab.network.nat.ip("link add other type bridge");
+    for (table, rest) in [
+        ("inet fw", "filter hook forward priority 0\n ct state invalid drop"),
+        ("ip6 fw", "filter hook forward priority 0; policy drop"),
+        ("netdev ddos", "filter hook ingress device other priority 0; policy drop"),
+        (
+            "inet host",
+            "filter hook input priority 0; policy drop\n iifname lo accept\n ct state established accept",
+        ),
+    ] {
+        lab.network.nat.nft(&chain(table, &format!("type {rest}")));
+        says(&lab, "forward chains", "ok", "accept by default");
+    }
+
+    // What a Red Hat keeps in /etc/sysconfig/iptables, which iptables-nft has no expression of nf_tables' own for.
+    let iptables = |program: &str, args: &[&str]| run(lab.network.nat.command(program).args(args));
+    let reject = ["-A", "FORWARD", "-j", "REJECT", "--reject-with", "icmp-host-prohibited"];
+    iptables("iptables-nft", &reject);
+    says(&lab, "forward chains", "warn", "chain ip filter FORWARD at forward ends in a rule that refuses");
+    iptables("iptables-nft", &["-F", "FORWARD"]);
+    says(&lab, "forward chains", "ok", "accept by default");
+    iptables("iptables-legacy", &["-P", "FORWARD", "DROP"]);
+    says(&lab, "forward chains", "warn", "legacy iptables has a table filter");
 }
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_foreign_nat_chain_ahead_of_ours_is_named() {
+fn a_foreign_rule_that_takes_a_forwarded_port_is_named_and_one_for_another_port_is_not() {
     let lab = applied();
-    says(&lab, "nat chains", "ok", "none");
-    lab.network.nat.nft(&chain("ip younger", "type nat hook prerouting priority dstnat"));
-    says(&lab, "nat chains", "ok", "none");
-    lab.cachenat(&["remove"]).exits(0);
-    lab.cachenat(&["apply"]).exits(0);
-    says(&lab, "nat chains", "warn", "chain ip younger c translates before");
+    let anew = || {
+        lab.cachenat(&["remove"]).exits(0);
+        lab.cachenat(&["apply"]).exits(0);
+    };
+    says(&lab, "nat chains", "ok", "no rule of others");
+    // The rule that AWS's page has people type, and one as Docker writes them.
+    lab.network.nat.nft("delete table ip nat");
+    let iptables = |rule: &str| {
+        run(lab.network.nat.command("iptables-nft").args(["-t", "nat"]).args(rule.split(' ')));
+    };
+    iptables("-N DOCKER");
+    iptables("-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER");
+    iptables("-A DOCKER ! -i docker0 -p tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80");
+    anew();
+    says(&lab, "nat chains", "ok", "no rule of others");
+    iptables("-A PREROUTING -i eth0 -p tcp --dport 6380 -j DNAT --to-destination 10.0.1.231:6379");
+    says(
+        &lab,
+        "nat chains",
+        "fail",
+        "chain ip nat PREROUTING has a dnat rule for tcp port 6380, which leads \
+                                      10.0.0.55:6380 elsewhere before cachenat sees it",
+    );
+    iptables("-F PREROUTING");
+    iptables("-A PREROUTING -i docker0 -p tcp --dport 6380 -j DNAT --to-destination 10.0.1.231:6379");
+    says(&lab, "nat chains", "ok", "no rule of others");
+    lab.network.nat.nft("delete table ip nat");
+
+    lab.network.nat.nft(&chain(
+        "ip younger",
+        "type nat hook prerouting priority dstnat\n tcp dport 6000-6379 redirect to 22",
+    ));
+    says(&lab, "nat chains", "warn", "chain ip younger c has a dnat rule for tcp ports 6000-6379 as well");
+    anew();
+    says(
+        &lab,
+        "nat chains",
+        "fail",
+        "chain ip younger c has a dnat rule for tcp ports 6000-6379, which leads",
+    );
     lab.network.nat.nft("delete table ip younger");
-    lab.network.nat.nft(&chain("ip eager", "type nat hook prerouting priority -101"));
-    says(&lab, "nat chains", "warn", "chain ip eager c translates before");
+    for (rule, verdict, words) in [
+        ("tcp dport { 6379, 7000 } dnat to 10.0.1.9", "warn", "chain ip eager c comes before cachenat"),
+        (
+            "ip saddr 192.0.2.0/24 tcp dport 6379 dnat to 10.0.1.9",
+            "warn",
+            "a dnat rule for tcp port 6379, which may",
+        ),
+        ("dnat to 10.0.1.9", "fail", "a dnat rule without a port"),
+        ("ip daddr 10.0.0.99 tcp dport 6379 dnat to 10.0.1.9", "ok", "no rule of others"),
+        ("udp dport 6379 redirect to 53", "ok", "no rule of others"),
+        ("tcp dport 6379 counter", "ok", "no rule of others"),
+    ] {
+        println!("{rule}");
+        lab.network.nat.nft(&chain("ip eager", &format!("type nat hook prerouting priority -101\n {rule}")));
+        says(&lab, "nat chains", verdict, words);
+        lab.network.nat.nft("delete table ip eager");
+    }
+    run(lab.network.nat.command("iptables-legacy").args(["-t", "nat", "-L"]));
+    says(&lab, "nat chains", "warn", "legacy iptables has a table nat");
 }
 
 #[test]
@@ -159,7 +444,7 @@ fn faults_of_the_configuration_are_findings() {
     says(&lab, "configuration", "fail", "nonsense");
 
     spell_out(&lab, &[(1, "10.0.1.230")]);
-    let _socket = lab.network.nat.enter(|| std::net::TcpListener::bind("0.0.0.0:6400").unwrap());
+    let _socket = lab.network.nat.enter(|| TcpListener::bind("0.0.0.0:6400").unwrap());
     says(&lab, "listening", "fail", "port 6400 is taken on this host");
 }
 
@@ -171,5 +456,5 @@ fn without_privilege_all_else_is_checked() {
     unprivileged.arg("--bounding-set=-all").arg(programs::cachenat()).arg("check");
     let run = Run::from(unprivileged.output().unwrap()).exits(1);
     assert!(run.stdout.contains("fail  kernel: reading the ruleset needs CAP_NET_ADMIN"), "{}", run.stdout);
-    assert!(run.stdout.contains("ok    nodes: 3 of 3 answer on TCP\n"), "{}", run.stdout);
+    assert!(run.stdout.contains("ok    nodes: 3 of 3 answer (Redis "), "{}", run.stdout);
 }

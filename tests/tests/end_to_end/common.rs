@@ -7,8 +7,9 @@ use applier::kernel::Netfilter as _;
 use applier::netlink::Kernel;
 use cachenat_tests::lab::namespace::Namespace;
 use cachenat_tests::lab::redis::Redis;
-use cachenat_tests::lab::shell::run;
+use cachenat_tests::lab::shell::{run, run_with_input};
 use cachenat_tests::lab::{Lab, PUBLIC};
+use cachenat_tests::programs;
 use serde_json::Value;
 
 /// A lab with AWS's example, `my-cluster` of three nodes at 10.0.1.230 to .232, and cachenat applied to it: they
@@ -110,4 +111,32 @@ pub(crate) fn foreign_tables(lab: &Lab) -> String {
     foreign
         .map(|table| run(lab.network.nat.command("nft").args(["-a", "list"]).args(table.split(' '))))
         .collect()
+}
+
+/// Prints the samples as Prometheus' own library for Python reads them.
+const READ: &str = "
+import json, sys
+from prometheus_client.parser import text_string_to_metric_families as families
+print(json.dumps([[family.type, family.documentation, sample.name, sample.labels, sample.value]
+                  for family in families(sys.stdin.read()) for sample in family.samples]))
+";
+
+/// The samples of a text of metrics, as Prometheus' own library for Python reads them: type, help, name, labels, value.
+pub(crate) fn read_metrics(lab: &Lab, text: &str) -> Vec<Value> {
+    let mut python = lab.network.nat.command(programs::python());
+    let samples: Value = serde_json::from_str(&run_with_input(python.args(["-c", READ]), text)).unwrap();
+    samples.as_array().unwrap().clone()
+}
+
+/// The value of a metric; of the node `id` unless that is empty.
+#[track_caller]
+pub(crate) fn value(samples: &[Value], name: &str, id: &str) -> f64 {
+    sample(samples, name, id)[4].as_f64().unwrap()
+}
+
+/// The sample of a metric, likewise.
+#[track_caller]
+pub(crate) fn sample<'a>(samples: &'a [Value], name: &str, id: &str) -> &'a Value {
+    let is = |sample: &&Value| sample[2] == name && (id.is_empty() || sample[3]["id"] == id);
+    samples.iter().find(is).unwrap_or_else(|| panic!("no {name} of {id:?} in {samples:?}"))
 }

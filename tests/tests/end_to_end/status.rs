@@ -1,34 +1,15 @@
 //! `status`: what is in force, for people and for Prometheus.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use cachenat_tests::lab::Lab;
-use cachenat_tests::lab::shell::run_with_input;
-use cachenat_tests::programs;
+use cachenat_tests::lab::wait::wait_for;
 use serde_json::Value;
 
-use crate::common::{applied, open};
-
-/// Prints the samples as Prometheus' own library for Python reads them.
-const READ: &str = "
-import json, sys
-from prometheus_client.parser import text_string_to_metric_families as families
-print(json.dumps([[family.type, family.documentation, sample.name, sample.labels, sample.value]
-                  for family in families(sys.stdin.read()) for sample in family.samples]))
-";
+use crate::common::{applied, open, read_metrics, sample, value};
 
 fn samples(lab: &Lab) -> Vec<Value> {
-    let text = lab.cachenat(&["status", "--format", "prometheus"]).exits(0).stdout;
-    let mut python = lab.network.nat.command(programs::python());
-    let samples: Value = serde_json::from_str(&run_with_input(python.args(["-c", READ]), &text)).unwrap();
-    samples.as_array().unwrap().clone()
-}
-
-fn value(samples: &[Value], name: &str, id: &str) -> f64 {
-    sample(samples, name, id)[4].as_f64().unwrap()
-}
-
-fn sample<'a>(samples: &'a [Value], name: &str, id: &str) -> &'a Value {
-    let is = |sample: &&Value| sample[2] == name && (id.is_empty() || sample[3]["id"] == id);
-    samples.iter().find(is).unwrap_or_else(|| panic!("no {name} of {id:?} in {samples:?}"))
+    read_metrics(lab, &lab.cachenat(&["status", "--format", "prometheus"]).exits(0).stdout)
 }
 
 #[test]
@@ -48,12 +29,91 @@ fn connections_made_and_connections_open_are_told_apart() {
 
     let text = lab.cachenat(&["status"]).exits(0).stdout;
     let row: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
+    let (public, listen) = ("203.0.113.73:6379", "10.0.0.55:6379");
     assert_eq!(
-        row[..6],
-        ["my-cluster-001", "primary", "10.0.0.55:6379", "10.0.1.230:6379", "2", "2"],
+        row[..8],
+        ["my-cluster-001", "primary", public, listen, "10.0.1.230:6379", "2", "2", "-"],
         "{text}"
     );
+    assert_eq!(row.last(), Some(&"ok"), "{text}");
     assert!(text.lines().last().unwrap().starts_with("last change "), "{text}");
+}
+
+/// The listener of a node in `status --format json`.
+fn listener(lab: &Lab, id: &str) -> Value {
+    let status = lab.cachenat(&["status", "--format", "json"]).exits(0).json();
+    let listeners = status["listeners"].as_array().unwrap();
+    listeners.iter().find(|listener| listener["id"] == id).unwrap_or_else(|| panic!("{status:#}")).clone()
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn bytes_are_told_where_the_kernel_accounts_for_them() {
+    let lab = applied();
+    let _before = open(&lab, 6380);
+    assert_eq!(listener(&lab, "my-cluster-002")["bytes_sent"], Value::Null);
+    lab.network.nat.set_sysctl("net/netfilter/nf_conntrack_acct", "1");
+    let mut connection = open(&lab, 6379);
+    connection.call(&["SET", "key", &"x".repeat(10_000)]).unwrap();
+    connection.call(&["PING"]).unwrap();
+    let node = listener(&lab, "my-cluster-001");
+    let (sent, received) = (node["bytes_sent"].as_u64().unwrap(), node["bytes_received"].as_u64().unwrap());
+    assert!(sent > 10_000 && received > 100 && sent > received, "{node:#}");
+    let found = samples(&lab);
+    let of = |direction: &str| {
+        let is = |sample: &&Value| {
+            sample[2] == "cachenat_listener_flow_bytes"
+                && sample[3]["id"] == "my-cluster-001"
+                && sample[3]["direction"] == direction
+        };
+        found.iter().find(is).unwrap()[4].as_f64().unwrap()
+    };
+    assert!(of("sent") >= sent as f64 && of("received") >= received as f64, "{found:?}");
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_node_that_moved_tells_since_when_and_its_lease_is_as_old_as_before() {
+    let mut lab = applied();
+    let before = listener(&lab, "my-cluster-002");
+    assert_eq!(before["changed"], before["since"]);
+    // A second is the finest that is told.
+    wait_for("the next second", || {
+        let second = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        (second > before["since"].as_u64().unwrap()).then_some(())
+    });
+    lab.replace_node("my-cluster-002");
+    lab.cachenat(&["apply"]).exits(0);
+    let after = listener(&lab, "my-cluster-002");
+    assert_eq!(after["since"], before["since"]);
+    assert!(after["changed"].as_u64() > before["changed"].as_u64(), "{after:#}");
+    let other = listener(&lab, "my-cluster-001");
+    assert_eq!(other["changed"], other["since"]);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn each_listener_says_whether_it_is_in_step() {
+    let lab = applied();
+    let nat = &lab.network.nat;
+    nat.nft("delete element inet cachenat forward4 { 10.0.0.55 . 6380 }");
+    nat.nft(
+        "delete element inet cachenat forward4 { 10.0.0.55 . 6381 }
+         add element inet cachenat forward4 { 10.0.0.55 . 6381 comment \"my-cluster-003\" : 10.0.1.9 . 6379 }
+         add element inet cachenat forward4 { 10.0.0.55 . 6390 comment \"stray\" : 10.0.1.9 . 6379 }",
+    );
+    let run = lab.cachenat(&["status"]).exits(0);
+    let state = |id: &str| {
+        let line =
+            run.stdout.lines().find(|line| line.starts_with(id)).unwrap_or_else(|| panic!("{}", run.stdout));
+        line.split_whitespace().last().unwrap().to_owned()
+    };
+    let ids = ["my-cluster-001", "my-cluster-002", "my-cluster-003", "stray"];
+    assert_eq!(ids.map(state), ["ok", "missing", "elsewhere", "unwanted"], "{}", run.stdout);
+    assert!(run.stderr.contains("out of step"), "{}", run.stderr);
+    assert_eq!(listener(&lab, "my-cluster-002")["drift"], "add");
+    let found = samples(&lab);
+    assert_eq!(ids.map(|id| value(&found, "cachenat_listener_in_step", id)), [1.0, 0.0, 0.0, 0.0]);
 }
 
 #[test]

@@ -1,23 +1,28 @@
 //! The base chains of all tables, which packets pass beside ours: what they let through is theirs to say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 
 use nix::libc;
 
 use super::attribute::{Attributes, Fields, Malformed, shown};
+use super::foreign::{Effect, Taken, effect};
 use super::message::{Answer, Messages, build_for, os_error};
-use super::uapi::{self, chain, expr, message as kind, rule};
+use super::uapi::{chain, message as kind, rule};
 use super::{Kernel, socket::Socket};
 use crate::kernel::DumpError;
 
-/// The families of IP packets, as nft calls them: `NFPROTO_INET`, `NFPROTO_IPV4`, `NFPROTO_IPV6`.
-const FAMILIES: [(u8, &str); 3] = [(1, "inet"), (2, "ip"), (10, "ip6")];
+/// The families whose chains a routed packet passes, as nft calls them: `NFPROTO_INET`, `NFPROTO_IPV4`, `NFPROTO_NETDEV`,
+/// `NFPROTO_IPV6`. A chain of the family `bridge` sees bridged frames, and one of `arp` no packets.
+const FAMILIES: [(u8, &str); 4] = [(1, "inet"), (2, "ip"), (NETDEV, "netdev"), (10, "ip6")];
 
-/// A base chain of any table of the families `ip`, `ip6` and `inet`; prints as `chain ip filter FORWARD`.
+/// `NFPROTO_NETDEV`
+const NETDEV: u8 = 5;
+
+/// A base chain of any table that routed packets pass; prints as `chain ip filter FORWARD`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseChain {
-    /// `ip`, `ip6` or `inet`.
+    /// `ip`, `ip6`, `inet` or `netdev`.
     pub family: &'static str,
     /// The table's name, control characters escaped.
     pub table: String,
@@ -29,18 +34,28 @@ pub struct BaseChain {
     pub hook: Hook,
     /// Lower comes first; chains of one priority come in the order in which they were made.
     pub priority: i32,
+    /// The interfaces whose packets it sees; empty: all.
+    pub devices: Vec<String>,
     /// What becomes of a packet that none of its rules has decided on.
     pub end: End,
+    /// For a nat chain at prerouting: what it, or a chain of its table that it may jump to, leads elsewhere.
+    pub takes: Vec<Taken>,
 }
 
-/// `enum nf_inet_hooks`
+/// `enum nf_inet_hooks` and `enum nf_dev_hooks`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
+    /// `NF_NETDEV_INGRESS`, `NF_INET_INGRESS`
+    Ingress,
     /// `NF_INET_PRE_ROUTING`
     Prerouting,
     /// `NF_INET_FORWARD`
     Forward,
-    /// Any other.
+    /// `NF_INET_POST_ROUTING`
+    Postrouting,
+    /// `NF_NETDEV_EGRESS`
+    Egress,
+    /// Any other: forwarded packets do not come there.
     Other,
 }
 
@@ -61,12 +76,25 @@ impl Display for BaseChain {
     }
 }
 
-/// Which chain it is, as the kernel names it.
+impl Display for Hook {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ingress => "ingress",
+            Self::Prerouting => "prerouting",
+            Self::Forward => "forward",
+            Self::Postrouting => "postrouting",
+            Self::Egress => "egress",
+            Self::Other => "another hook",
+        })
+    }
+}
+
+/// Which chain it is, as the kernel names it: family, table, chain.
 type Name = (u8, Vec<u8>, Vec<u8>);
 
 impl Kernel {
-    /// The base chains of all tables of the families `ip`, `ip6` and `inet`, ours included, in the order in which their
-    /// tables were made.
+    /// The base chains of all tables that routed packets pass, ours included, in the order in which their tables were
+    /// made.
     ///
     /// Where others change the ruleset meanwhile, it is a mix of before and after.
     ///
@@ -79,16 +107,36 @@ impl Kernel {
             found.extend(parse_chain(family, attributes)?);
             Ok(())
         })?;
-        let mut refusing: BTreeSet<Name> = BTreeSet::new();
+        let (mut refusing, mut takes) = (BTreeSet::new(), BTreeMap::<Name, Vec<Taken>>::new());
         self.list("list rules", (kind::GETRULE, kind::NEWRULE), |family, attributes| {
-            refusing.extend(parse_refusal(family, attributes)?);
+            let fields = Fields::<16>::parse(attributes)?;
+            let of = || (family, fields.name(rule::TABLE).to_owned(), fields.name(rule::CHAIN).to_owned());
+            match effect(&fields)? {
+                Effect::Other => {}
+                Effect::Refuses => drop(refusing.insert(of())),
+                Effect::Takes(taken) => takes.entry(of()).or_default().push(taken),
+            }
             Ok(())
         })?;
-        let chains = found.into_iter().map(|(name, chain)| match chain.end {
-            End::Accepted if refusing.contains(&name) => BaseChain { end: End::RefusedByRule, ..chain },
-            _ => chain,
-        });
-        Ok(chains.collect())
+        let bases: BTreeSet<Name> = found.iter().map(|(name, _)| name.clone()).collect();
+        for (name, chain) in &mut found {
+            if chain.end == End::Accepted && refusing.contains(name) {
+                chain.end = End::RefusedByRule;
+            }
+            if chain.kind == "nat" && chain.hook == Hook::Prerouting {
+                // A rule of a chain that no base chain's packets come to does nothing, but that is the rarer case.
+                let comes_to =
+                    |of: &Name| of == name || ((of.0, &of.1) == (name.0, &name.1) && !bases.contains(of));
+                let taken = takes.iter().filter(|(of, _)| comes_to(of));
+                // What a jump to another chain asks for is not read.
+                let certain = |of: &Name, taken: &Taken| taken.is_certain && of == name;
+                let taken = taken.flat_map(|(of, taken)| {
+                    taken.iter().map(move |one| Taken { is_certain: certain(of, one), ..one.clone() })
+                });
+                chain.takes = taken.collect();
+            }
+        }
+        Ok(found.into_iter().map(|(_, chain)| chain).collect())
     }
 
     /// Hands each object of all families to `take`, with its family.
@@ -148,40 +196,31 @@ fn parse_chain(family: u8, attributes: &[u8]) -> Result<Option<(Name, BaseChain)
         table: shown(table),
         name: shown(name),
         kind: shown(fields.name(chain::TYPE)),
-        hook: match hook.be32(chain::HOOK_NUMBER).map(u32::cast_signed) {
-            Some(libc::NF_INET_PRE_ROUTING) => Hook::Prerouting,
-            Some(libc::NF_INET_FORWARD) => Hook::Forward,
+        hook: match (family, hook.be32(chain::HOOK_NUMBER).map(u32::cast_signed)) {
+            (NETDEV, Some(0)) | (_, Some(libc::NF_INET_INGRESS)) => Hook::Ingress,
+            (NETDEV, Some(1)) => Hook::Egress,
+            (_, Some(libc::NF_INET_PRE_ROUTING)) => Hook::Prerouting,
+            (_, Some(libc::NF_INET_FORWARD)) => Hook::Forward,
+            (_, Some(libc::NF_INET_POST_ROUTING)) => Hook::Postrouting,
             _ => Hook::Other,
         },
         priority: hook.be32(chain::HOOK_PRIORITY).map_or(0, u32::cast_signed),
+        devices: devices(&hook)?,
         end: if drops { End::DroppedByPolicy } else { End::Accepted },
+        takes: Vec::new(),
     };
     Ok(Some(((family, table.to_owned(), name.to_owned()), found)))
 }
 
-/// `NFT_MSG_NEWRULE`: the chain, if the rule drops or rejects whatever comes to it.
-fn parse_refusal(family: u8, attributes: &[u8]) -> Result<Option<Name>, Malformed> {
-    let fields = Fields::<16>::parse(attributes)?;
-    let mut refuses = false;
-    for element in Attributes(fields.get(rule::EXPRESSIONS).unwrap_or_default()) {
-        let expression = Fields::<4>::parse(element?.value)?;
-        match expression.name(expr::NAME) {
-            b"counter" | b"log" => {}
-            b"reject" => refuses = true,
-            b"immediate" if drops(expression.get(expr::DATA).unwrap_or_default())? => refuses = true,
-            // A condition, or another verdict.
-            _ => return Ok(None),
-        }
+/// `NFTA_HOOK_DEV`, or several in `NFTA_HOOK_DEVS`.
+fn devices(hook: &Fields<'_, 8>) -> Result<Vec<String>, Malformed> {
+    if hook.get(chain::HOOK_DEVICE).is_some() {
+        return Ok(vec![shown(hook.name(chain::HOOK_DEVICE))]);
     }
-    let name = || (family, fields.name(rule::TABLE).to_owned(), fields.name(rule::CHAIN).to_owned());
-    Ok(refuses.then(name))
-}
-
-/// Whether an `immediate` expression is the verdict `drop`.
-fn drops(immediate: &[u8]) -> Result<bool, Malformed> {
-    let data = Fields::<4>::parse(immediate)?.get(uapi::immediate::DATA).unwrap_or_default();
-    let verdict = Fields::<4>::parse(data)?.get(uapi::immediate::VERDICT).unwrap_or_default();
-    Ok(Fields::<4>::parse(verdict)?.be32(uapi::immediate::CODE) == Some(libc::NF_DROP as u32))
+    let several = Attributes(hook.get(chain::HOOK_DEVICES).unwrap_or_default());
+    several
+        .map(|device| Ok(shown(device?.value.split(|&byte| byte == 0).next().unwrap_or_default())))
+        .collect()
 }
 
 #[cfg(test)]
@@ -193,7 +232,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_end_and_never_panic(family: u8, bytes: Vec<u8>) {
-            let _ = (parse_chain(family, &bytes), parse_refusal(family, &bytes), drops(&bytes));
+            let _ = parse_chain(family, &bytes);
         }
     }
 }

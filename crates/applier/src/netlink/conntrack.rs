@@ -35,6 +35,36 @@ pub struct Gone {
     pub target: Endpoint,
 }
 
+/// The open flows of a listener to a target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flows {
+    /// How many there are.
+    pub open: u64,
+    /// What they have carried; `None` where the kernel does not account for it (`net.netfilter.nf_conntrack_acct`).
+    pub bytes: Option<Bytes>,
+}
+
+/// What flows have carried, headers included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bytes {
+    /// From clients to the node.
+    pub sent: u64,
+    /// From the node to clients.
+    pub received: u64,
+}
+
+impl Flows {
+    /// Both together.
+    pub fn add(&mut self, other: Self) {
+        self.open = self.open.saturating_add(other.open);
+        if let Some(Bytes { sent, received }) = other.bytes {
+            let bytes = self.bytes.get_or_insert_default();
+            bytes.sent = bytes.sent.saturating_add(sent);
+            bytes.received = bytes.received.saturating_add(received);
+        }
+    }
+}
+
 /// The targets that listeners lose by `changes` ([`rules::Changes::forwards`]), in order.
 pub fn gone(changes: &[Change]) -> Vec<Gone> {
     // A port that passes from one id to another is two changes of one listener.
@@ -142,17 +172,18 @@ impl Conntrack {
         Ok(cut)
     }
 
-    /// How many flows there are by listener and target, without those that have ended (`TIME_WAIT`, `CLOSE`). What
-    /// others have translated is among them, under its own listener.
+    /// The flows by listener and target, without those that have ended (`TIME_WAIT`, `CLOSE`). What others have
+    /// translated is among them, under its own listener.
     ///
     /// # Errors
     ///
     /// See [`ConntrackError`].
-    pub fn count(&mut self) -> Result<BTreeMap<(Endpoint, Endpoint), u64>, ConntrackError> {
-        let mut counts = BTreeMap::new();
+    pub fn count(&mut self) -> Result<BTreeMap<(Endpoint, Endpoint), Flows>, ConntrackError> {
+        let mut counts: BTreeMap<_, Flows> = BTreeMap::new();
         self.list(|flow| {
             if !flow.has_ended() {
-                *counts.entry((flow.listen, flow.target)).or_default() += 1;
+                let one = Flows { open: 1, bytes: flow.bytes };
+                counts.entry((flow.listen, flow.target)).or_default().add(one);
             }
         })?;
         Ok(counts)

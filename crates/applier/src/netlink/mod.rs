@@ -9,6 +9,7 @@ mod element;
 mod encode;
 mod expression;
 mod ffi;
+mod foreign;
 mod lower;
 mod message;
 pub mod monitor;
@@ -28,6 +29,7 @@ use crate::kernel::{CommitError, Dump, DumpError, Generation, Netfilter, Reading
 use attribute::Malformed;
 pub use base_chain::{BaseChain, End, Hook};
 use encode::{Encoded, encode};
+pub use foreign::{Interface, Taken};
 use message::{Answer, Messages, os_error};
 use socket::Socket;
 

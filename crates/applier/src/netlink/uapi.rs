@@ -63,6 +63,8 @@ pub(super) mod chain {
     pub(in crate::netlink) const TYPE: u16 = 7;
     pub(in crate::netlink) const HOOK_NUMBER: u16 = 1;
     pub(in crate::netlink) const HOOK_PRIORITY: u16 = 2;
+    pub(in crate::netlink) const HOOK_DEVICE: u16 = 3;
+    pub(in crate::netlink) const HOOK_DEVICES: u16 = 4;
 }
 
 /// `enum nft_set_attributes` and its nested descriptions
@@ -139,6 +141,45 @@ pub(super) mod immediate {
     pub(in crate::netlink) const CODE: u16 = 1;
 }
 
+/// `enum nft_cmp_attributes`
+pub(super) mod cmp {
+    pub(in crate::netlink) const OP: u16 = 2;
+    pub(in crate::netlink) const DATA: u16 = 3;
+}
+
+/// `enum nft_range_attributes` and `enum nft_range_ops`
+pub(super) mod range {
+    pub(in crate::netlink) const OP: u16 = 2;
+    pub(in crate::netlink) const FROM: u16 = 3;
+    pub(in crate::netlink) const TO: u16 = 4;
+    pub(in crate::netlink) const EQ: u32 = 0;
+}
+
+/// `enum nft_meta_attributes`
+pub(super) mod meta {
+    pub(in crate::netlink) const KEY: u16 = 2;
+}
+
+/// `enum nft_payload_attributes` and `enum nft_payload_bases`
+pub(super) mod payload {
+    pub(in crate::netlink) const BASE: u16 = 2;
+    pub(in crate::netlink) const OFFSET: u16 = 3;
+    pub(in crate::netlink) const LEN: u16 = 4;
+    pub(in crate::netlink) const NETWORK: u32 = 1;
+    pub(in crate::netlink) const TRANSPORT: u32 = 2;
+}
+
+/// `enum nft_nat_attributes`
+pub(super) mod nat {
+    pub(in crate::netlink) const TYPE: u16 = 1;
+}
+
+/// `enum nft_target_attributes` and `enum nft_match_attributes`, `linux/netfilter/nf_tables_compat.h`: what iptables-nft
+/// has no expression for
+pub(super) mod xt {
+    pub(in crate::netlink) const NAME: u16 = 1;
+}
+
 /// `enum nft_counter_attributes`
 pub(super) mod counter {
     pub(in crate::netlink) const BYTES: u16 = 1;
@@ -158,8 +199,15 @@ pub(super) mod flow {
     pub(in crate::netlink) const REPLY: u16 = 2;
     pub(in crate::netlink) const STATUS: u16 = 3;
     pub(in crate::netlink) const PROTOINFO: u16 = 4;
+    pub(in crate::netlink) const COUNTERS_ORIGINAL: u16 = 9;
+    pub(in crate::netlink) const COUNTERS_REPLY: u16 = 10;
     pub(in crate::netlink) const ID: u16 = 12;
     pub(in crate::netlink) const ZONE: u16 = 18;
+}
+
+/// `enum ctattr_counters`
+pub(super) mod counters {
+    pub(in crate::netlink) const BYTES: u16 = 2;
 }
 
 /// `enum ctattr_tuple`, and below it `enum ctattr_ip` and `enum ctattr_l4proto`

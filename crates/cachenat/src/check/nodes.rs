@@ -1,9 +1,10 @@
 //! Whether sources can be read, and nodes reached from here.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 
-use discovery::{Inventory, Outcome, SourceReport};
+use discovery::{GreetError, Greeting, Inventory, Outcome, SourceReport, Speaks};
 use ipnet::IpNet;
 use rules::{Endpoint, ForwardId};
 
@@ -13,13 +14,15 @@ use crate::output::age;
 /// A source that fails for longer than this is followed by nobody.
 const STALE: u64 = 3600;
 
-/// What became of a connection to a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dialled {
-    Answers,
-    /// No answer in time.
-    Silent,
-    Failed(ErrorKind),
+/// After a day without a whole answer every node may have been replaced.
+const LOST: u64 = 24 * 3600;
+
+/// What a node answered.
+#[derive(Debug)]
+pub(crate) struct Dialled {
+    pub(crate) id: ForwardId,
+    pub(crate) target: Endpoint,
+    pub(crate) heard: Result<Greeting, GreetError>,
 }
 
 /// How far a source could be read, and since when not.
@@ -39,39 +42,120 @@ pub(crate) fn source(report: &SourceReport, now: u64) -> Finding {
     }
 }
 
-/// What a connection to each target says; those that answer make one line together.
-pub(crate) fn reach(dialled: &[(ForwardId, Endpoint, Dialled)], gateway: &[IpAddr]) -> Vec<Finding> {
-    let mut found: Vec<Finding> =
-        dialled.iter().filter_map(|(id, target, how)| unreached(id, *target, *how, gateway)).collect();
-    let answering = dialled.iter().filter(|(_, _, how)| *how == Dialled::Answers).count();
+/// How old the last good answer is: the sources' word, by whichever run asked them last.
+pub(crate) fn last_good(last_good: Option<&Inventory>, last_run: Option<u64>, now: u64) -> Finding {
+    let name = "last good";
+    let (Some(inventory), Some(last_run)) = (last_good, last_run) else {
+        let what = "no run has left what it found here";
+        return Finding::warn(name, what, "run 'cachenat apply'");
+    };
+    let failing = inventory.sources.iter().filter_map(|report| Some((report.failing_since?, &report.source)));
+    let oldest = failing.min();
+    let since = now.saturating_sub(oldest.map_or(last_run, |(since, _)| since.min(last_run)));
+    let what = match oldest {
+        Some((_, source)) => format!("{source} was read whole {} ago", age(since)),
+        None => format!("every source was read whole {} ago, by the last run", age(since)),
+    };
+    let remedy =
+        "nodes that were replaced since are not followed: see 'cachenat apply', and that something runs it";
+    match since {
+        LOST.. => Finding::fail(name, what, remedy),
+        STALE.. => Finding::warn(name, what, remedy),
+        _ => Finding::ok(name, what),
+    }
+}
+
+/// What each target answers; those that answer as they should make one line together.
+pub(crate) fn reach(dialled: &[Dialled], gateway: &[IpAddr]) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let (mut answering, mut words) = (0, BTreeMap::<String, usize>::new());
+    for node in dialled {
+        match (said(&node.heard), amiss(node, gateway)) {
+            (_, Some(finding)) => found.push(finding),
+            (said, None) => {
+                answering += 1;
+                *words.entry(said).or_default() += 1;
+            }
+        }
+    }
     if found.is_empty() || answering > 0 {
-        found.insert(0, Finding::ok("nodes", format!("{answering} of {} answer on TCP", dialled.len())));
+        let words: Vec<String> = match words.len() {
+            1 => words.into_keys().collect(),
+            _ => words.into_iter().map(|(words, count)| format!("{count} {words}")).collect(),
+        };
+        let words = if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) };
+        found.insert(0, Finding::ok("nodes", format!("{answering} of {} answer{words}", dialled.len())));
     }
     found
 }
 
-fn unreached(id: &ForwardId, target: Endpoint, how: Dialled, gateway: &[IpAddr]) -> Option<Finding> {
+/// What a node says that answers: `Redis 7.1.0`.
+fn said(heard: &Result<Greeting, GreetError>) -> String {
+    let Ok(greeting) = heard else { return "TLS".to_owned() };
+    let engine = match greeting.speaks {
+        Speaks::Redis => "Redis",
+        Speaks::Memcached => "Memcached",
+        Speaks::Other(_) => "something else",
+    };
+    match (&greeting.version, &greeting.reserve) {
+        (Some(version), _) => format!("{engine} {version}"),
+        (None, Some(_)) => format!("{engine} that wants a password"),
+        (None, None) => engine.to_owned(),
+    }
+}
+
+/// Why clients would not be served by a node; `None`: they would be.
+fn amiss(node: &Dialled, gateway: &[IpAddr]) -> Option<Finding> {
+    let Dialled { id, target, heard } = node;
     let own = gateway.iter().find(|own| own.is_ipv4() == target.address.is_ipv4());
     let own = own.map_or_else(|| "this instance".to_owned(), ToString::to_string);
-    let (what, remedy) = match how {
-        Dialled::Answers => return None,
-        Dialled::Silent => (
+    let name = format!("node {id}");
+    Some(match heard {
+        Ok(Greeting { speaks: Speaks::Other(words), .. }) => Finding::warn(
+            name,
+            format!("{target} speaks neither Redis nor Memcached, but says {words:?}"),
+            "see whether the address is still the cache's",
+        ),
+        // Whose certificates to believe is for clients to say, and it takes TLS to have one.
+        Ok(_) | Err(GreetError::Certificate(_) | GreetError::Trust(_)) => return None,
+        Err(GreetError::Silent) => Finding::fail(
+            name,
             format!("{target} does not answer"),
             format!("let the cache's security group admit {own} on TCP port {}", target.port),
         ),
-        Dialled::Failed(ErrorKind::ConnectionRefused) => (
+        Err(GreetError::Refused) => Finding::fail(
+            name,
             format!("{target} refuses: nothing listens there"),
-            "see whether the cache is available, and on this port".to_owned(),
+            "see whether the cache is available, and on this port",
         ),
-        Dialled::Failed(ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable) => (
-            format!("there is no way to {target}"),
-            "see whether the cache is in this instance's VPC, and the subnet's routes".to_owned(),
+        Err(GreetError::Unreachable(error)) => match error.kind() {
+            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Finding::fail(
+                name,
+                format!("there is no way to {target} ({error})"),
+                "see whether the cache is in this instance's VPC, and the subnet's routes",
+            ),
+            _ => Finding::fail(
+                name,
+                format!("{target}: {error}"),
+                "see whether this host may connect to it, or a firewall of its own forbids that",
+            ),
+        },
+        Err(GreetError::NotTls) => Finding::warn(
+            name,
+            format!("{target} does not speak TLS, though AWS says so"),
+            "see whether in-transit encryption is being changed",
         ),
-        Dialled::Failed(kind) => {
-            (format!("{target}: {kind}"), "see whether this host may connect to it".to_owned())
-        }
-    };
-    Some(Finding::fail(format!("node {id}"), what, remedy))
+        Err(error @ GreetError::WrongName { .. }) => Finding::warn(
+            name,
+            format!("{target}: {error}"),
+            "see whether the address is still that node's: clients that verify refuse it",
+        ),
+        Err(error) => Finding::warn(
+            name,
+            format!("{target}: {error}"),
+            "see whether the cache is overloaded, loading, or wants TLS",
+        ),
+    })
 }
 
 /// Nodes outside of the instance's VPC, where the metadata tells its ranges.
@@ -99,38 +183,80 @@ pub(crate) fn outside(inventory: &Inventory, vpc: &[IpNet]) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict::{Fail, Ok, Warn};
+    use super::super::Verdict::{Fail, Warn};
     use super::*;
 
-    fn dialled(hows: &[Dialled]) -> Vec<(ForwardId, Endpoint, Dialled)> {
-        let target = Endpoint { address: "10.0.1.230".parse().unwrap(), port: 6379.try_into().unwrap() };
-        hows.iter().map(|how| ("my-cluster-001".parse().unwrap(), target, *how)).collect()
+    fn lines(answers: Vec<Result<Greeting, GreetError>>) -> String {
+        let gateway = ["10.0.0.55".parse().unwrap()];
+        let dialled = answers.into_iter().map(|heard| Dialled {
+            id: "my-cluster-001".parse().unwrap(),
+            target: "10.0.1.230:6379".parse().unwrap(),
+            heard,
+        });
+        super::super::text(&reach(&dialled.collect::<Vec<_>>(), &gateway))
+    }
+
+    fn redis() -> Result<Greeting, GreetError> {
+        Ok(Greeting { version: Some("7.1.0".to_owned()), ..Greeting::default() })
     }
 
     #[test]
     fn silence_points_at_the_security_group_and_refusal_does_not() {
-        let gateway = ["10.0.0.55".parse().unwrap()];
-        let lines = |hows: &[Dialled]| super::super::text(&reach(&dialled(hows), &gateway));
         assert_eq!(
-            lines(&[Dialled::Silent, Dialled::Answers]),
-            "ok    nodes: 1 of 2 answer on TCP\n\
+            lines(vec![Err(GreetError::Silent), redis()]),
+            "ok    nodes: 1 of 2 answer (Redis 7.1.0)\n\
              fail  node my-cluster-001: 10.0.1.230:6379 does not answer; \
              let the cache's security group admit 10.0.0.55 on TCP port 6379\n"
         );
         assert_eq!(
-            lines(&[Dialled::Failed(ErrorKind::ConnectionRefused)]),
+            lines(vec![Err(GreetError::Refused)]),
             "fail  node my-cluster-001: 10.0.1.230:6379 refuses: nothing listens there; \
              see whether the cache is available, and on this port\n"
         );
-        assert!(lines(&[Dialled::Failed(ErrorKind::HostUnreachable)]).contains("no way to"));
-        assert_eq!(lines(&[]), "ok    nodes: 0 of 0 answer on TCP\n");
+        let unreachable = Err(GreetError::Unreachable(ErrorKind::HostUnreachable.into()));
+        assert!(lines(vec![unreachable]).contains("no way to"));
+        assert_eq!(lines(vec![]), "ok    nodes: 0 of 0 answer\n");
+    }
+
+    #[test]
+    fn a_password_and_a_certificate_are_answers_and_silence_after_connecting_is_none() {
+        let secret = Greeting { reserve: Some("NOAUTH".to_owned()), ..Greeting::default() };
+        let unknown = GreetError::Certificate("unknown issuer".to_owned());
+        assert_eq!(
+            lines(vec![redis(), redis(), Ok(secret), Err(unknown)]),
+            "ok    nodes: 4 of 4 answer (2 Redis 7.1.0, 1 Redis that wants a password, 1 TLS)\n"
+        );
+        for wrong in [GreetError::Mute, GreetError::Closed, GreetError::NotTls] {
+            assert!(lines(vec![Err(wrong)]).starts_with("warn  node my-cluster-001: 10.0.1.230:6379"));
+        }
+        let other = Greeting { speaks: Speaks::Other("SSH-2.0".to_owned()), ..Greeting::default() };
+        assert!(lines(vec![Ok(other)]).contains("speaks neither Redis nor Memcached, but says \"SSH-2.0\""));
+    }
+
+    #[test]
+    fn the_last_good_answer_is_as_old_as_the_oldest_source_or_the_last_run() {
+        let (now, name) = (1_000_000, || "static/local".parse().unwrap());
+        let with = |failing_since| Inventory {
+            nodes: vec![],
+            sources: vec![SourceReport { failing_since, ..SourceReport::complete(name()) }],
+        };
+        let verdict = |inventory: Option<&Inventory>, last_run| last_good(inventory, last_run, now).verdict;
+        let ago = |seconds| Some(now - seconds);
+        assert_eq!(verdict(None, ago(0)), Warn);
+        assert_eq!(verdict(Some(&with(None)), None), Warn);
+        assert_eq!(verdict(Some(&with(None)), ago(STALE - 1)), Verdict::Ok);
+        assert_eq!(verdict(Some(&with(None)), ago(STALE)), Warn);
+        assert_eq!(verdict(Some(&with(None)), ago(LOST)), Fail);
+        assert_eq!(verdict(Some(&with(ago(STALE))), ago(0)), Warn);
+        let found = last_good(Some(&with(ago(LOST))), ago(0), now);
+        assert_eq!((found.verdict, found.what.as_str()), (Fail, "static/local was read whole 1d ago"));
     }
 
     #[test]
     fn a_source_that_is_partial_for_an_hour_is_a_fault() {
         let name = || "static/local".parse().unwrap();
         let since = |report: SourceReport, since| SourceReport { failing_since: Some(since), ..report };
-        assert_eq!(source(&SourceReport::complete(name()), 0).verdict, Ok);
+        assert_eq!(source(&SourceReport::complete(name()), 0).verdict, Verdict::Ok);
         assert_eq!(source(&SourceReport::partial(name(), "half"), 0).verdict, Warn);
         assert_eq!(source(&since(SourceReport::partial(name(), "half"), 1), STALE).verdict, Warn);
         let stale = source(&since(SourceReport::partial(name(), "half"), 1), STALE + 1);
@@ -145,9 +271,9 @@ mod tests {
         )
         .unwrap();
         let verdict = |vpc: &str| outside(&inventory, &[vpc.parse().unwrap()]).unwrap().verdict;
-        assert_eq!(verdict("10.0.0.0/16"), Ok);
+        assert_eq!(verdict("10.0.0.0/16"), Verdict::Ok);
         assert_eq!(verdict("10.1.0.0/16"), Warn);
-        assert_eq!(verdict("2001:db8::/56"), Ok, "it says nothing of IPv4");
+        assert_eq!(verdict("2001:db8::/56"), Verdict::Ok, "it says nothing of IPv4");
         assert_eq!(outside(&inventory, &[]), None);
     }
 }

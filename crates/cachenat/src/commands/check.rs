@@ -1,28 +1,28 @@
 //! `check`: looks at everything that a client's packet needs on its way to a node.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
-use applier::host;
 use applier::kernel::{Dump, Netfilter};
-use applier::netlink::Kernel;
+use applier::netlink::{BaseChain, Kernel};
 use applier::surroundings;
 use applier::sync::{difference, ours};
 use applier::sysctl::Sysctls;
-use discovery::{Emptied, InstanceFacts, Inventory};
+use applier::{host, lock};
+use discovery::{
+    Dial, Emptied, HostPort, Imds, InstanceFacts, Inventory, Node, Seed, Source, Survey, TlsTrust, greet_all,
+};
 use ipnet::IpNet;
 use rules::sysctl::Place;
 use rules::{Endpoint, ForwardId, Ruleset, Sysctl};
-use tokio::net::TcpStream;
-use tokio::runtime::Builder;
-use tokio::task::JoinSet;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::args::Global;
 use crate::check::nodes::Dialled;
-use crate::check::{self, Finding, access, chains, host as kernel_settings, nodes, schedule};
+use crate::check::{self, Finding, access, aws, chains, host as kernel_settings, nodes, schedule};
 use crate::config::Config;
 use crate::desired::{Desired, listeners};
 use crate::gateway::Gateway;
@@ -32,10 +32,10 @@ use crate::report::Report;
 use crate::setting::{Setting, now};
 use crate::state::State;
 
-/// How long a node may take to answer.
+/// How long a node may take for each answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How many nodes are dialled at once, well below the usual limit of 1,024 open files.
+/// How many nodes are greeted at once, well below the usual limit of 1,024 open files.
 const AT_ONCE: usize = 256;
 
 /// Where the next boot finds kernel settings, beside the configured directory; the first of one name counts
@@ -74,41 +74,71 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
     let setting = Setting { config, gateway, output };
     found.extend(of_gateway(&setting)?);
     let runtime = Builder::new_current_thread().enable_all().build().context("starting tokio")?;
-    let instance = runtime.block_on(discovery::instance_facts());
+    let imds = Imds::default();
+    let instance = runtime.block_on(imds.facts());
     found.push(access::public_address(
         &setting.config.gateway.public_address,
         &setting.gateway.addresses,
-        instance.as_ref(),
+        instance,
         &setting.config.clients,
     ));
+    // A file stands in for AWS as a whole.
+    let survey = match global.inventory {
+        Some(_) => None,
+        None => survey(&setting, &imds, instance, &runtime),
+    };
+    if let Some(survey) = &survey {
+        found.extend(aws::calls(survey));
+        found.extend(aws::clock(survey));
+    }
 
     let state = setting.state();
+    let last_run =
+        lock::last_held(&setting.config.lock_file).and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    found.push(nodes::last_good(state.last_good.as_ref(), last_run.map(|at| at.as_secs()), now()));
     let (own, last_good) = (&setting.gateway.addresses, state.last_good.as_ref());
     let fresh = inventory::take(&setting.config, own, global.inventory.as_deref(), last_good, Duration::ZERO);
     let fresh = fresh.unwrap_or_else(|error| {
         found.push(Finding::error("sources", error.as_ref()));
         last_good.cloned().unwrap_or_default()
     });
-    let (dump, chains) = of_kernel(&mut found);
-    found.extend(chains);
-    let Some(desired) = plan(&setting, &state, &fresh, dump.as_ref(), &mut found) else { return Ok(found) };
-    found.extend(of_inventory(&setting, &desired.inventory, instance.as_ref()));
+    let kernel = of_kernel(&mut found);
+    let dump = kernel.as_ref().map(|(dump, _)| dump);
+    let desired = plan(&setting, &state, &fresh, dump, &mut found);
+    if let Some((dump, chains)) = &kernel {
+        found.extend(of_chains(&setting, dump, chains, desired.as_ref()));
+    }
+    let Some(desired) = desired else { return Ok(found) };
+    found.extend(of_inventory(&setting, &desired.inventory, instance, survey.as_ref()));
     found.extend(
         desired
             .kept
             .iter()
             .map(|line| Finding::warn("inventory", line.clone(), "see what the sources say of it")),
     );
-    let targets = listeners(&desired.wanted.ruleset);
-    let targets = targets.into_iter().flat_map(|(id, _, to)| to.into_iter().map(move |to| (id.clone(), to)));
-    let dialled = runtime.block_on(dial(targets.collect()));
+    let dialled = runtime.block_on(greet(&setting.config, &desired));
     found.extend(nodes::reach(&dialled, &setting.gateway.addresses));
     found.extend(of_host(&setting, &desired.wanted.sysctls));
     if let Some(dump) = dump {
-        found.push(of_rules(&dump, &desired));
+        found.push(of_rules(dump, &desired));
     }
     found.push(schedule::schedule(Path::new("/")));
     Ok(found)
+}
+
+/// Asks AWS what it lets us do; `None` where no source needs it.
+fn survey(
+    setting: &Setting,
+    imds: &Imds,
+    instance: Option<&InstanceFacts>,
+    runtime: &Runtime,
+) -> Option<Survey> {
+    let sources: Vec<Source> = setting.config.asked().cloned().collect();
+    let mut options = inventory::options(&setting.config, &setting.gateway.addresses);
+    options.imds = imds.clone();
+    // Without the instance's own place there is nothing to compare the caches' with.
+    let with_places = instance.is_some_and(|facts| facts.vpc_id.is_some() || facts.subnet_id.is_some());
+    runtime.block_on(discovery::survey(&sources, &options, with_places))
 }
 
 fn of_gateway(setting: &Setting) -> anyhow::Result<Vec<Finding>> {
@@ -130,27 +160,28 @@ fn of_gateway(setting: &Setting) -> anyhow::Result<Vec<Finding>> {
     Ok(vec![address, listening])
 }
 
-/// What is in force, and what others have beside it.
-fn of_kernel(found: &mut Vec<Finding>) -> (Option<Dump>, Vec<Finding>) {
-    let mut kernel = match Kernel::open() {
-        Ok(kernel) => kernel,
-        Err(error) => {
-            found.push(Finding::error("kernel", &error));
-            return (None, vec![]);
-        }
-    };
-    match kernel.dump().and_then(|dump| Ok((dump, kernel.base_chains()?))) {
-        Ok((dump, base_chains)) => {
-            let legacy = surroundings::legacy_iptables();
-            let mut others = chains::forward(&base_chains, &legacy);
-            others.extend(chains::nat(&base_chains, &legacy));
-            (Some(dump), others)
-        }
-        Err(error) => {
-            found.push(Finding::error("kernel", &error));
-            (None, vec![])
-        }
-    }
+/// What is in force, and the base chains that others have beside it.
+fn of_kernel(found: &mut Vec<Finding>) -> Option<(Dump, Vec<BaseChain>)> {
+    let mut kernel = Kernel::open().map_err(|error| found.push(Finding::error("kernel", &error))).ok()?;
+    let read = kernel.dump().and_then(|dump| Ok((dump, kernel.base_chains()?)));
+    read.map_err(|error| found.push(Finding::error("kernel", &error))).ok()
+}
+
+/// What others' chains do to packets for our listeners: the wanted ones, or without a plan those in force.
+fn of_chains(
+    setting: &Setting,
+    dump: &Dump,
+    chains: &[BaseChain],
+    desired: Option<&Desired>,
+) -> Vec<Finding> {
+    let in_force = ours(dump).ok().flatten().map(|actual| &actual.ruleset);
+    let ruleset = desired.map(|desired| &desired.wanted.ruleset).or(in_force);
+    let listeners: Vec<Endpoint> =
+        ruleset.map(listeners).unwrap_or_default().into_iter().map(|(_, listen, _)| listen).collect();
+    let (legacy, interface) = (surroundings::legacy_iptables(), &setting.gateway.interface);
+    let mut found = chains::forward(chains, &legacy, interface, &listeners);
+    found.extend(chains::nat(chains, &legacy, interface, &listeners));
+    found
 }
 
 /// What is wanted; `None`, with a finding, if there can be no plan.
@@ -178,10 +209,23 @@ fn plan(
     }
 }
 
-fn of_inventory(setting: &Setting, inventory: &Inventory, instance: Option<&InstanceFacts>) -> Vec<Finding> {
+fn of_inventory(
+    setting: &Setting,
+    inventory: &Inventory,
+    instance: Option<&InstanceFacts>,
+    survey: Option<&Survey>,
+) -> Vec<Finding> {
     let mut found: Vec<Finding> =
         inventory.sources.iter().map(|report| nodes::source(report, now())).collect();
-    found.extend(instance.and_then(|facts| nodes::outside(inventory, &facts.vpc_cidrs)));
+    if let Some(facts) = instance {
+        let places = survey.map(|survey| survey.places.as_slice()).unwrap_or_default();
+        let places = aws::places(places, facts.vpc_id.as_deref(), facts.subnet_id.as_deref());
+        // Where no cache tells its VPC, the nodes' addresses do.
+        if !places.iter().any(|finding| finding.name == "VPC") {
+            found.extend(nodes::outside(inventory, &facts.vpc_cidrs));
+        }
+        found.extend(places);
+    }
     found.push(access::encryption(inventory, &setting.config.clients));
     found
 }
@@ -245,25 +289,37 @@ fn of_rules(dump: &Dump, desired: &Desired) -> Finding {
     }
 }
 
-/// Opens a connection to each target and closes it again.
-async fn dial(targets: Vec<(ForwardId, Endpoint)>) -> Vec<(ForwardId, Endpoint, Dialled)> {
+/// Greets each target as a client would; nothing is asked that changes anything.
+async fn greet(config: &Config, desired: &Desired) -> Vec<Dialled> {
+    let nodes: HashMap<&str, &Node> =
+        desired.inventory.nodes.iter().map(|node| (node.id.as_str(), node)).collect();
+    let targets = listeners(&desired.wanted.ruleset);
+    let targets: Vec<(ForwardId, Endpoint)> =
+        targets.into_iter().flat_map(|(id, _, to)| to.into_iter().map(move |to| (id.clone(), to))).collect();
     let mut dialled = Vec::with_capacity(targets.len());
     for targets in targets.chunks(AT_ONCE) {
-        let mut dials = JoinSet::new();
-        for (id, target) in targets.iter().cloned() {
-            dials.spawn(async move { (id, target, dial_one(target).await) });
-        }
-        dialled.extend(dials.join_all().await);
+        let dial = |(id, target): &(ForwardId, Endpoint)| {
+            let node = nodes.get(id.as_str());
+            let tls = node.filter(|node| node.tls).map(|node| trust(config, node));
+            Dial { address: HostPort { host: target.address.to_string(), port: target.port }, tls }
+        };
+        let dials: Vec<Dial> = targets.iter().map(dial).collect();
+        let heard = greet_all(&dials, PATIENCE).await;
+        dialled.extend(targets.iter().cloned().zip(heard).map(|((id, target), heard)| Dialled {
+            id,
+            target,
+            heard,
+        }));
     }
-    dialled.sort_by(|(one, one_at, _), (other, other_at, _)| (one, one_at).cmp(&(other, other_at)));
+    dialled.sort_by(|one, other| (&one.id, one.target).cmp(&(&other.id, other.target)));
     dialled
 }
 
-async fn dial_one(target: Endpoint) -> Dialled {
-    let address = SocketAddr::new(target.address, target.port.get());
-    match tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await {
-        Ok(Ok(_)) => Dialled::Answers,
-        Ok(Err(error)) => Dialled::Failed(error.kind()),
-        Err(_) => Dialled::Silent,
-    }
+/// Whose certificate a node has to show: as its in-band source says, else the system's authorities and its own name.
+fn trust(config: &Config, node: &Node) -> TlsTrust {
+    let own = config.asked().find(|source| source.name() == node.source).and_then(|source| match source {
+        Source::InBand { seed: Seed::Redis(seed), .. } => seed.tls.clone(),
+        _ => None,
+    });
+    TlsTrust { server_name: Some(node.host.clone()), ..own.unwrap_or_default() }
 }

@@ -1,28 +1,36 @@
 //! `status`: prints what is in force.
 
-mod prometheus;
+pub(super) mod prometheus;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::UNIX_EPOCH;
 
-use applier::conntrack::Conntrack;
+use applier::conntrack::{Bytes, Conntrack, Flows};
 use applier::kernel::{Dump, Netfilter};
+use applier::lock;
 use applier::netlink::Kernel;
+use applier::surroundings::{self, ConntrackFill};
 use applier::sync::{difference, ours};
 use applier::sysctl::Sysctls;
-use discovery::{Emptied, Inventory, Node, SourceReport};
+use discovery::{Emptied, Imds, Inventory, Node, SourceReport};
+use rules::diff::Action;
 use rules::ruleset::Key;
-use rules::{Endpoint, ForwardId, Ruleset};
+use rules::{Changes, Endpoint, ForwardId, Ruleset};
 use serde::Serialize;
 
 use crate::args::{Global, StatusFormat};
+use crate::config::Auto;
 use crate::desired::listeners;
-use crate::output::{Exit, Output, age, columns, with_cause};
+use crate::moves::Moves;
+use crate::output::{Exit, age, columns, size, with_cause};
 use crate::report::Report;
 use crate::setting::{Setting, now};
 use crate::state::State;
 
+/// What is in force, and how it stands to what is wanted.
 #[derive(Serialize)]
-struct Status {
+pub(super) struct Status {
     version: u32,
     /// Whether our table is there.
     installed: bool,
@@ -30,10 +38,16 @@ struct Status {
     in_step: bool,
     /// When what is wanted of the kernel last changed, in seconds since 1970.
     last_change: Option<u64>,
+    /// When a run of any kind worked here last, in seconds since 1970.
+    last_run: Option<u64>,
     listeners: Vec<Listener>,
     sources: Vec<SourceStatus>,
     /// What separates the two, in nft's words and as settings.
     drift: Vec<String>,
+    #[serde(skip)]
+    conntrack: Option<ConntrackFill>,
+    #[serde(skip)]
+    summary: String,
 }
 
 #[derive(Serialize)]
@@ -41,16 +55,26 @@ struct Listener {
     id: String,
     cluster: Option<String>,
     role: Option<discovery::Role>,
+    /// Where clients connect to, where that is known to be another address.
+    public: Option<String>,
     listen: String,
     targets: Vec<String>,
     /// Connections made since the element was added.
     connections: u64,
     /// Connections that are open now; `None` where the kernel does not tell.
     flows: Option<u64>,
+    /// What the open connections have carried from clients; `None` where the kernel does not account for it.
+    bytes_sent: Option<u64>,
+    /// What they have carried to clients.
+    bytes_received: Option<u64>,
+    /// When it was led to its targets, in seconds since 1970.
+    changed: Option<u64>,
     /// When the port was leased, in seconds since 1970.
     since: Option<u64>,
     /// For how long, in seconds.
     age: Option<u64>,
+    /// What `apply` would do to it; `None`: it is in step.
+    drift: Option<Action>,
 }
 
 #[derive(Serialize)]
@@ -62,7 +86,31 @@ struct SourceStatus {
 
 pub(super) fn run(global: &Global, format: StatusFormat) -> anyhow::Result<Exit> {
     let setting = Setting::read(global)?;
-    let state = setting.state();
+    let mut warnings = Vec::new();
+    let mut status = gather(&setting, setting.state(), &mut warnings)?;
+    warnings.iter().for_each(|line| setting.output.warn(line));
+    let text = match format {
+        StatusFormat::Prometheus => prometheus::text(&status),
+        StatusFormat::Json | StatusFormat::Text => {
+            status.name_public(&setting)?;
+            match format {
+                StatusFormat::Json => serde_json::to_string_pretty(&status)? + "\n",
+                _ => text(&status),
+            }
+        }
+    };
+    setting.output.data(&text)?;
+    if !status.in_step && matches!(format, StatusFormat::Text) {
+        let summary = &status.summary;
+        setting.output.warn(&format!(
+            "out of step ({summary}): 'cachenat diff' shows what differs, 'cachenat apply' mends it"
+        ));
+    }
+    Ok(Exit::Done)
+}
+
+/// Looks at the kernel and at the state directory; what is amiss and no error goes to `warnings`.
+pub(super) fn gather(setting: &Setting, state: State, warnings: &mut Vec<String>) -> anyhow::Result<Status> {
     let dump = Kernel::open()?.dump()?;
     let nothing = Ruleset::default();
     let actual = ours(&dump)?;
@@ -70,11 +118,11 @@ pub(super) fn run(global: &Global, format: StatusFormat) -> anyhow::Result<Exit>
     let last_good = state.last_good.clone().unwrap_or_default();
 
     let desired = setting.desired(&last_good, &state, in_force, Emptied::Keep)?;
-    desired.warnings(now()).iter().for_each(|line| setting.output.warn(line));
+    warnings.extend(desired.warnings(now()));
     // Before the first run there is nothing that could have drifted.
     let expected = state.last_good.is_some();
     let changes =
-        if expected { difference(&dump, Some(&desired.wanted.ruleset))? } else { rules::Changes::default() };
+        if expected { difference(&dump, Some(&desired.wanted.ruleset))? } else { Changes::default() };
     let sysctls = if expected {
         Sysctls::new(&setting.config.sysctl_dir).plan(&desired.wanted.sysctls)?
     } else {
@@ -89,43 +137,79 @@ pub(super) fn run(global: &Global, format: StatusFormat) -> anyhow::Result<Exit>
         .filter(|lease| lease.released.is_none() && state.leases.is_some())
         .map(|lease| ((&lease.id, lease.port.get()), lease.since))
         .collect();
-    let (connections, flows) = (connections(&dump), flows(setting.output));
+    let forwards = report.changes.forwards();
+    let drift: BTreeMap<(&str, Endpoint), Action> =
+        forwards.iter().map(|change| ((&*change.id, change.listen), change.action)).collect();
+    let moves = Moves::read(&setting.config.state_dir);
+    let (connections, flows) = (connections(&dump), flows(warnings));
     let listener = |(id, listen, to): (ForwardId, Endpoint, Vec<Endpoint>)| {
         let node = nodes.get(id.as_str());
         let since = since.get(&(&id, listen.port.get())).copied();
+        let flows = flows.as_ref().map(|flows| flows.get(&listen).copied().unwrap_or_default());
+        // Where no connection is open, none was accounted for.
+        let bytes = flows.and_then(|flows| flows.bytes);
         Listener {
             cluster: node.map(|node| node.cluster.clone()),
             role: node.and_then(|node| node.role),
+            public: None,
             listen: listen.to_string(),
             targets: to.iter().map(ToString::to_string).collect(),
             connections: connections.get(&listen).copied().unwrap_or_default(),
-            flows: flows.as_ref().map(|flows| flows.get(&listen).copied().unwrap_or_default()),
+            flows: flows.map(|flows| flows.open),
+            bytes_sent: bytes.map(|Bytes { sent, .. }| sent),
+            bytes_received: bytes.map(|Bytes { received, .. }| received),
+            changed: moves.of(listen).or(since),
             since,
             age: since.map(|since| now().saturating_sub(since)),
+            drift: drift.get(&(id.as_str(), listen)).copied(),
             id: id.to_string(),
         }
     };
-    let status = Status {
+    // What is missing from the kernel is a line as well: it is what somebody looks for.
+    let missing = forwards.iter().filter(|change| change.action == Action::Add);
+    let missing =
+        missing.filter_map(|change| Some((change.id.parse().ok()?, change.listen, change.to.clone())));
+    let last_run = lock::last_held(&setting.config.lock_file);
+    let last_run = last_run.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    Ok(Status {
         version: 1,
         installed: actual.is_some(),
         in_step: report.is_empty(),
         last_change: State::last_change(&setting.config.state_dir),
-        listeners: listeners(in_force).into_iter().map(listener).collect(),
+        last_run: last_run.map(|at| at.as_secs()),
+        listeners: listeners(in_force).into_iter().chain(missing).map(listener).collect(),
         sources: sources(&last_good, now()),
         drift: report.text().lines().map(str::to_owned).collect(),
-    };
-    match format {
-        StatusFormat::Json => setting.output.data(&(serde_json::to_string_pretty(&status)? + "\n"))?,
-        StatusFormat::Text => setting.output.data(&text(&status))?,
-        StatusFormat::Prometheus => setting.output.data(&prometheus::text(&status))?,
+        conntrack: surroundings::conntrack_fill(),
+        summary: report.summary(),
+    })
+}
+
+impl Status {
+    /// Says of each listener what clients on the internet dial.
+    fn name_public(&mut self, setting: &Setting) -> anyhow::Result<()> {
+        let public: Option<(IpAddr, IpAddr)> = match &setting.config.gateway.public_address {
+            Auto::Set(public) => {
+                let mut own = setting.gateway.addresses.iter();
+                own.find(|own| own.is_ipv4() == public.is_ipv4()).map(|own| (*own, *public))
+            }
+            Auto::Auto => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                let imds = Imds::default();
+                // `public-ipv4` goes with `local-ipv4`; which of several others goes with which is not said there.
+                let facts = runtime.block_on(imds.facts());
+                facts.and_then(|facts| Some((facts.local_ipv4?.into(), facts.public_ipv4?.into())))
+            }
+        };
+        let Some((private, public)) = public else { return Ok(()) };
+        for listener in &mut self.listeners {
+            let Ok(listen) = listener.listen.parse::<Endpoint>() else { continue };
+            if listen.address == private {
+                listener.public = Some(Endpoint { address: public, ..listen }.to_string());
+            }
+        }
+        Ok(())
     }
-    if !status.in_step && matches!(format, StatusFormat::Text) {
-        let summary = report.summary();
-        setting.output.warn(&format!(
-            "out of step ({summary}): 'cachenat diff' shows what differs, 'cachenat apply' mends it"
-        ));
-    }
-    Ok(Exit::Done)
 }
 
 /// The connections made through each listener, over all of its elements.
@@ -140,18 +224,17 @@ fn connections(dump: &Dump) -> BTreeMap<Endpoint, u64> {
 }
 
 /// The open connections through each listener, to whatever target; `None` where the kernel does not tell.
-fn flows(output: Output) -> Option<BTreeMap<Endpoint, u64>> {
+fn flows(warnings: &mut Vec<String>) -> Option<BTreeMap<Endpoint, Flows>> {
     match Conntrack::open().and_then(|mut conntrack| conntrack.count()) {
         Ok(counts) => {
-            let mut flows = BTreeMap::new();
+            let mut flows: BTreeMap<Endpoint, Flows> = BTreeMap::new();
             for ((listen, _), count) in counts {
-                *flows.entry(listen).or_default() += count;
+                flows.entry(listen).or_default().add(count);
             }
             Some(flows)
         }
         Err(error) => {
-            let error = with_cause(&error);
-            output.warn(&format!("open connections are not counted: {error}"));
+            warnings.push(format!("open connections are not counted: {}", with_cause(&error)));
             None
         }
     }
@@ -166,22 +249,51 @@ fn sources(last_good: &Inventory, now: u64) -> Vec<SourceStatus> {
 }
 
 fn text(status: &Status) -> String {
-    if !status.installed {
+    if !status.installed && status.listeners.is_empty() {
         return "no table inet cachenat: nothing is forwarded\n".to_owned();
     }
+    let ago = |at: u64| age(now().saturating_sub(at));
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let row = |listener: &Listener| {
+        let bytes = listener.bytes_sent.zip(listener.bytes_received);
         [
             listener.id.clone(),
-            listener.role.map_or_else(|| "-".to_owned(), |role| format!("{role:?}").to_lowercase()),
+            or_dash(listener.role.map(|role| format!("{role:?}").to_lowercase())),
+            or_dash(listener.public.clone()),
             listener.listen.clone(),
             listener.targets.join(" "),
             listener.connections.to_string(),
-            listener.flows.map_or_else(|| "-".to_owned(), |flows| flows.to_string()),
-            listener.age.map_or_else(|| "-".to_owned(), age),
+            or_dash(listener.flows.map(|flows| flows.to_string())),
+            or_dash(bytes.map(|(sent, received)| format!("{}/{}", size(sent), size(received)))),
+            or_dash(listener.changed.map(ago)),
+            or_dash(listener.age.map(age)),
+            listener.drift.map_or("ok", action).to_owned(),
         ]
     };
-    let last_change =
-        status.last_change.map(|at| format!("last change {} ago\n", age(now().saturating_sub(at))));
-    let header = ["NODE", "ROLE", "LISTEN", "TARGET", "CONNECTIONS", "OPEN", "AGE"];
-    columns(header, status.listeners.iter().map(row)) + &last_change.unwrap_or_default()
+    let header = [
+        "NODE",
+        "ROLE",
+        "PUBLIC",
+        "LISTEN",
+        "TARGET",
+        "CONNECTIONS",
+        "OPEN",
+        "IN/OUT",
+        "CHANGED",
+        "AGE",
+        "STATE",
+    ];
+    let nothing = if status.installed { "" } else { "no table inet cachenat: nothing is forwarded\n" };
+    let last_change = status.last_change.map(|at| format!("last change {} ago\n", ago(at)));
+    columns(header, status.listeners.iter().map(row)) + nothing + &last_change.unwrap_or_default()
+}
+
+/// What stands in a listener's way, in a word: what `apply` would do about it.
+fn action(action: Action) -> &'static str {
+    match action {
+        Action::Add => "missing",
+        Action::Remove => "unwanted",
+        Action::Move => "elsewhere",
+        Action::Update => "outdated",
+    }
 }

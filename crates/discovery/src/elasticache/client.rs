@@ -9,13 +9,14 @@ use aws_config::{
 };
 use aws_sdk_elasticache::Client;
 
-use super::{error::Cause, whole::WholeAnswer};
+use super::{clock::Clock, error::Cause, whole::WholeAnswer};
 use crate::{Imds, Options};
 
 /// A client and the region that it asks.
 pub(crate) struct Api {
     pub(crate) client: Client,
     pub(crate) region: String,
+    pub(crate) clock: Clock,
 }
 
 /// Sets the client up. The only network traffic may be one question to IMDS for the region.
@@ -38,8 +39,10 @@ pub(crate) async fn connect(options: &Options) -> Result<Api, Cause> {
         Some(credentials) => config.credentials_provider(credentials.clone()),
         None => config.credentials_provider(usual_credentials(region.clone(), &options.imds).await),
     };
-    let config = aws_sdk_elasticache::config::Builder::from(&config.load().await).interceptor(WholeAnswer);
-    Ok(Api { client: Client::from_conf(config.build()), region: region.to_string() })
+    let clock = Clock::default();
+    let config = aws_sdk_elasticache::config::Builder::from(&config.load().await);
+    let config = config.interceptor(WholeAnswer).interceptor(clock.clone());
+    Ok(Api { client: Client::from_conf(config.build()), region: region.to_string(), clock })
 }
 
 async fn usual_credentials(region: Region, imds: &Imds) -> DefaultCredentialsChain {

@@ -18,6 +18,8 @@ pub enum Action {
     DescribeServerlessCaches,
     /// Tags of one resource.
     ListTagsForResource,
+    /// VPC and subnets of a cluster; only a check asks.
+    DescribeCacheSubnetGroups,
 }
 
 /// A call that gave no answer.
@@ -201,6 +203,7 @@ impl fmt::Display for Action {
             Self::DescribeCacheClusters => "DescribeCacheClusters",
             Self::DescribeServerlessCaches => "DescribeServerlessCaches",
             Self::ListTagsForResource => "ListTagsForResource",
+            Self::DescribeCacheSubnetGroups => "DescribeCacheSubnetGroups",
         })
     }
 }

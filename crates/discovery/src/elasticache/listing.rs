@@ -45,16 +45,17 @@ pub(crate) async fn list(sources: &[Source], options: &Options) -> Account {
     }
 }
 
-struct Lister {
-    api: Api,
-    deadline: Instant,
+/// The API, and until when it may take to answer.
+pub(super) struct Lister {
+    pub(super) api: Api,
+    pub(super) deadline: Instant,
 }
 
 /// One answer and the marker of the next.
 type Page<T> = (Vec<T>, Option<String>);
 
 impl Lister {
-    async fn account(&self, wanted: Wanted, sources: &[Source]) -> Account {
+    pub(super) async fn account(&self, wanted: Wanted, sources: &[Source]) -> Account {
         let (mut groups, mut clusters, serverless) = join3(
             async { if wanted.groups { self.groups().await } else { Listing::default() } },
             async { if wanted.clusters { self.clusters().await } else { Listing::default() } },
@@ -194,12 +195,12 @@ impl Lister {
         calls.buffer_unordered(TAGS_SIDE_BY_SIDE).collect().await
     }
 
-    fn client(&self) -> &Client {
+    pub(super) fn client(&self) -> &Client {
         &self.api.client
     }
 }
 
-fn out_of_time() -> Cause {
+pub(super) fn out_of_time() -> Cause {
     Cause::Timeout { message: "the time for all calls together is up".into() }
 }
 

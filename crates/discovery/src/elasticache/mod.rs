@@ -1,16 +1,19 @@
 //! The ElastiCache API: asked once for all sources, then read by pure functions.
 
 mod client;
+mod clock;
 mod error;
 mod listing;
 mod near;
 mod nodes;
 mod select;
+mod survey;
 mod whole;
 
 pub use error::{Action, ApiError, Cause};
 pub(crate) use listing::list;
 pub(crate) use select::find;
+pub use survey::{Place, Survey, survey};
 
 use std::collections::BTreeMap;
 

@@ -6,10 +6,10 @@ use std::num::NonZeroU16;
 use nix::libc;
 use rules::Endpoint;
 
-use super::Gone;
+use super::{Bytes, Gone};
 use crate::netlink::attribute::{Fields, Malformed};
 use crate::netlink::message::build_for;
-use crate::netlink::uapi::{STATUS_DNAT, flow, flow_message, tcp, tuple};
+use crate::netlink::uapi::{STATUS_DNAT, counters, flow, flow_message, tcp, tuple};
 
 /// A TCP flow of the default zone whose destination was translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub(super) struct Flow<'a> {
     id: u32,
     /// `enum tcp_conntrack`
     state: u8,
+    /// What it has carried; `None` where that is not accounted for.
+    pub(super) bytes: Option<Bytes>,
 }
 
 /// What names one flow for deletion.
@@ -48,7 +50,11 @@ impl<'a> Flow<'a> {
         let (listen, target) = (end(original, &DESTINATION)?, end(reply, &SOURCE)?);
         let (Some(listen), Some(target)) = (listen, target) else { return Ok(None) };
         let state = state(fields.get(flow::PROTOINFO).unwrap_or_default())?;
-        Ok(Some(Self { listen, target, family, original, id, state }))
+        let bytes = match (fields.get(flow::COUNTERS_ORIGINAL), fields.get(flow::COUNTERS_REPLY)) {
+            (Some(sent), Some(received)) => Some(Bytes { sent: bytes(sent)?, received: bytes(received)? }),
+            _ => None,
+        };
+        Ok(Some(Self { listen, target, family, original, id, state, bytes }))
     }
 
     pub(super) fn leg(&self) -> Gone {
@@ -112,6 +118,12 @@ fn end(bytes: &[u8], end: &End) -> Result<Option<Endpoint>, Malformed> {
     let address = v4.or(v6).ok_or(Malformed("a tuple has no address"))?;
     let port = port.ok_or(Malformed("a tuple has no port"))?;
     Ok(NonZeroU16::new(port).map(|port| Endpoint { address, port }))
+}
+
+/// The bytes of one direction.
+fn bytes(counters: &[u8]) -> Result<u64, Malformed> {
+    let bytes = Fields::<4>::parse(counters)?.be64(counters::BYTES);
+    bytes.ok_or(Malformed("a flow's counters have no bytes"))
 }
 
 /// The TCP state; 0 (`TCP_CONNTRACK_NONE`) if the kernel does not tell it.
