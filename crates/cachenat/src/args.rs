@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -108,7 +109,10 @@ pub(crate) enum Command {
     #[command(hide = true, after_help = "Examples:\n  cachenat guard")]
     Guard,
     /// Apply again and again: DNS often, the API seldom, and at once when somebody else changes the rules
-    #[command(after_help = "Examples:\n  cachenat watch\n  cachenat watch --interval 5m --dns-interval 5s")]
+    #[command(
+        after_help = "Examples:\n  cachenat watch\n  cachenat watch --interval 5m --dns-interval 5s\n  \
+                      cachenat watch --metrics 127.0.0.1:9379"
+    )]
     Watch {
         /// How often the API is asked
         #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "60s")]
@@ -116,6 +120,9 @@ pub(crate) enum Command {
         /// How often DNS is asked; a shorter TTL shortens it
         #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2s")]
         dns_interval: Duration,
+        /// Serve metrics for Prometheus at http://ADDRESS:PORT/metrics; a port alone is on 127.0.0.1
+        #[arg(long, value_name = "ADDRESS:PORT", value_parser = metrics_address)]
+        metrics: Option<SocketAddr>,
     },
     /// Put the last good rules in force, without AWS or DNS; for boot
     #[command(after_help = "Examples:\n  cachenat restore")]
@@ -251,6 +258,15 @@ fn duration(text: &str) -> Result<Duration, String> {
     seconds.map(Duration::from_secs).ok_or_else(|| "write a number and s, m or h, such as 90s".to_owned())
 }
 
+/// `127.0.0.1:9379`, `[::1]:9379`; a port alone is loopback's, so that other addresses have to be written out.
+fn metrics_address(text: &str) -> Result<SocketAddr, String> {
+    let of_loopback = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    text.parse::<u16>()
+        .map(of_loopback)
+        .or_else(|_| text.parse::<SocketAddr>())
+        .map_err(|_| "write an address and a port, such as 127.0.0.1:9379".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,6 +289,16 @@ mod tests {
             LONG_VERSION.starts_with(env!("CARGO_PKG_VERSION"))
                 && LONG_VERSION.contains(std::env::consts::ARCH)
         );
+    }
+
+    #[test]
+    fn metrics_are_on_loopback_unless_another_address_is_written_out() {
+        let address = |text| metrics_address(text).map(|address| address.to_string());
+        assert_eq!(address("9379").as_deref(), Ok("127.0.0.1:9379"));
+        assert_eq!(address("10.0.0.55:9379").as_deref(), Ok("10.0.0.55:9379"));
+        for bad in ["", ":9379", "localhost:9379", "70000", "127.0.0.1"] {
+            assert!(address(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -33,7 +33,9 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<Exit> {
         }
         Command::Confirm => confirm::run(global),
         Command::Guard => confirm::guard(global),
-        Command::Watch { interval, dns_interval } => watch::run(global, *interval, *dns_interval),
+        Command::Watch { interval, dns_interval, metrics } => {
+            watch::run(global, *interval, *dns_interval, *metrics)
+        }
         Command::Restore => restore::run(global),
         Command::Leases { action } => leases::run(global, action.as_ref()),
         Command::Endpoints { format, cluster } => endpoints::run(global, *format, cluster.as_deref()),

@@ -11,6 +11,7 @@ mod faults;
 mod follow;
 mod kill;
 mod log;
+mod metrics;
 mod reach;
 mod restore;
 mod review;

@@ -2,8 +2,12 @@
 //!
 //! Questions run beside the loop, so that a slow answer holds up neither the repair of the rules nor the watchdog.
 
+mod metrics;
+
 use std::collections::BTreeSet;
 use std::future::{Future, pending};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -28,6 +32,7 @@ use crate::pending as probation;
 use crate::report::Report;
 use crate::setting::{Setting, is_whole, now};
 use crate::state::State;
+use metrics::{Metrics, Sync};
 
 /// A name server that gives out TTLs of zero is not asked more often than this.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
@@ -41,8 +46,21 @@ const SHORTEST_REPAIR: Duration = Duration::from_millis(500);
 /// The API is asked no more seldom than every so many intervals while it fails.
 const LONGEST_BACKOFF: u32 = 8;
 
-pub(super) fn run(global: &Global, interval: Duration, dns_interval: Duration) -> anyhow::Result<Exit> {
+pub(super) fn run(
+    global: &Global,
+    interval: Duration,
+    dns_interval: Duration,
+    metrics: Option<SocketAddr>,
+) -> anyhow::Result<Exit> {
+    let bound = metrics.map(metrics::bind).transpose()?;
     let mut watch = Watch::open(global)?;
+    if let (Some(address), Some(bound)) = (metrics, bound) {
+        if !address.ip().is_loopback() {
+            let warning = format!("--metrics {address}: whoever reaches that address can read the metrics");
+            watch.setting.output.warn(&warning);
+        }
+        watch.metrics.serve(bound)?;
+    }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
     runtime.block_on(watch.run(interval, dns_interval))?;
@@ -89,7 +107,7 @@ impl<T: Send + 'static> Asked<T> {
 
 struct Watch<'a> {
     global: &'a Global,
-    setting: Setting,
+    setting: Arc<Setting>,
     sources: Vec<Source>,
     options: Options,
     kernel: Kernel,
@@ -112,6 +130,9 @@ struct Watch<'a> {
     /// Whether the sources are to be asked at once, as another run knows more than they told us.
     is_overtaken: bool,
     memory: Memory,
+    /// When the answer came that is not in force yet.
+    heard: Option<Instant>,
+    metrics: Metrics,
 }
 
 impl<'a> Watch<'a> {
@@ -119,6 +140,7 @@ impl<'a> Watch<'a> {
         anyhow::ensure!(global.inventory.is_none(), "watch discovers by itself; --inventory goes with apply");
         let (setting, sources, options) = read(global)?;
         Ok(Self {
+            metrics: Metrics::new(Arc::clone(&setting)),
             global,
             setting,
             sources,
@@ -134,6 +156,7 @@ impl<'a> Watch<'a> {
             is_repeated: false,
             is_overtaken: false,
             memory: Memory::default(),
+            heard: None,
         })
     }
 
@@ -158,6 +181,7 @@ impl<'a> Watch<'a> {
                 }
                 listed = listing.answer(|| list(self.sources.clone(), self.options.clone())) => {
                     failures = if is_whole(&listed) { 0 } else { failures + 1 };
+                    self.metrics.listed(&listed);
                     listing.again_in(jittered(interval * (1 << failures.min(10)).min(LONGEST_BACKOFF)));
                     let state = self.memory.complete(State::open(&self.setting.config.state_dir));
                     self.listed = Some(recall(listed, state.last_good.as_ref()));
@@ -174,6 +198,7 @@ impl<'a> Watch<'a> {
                     if is_new || self.found.as_ref() != Some(&found) {
                         self.is_repeated &= !is_new;
                         self.found = Some(found);
+                        self.heard = Some(Instant::now());
                         self.converge();
                     }
                 }
@@ -198,6 +223,7 @@ impl<'a> Watch<'a> {
         match read(self.global) {
             Ok((setting, sources, options)) => {
                 (self.setting, self.sources, self.options) = (setting, sources, options);
+                self.metrics.reloaded(Arc::clone(&self.setting));
                 self.setting.output.note("configuration read again");
                 true
             }
@@ -211,6 +237,9 @@ impl<'a> Watch<'a> {
     /// Converges if somebody else touched our table.
     fn repair(&mut self, noticed: &Noticed) {
         let newer = noticed.generation.is_none() || noticed.generation != self.generation;
+        if noticed.touched_ours && newer {
+            self.metrics.intruded();
+        }
         if noticed.overrun || (noticed.touched_ours && newer) {
             let who: Vec<String> =
                 noticed.who.iter().map(|who| format!("{} (pid {})", who.name, who.pid)).collect();
@@ -230,22 +259,25 @@ impl<'a> Watch<'a> {
     /// Makes what was found be in force; whatever is in the way is told, and tried again.
     fn converge(&mut self) {
         let Some(found) = self.found.clone() else { return };
-        match self.try_converge(found) {
-            Ok(true) => notify(&[NotifyState::Ready]),
-            Ok(false) => self.retry = Some(Instant::now() + RETRY),
-            Err(error) => {
-                self.warn(BTreeSet::from([format!("{error:#}")]));
-                self.retry = Some(Instant::now() + RETRY);
+        let result = self.try_converge(found).unwrap_or_else(|error| {
+            self.warn(BTreeSet::from([format!("{error:#}")]));
+            Sync::Failed
+        });
+        self.metrics.synced(result, self.heard.map(|heard| heard.elapsed()));
+        match result {
+            Sync::InStep | Sync::Changed => {
+                self.heard = None;
+                notify(&[NotifyState::Ready]);
             }
+            Sync::Busy | Sync::Failed => self.retry = Some(Instant::now() + RETRY),
         }
     }
 
-    /// `false`: another run has the lock.
-    fn try_converge(&mut self, mut found: Inventory) -> anyhow::Result<bool> {
+    fn try_converge(&mut self, mut found: Inventory) -> anyhow::Result<Sync> {
         let output = self.setting.output;
         let _lock = match lock::acquire(&self.setting.config.lock_file, Duration::ZERO) {
             Ok(lock) => lock,
-            Err(LockError::Held { .. }) => return Ok(false),
+            Err(LockError::Held { .. }) => return Ok(Sync::Busy),
             Err(error) => return Err(error.into()),
         };
         probation::refuse(&self.setting.config, output)?;
@@ -272,7 +304,7 @@ impl<'a> Watch<'a> {
         notify(&[NotifyState::Status(&format!("{nodes} nodes forwarded{unsure}"))]);
         let is_saved = remember(&state, &desired, output);
         self.memory.note(desired, is_saved);
-        Ok(true)
+        Ok(if report.is_empty() { Sync::InStep } else { Sync::Changed })
     }
 
     /// Says what was not said the last time.
@@ -282,12 +314,12 @@ impl<'a> Watch<'a> {
     }
 }
 
-fn read(global: &Global) -> anyhow::Result<(Setting, Vec<Source>, Options)> {
+fn read(global: &Global) -> anyhow::Result<(Arc<Setting>, Vec<Source>, Options)> {
     let setting = Setting::read(global)?;
     setting.check_host()?;
     let sources = inventory::sources(&setting.config)?;
     let options = inventory::options(&setting.config, &setting.gateway.addresses);
-    Ok((setting, sources, options))
+    Ok((Arc::new(setting), sources, options))
 }
 
 async fn list(sources: Vec<Source>, options: Options) -> Inventory {
