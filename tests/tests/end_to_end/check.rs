@@ -144,47 +144,41 @@ fn a_password_is_an_answer_and_what_is_no_cache_is_found() {
 #[ignore = "needs a network namespace: scripts/test"]
 fn what_aws_denies_refuses_or_tells_otherwise_is_named() {
     let lab = applied();
-    let denied = |action: &str| Fault::of(action, How::error("AccessDenied", "not authorized"));
-    let skewed = Fault::of("DescribeCacheClusters", How::error("RequestTimeTooSkewed", "too large"));
-    let cases: [(&str, Option<Fault>, i64, &str, &str, &str); 7] = [
-        ("a clock that is refused", Some(skewed), 0, "clock", "fail", "AWS's, which refuses its requests"),
+    let refusal = |action, code, words| Some(Fault::of(action, How::error(code, words)));
+    let (clusters, groups) = ("DescribeCacheClusters", "DescribeReplicationGroups");
+    for (fault, ahead, name, verdict, words) in [
         (
-            "a call that is denied",
-            Some(denied("DescribeCacheClusters")),
+            refusal(clusters, "AccessDenied", "not authorized"),
             0,
             "permissions",
             "fail",
             "elasticache:DescribeCacheClusters is denied (not authorized); allow it in the IAM policy",
         ),
-        ("a clock that is slow", None, 60, "clock", "warn", " s behind AWS's; set it"),
-        ("a clock that is fast", None, -60, "clock", "warn", " s ahead of AWS's; set it"),
+        (None, 60, "clock", "warn", " s behind AWS's; set it"),
+        (None, -60, "clock", "warn", " s ahead of AWS's; set it"),
+        (None, 400, "clock", "fail", "behind AWS's, which refuses requests that are 5 minutes off"),
         (
-            "a clock that is wrong",
-            None,
-            400,
+            refusal(clusters, "RequestTimeTooSkewed", "too large"),
+            0,
             "clock",
             "fail",
-            "behind AWS's, which refuses requests that are 5 minutes off",
+            "AWS's, which refuses its requests",
         ),
         (
-            "throttling",
-            Some(Fault::of("DescribeCacheClusters", How::error("Throttling", "slow"))),
+            refusal(clusters, "Throttling", "slow down"),
             0,
             "AWS API",
             "warn",
             "DescribeCacheClusters: throttled by AWS (Throttling)",
         ),
         (
-            "unknown keys",
-            Some(Fault::of("DescribeReplicationGroups", How::error("InvalidClientTokenId", "no"))),
+            refusal(groups, "InvalidClientTokenId", "unknown"),
             0,
             "AWS API",
             "fail",
-            "AWS does not accept the credentials (InvalidClientTokenId: no)",
+            "AWS does not accept the credentials (InvalidClientTokenId: unknown)",
         ),
-    ];
-    for (what, fault, ahead, name, verdict, words) in cases {
-        println!("{what}");
+    ] {
         lab.api().change(|scenario| {
             scenario.faults = fault.into_iter().collect();
             scenario.clock_ahead_s = ahead;

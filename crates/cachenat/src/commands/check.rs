@@ -1,6 +1,8 @@
 //! `check`: looks at everything that a client's packet needs on its way to a node.
 
-use std::collections::{BTreeMap, HashMap};
+mod greet;
+
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
@@ -12,16 +14,13 @@ use applier::surroundings;
 use applier::sync::{difference, ours};
 use applier::sysctl::Sysctls;
 use applier::{host, lock};
-use discovery::{
-    Dial, Emptied, HostPort, Imds, InstanceFacts, Inventory, Node, Seed, Source, Survey, TlsTrust, greet_all,
-};
+use discovery::{Emptied, Imds, InstanceFacts, Inventory, Source, Survey};
 use ipnet::IpNet;
 use rules::sysctl::Place;
-use rules::{Endpoint, ForwardId, Ruleset, Sysctl};
+use rules::{Endpoint, Ruleset, Sysctl};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::args::Global;
-use crate::check::nodes::Dialled;
 use crate::check::{self, Finding, access, aws, chains, host as kernel_settings, nodes, schedule};
 use crate::config::Config;
 use crate::desired::{Desired, listeners};
@@ -31,12 +30,6 @@ use crate::output::{Exit, Output};
 use crate::report::Report;
 use crate::setting::{Setting, now};
 use crate::state::State;
-
-/// How long a node may take for each answer.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// How many nodes are greeted at once, well below the usual limit of 1,024 open files.
-const AT_ONCE: usize = 256;
 
 /// Where the next boot finds kernel settings, beside the configured directory; the first of one name counts
 /// (sysctl.d(5)).
@@ -116,7 +109,7 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
             .iter()
             .map(|line| Finding::warn("inventory", line.clone(), "see what the sources say of it")),
     );
-    let dialled = runtime.block_on(greet(&setting.config, &desired));
+    let dialled = runtime.block_on(greet::greet(&setting.config, &desired));
     found.extend(nodes::reach(&dialled, &setting.gateway.addresses));
     found.extend(of_host(&setting, &desired.wanted.sysctls));
     if let Some(dump) = dump {
@@ -287,39 +280,4 @@ fn of_rules(dump: &Dump, desired: &Desired) -> Finding {
             "'cachenat apply' makes it",
         ),
     }
-}
-
-/// Greets each target as a client would; nothing is asked that changes anything.
-async fn greet(config: &Config, desired: &Desired) -> Vec<Dialled> {
-    let nodes: HashMap<&str, &Node> =
-        desired.inventory.nodes.iter().map(|node| (node.id.as_str(), node)).collect();
-    let targets = listeners(&desired.wanted.ruleset);
-    let targets: Vec<(ForwardId, Endpoint)> =
-        targets.into_iter().flat_map(|(id, _, to)| to.into_iter().map(move |to| (id.clone(), to))).collect();
-    let mut dialled = Vec::with_capacity(targets.len());
-    for targets in targets.chunks(AT_ONCE) {
-        let dial = |(id, target): &(ForwardId, Endpoint)| {
-            let node = nodes.get(id.as_str());
-            let tls = node.filter(|node| node.tls).map(|node| trust(config, node));
-            Dial { address: HostPort { host: target.address.to_string(), port: target.port }, tls }
-        };
-        let dials: Vec<Dial> = targets.iter().map(dial).collect();
-        let heard = greet_all(&dials, PATIENCE).await;
-        dialled.extend(targets.iter().cloned().zip(heard).map(|((id, target), heard)| Dialled {
-            id,
-            target,
-            heard,
-        }));
-    }
-    dialled.sort_by(|one, other| (&one.id, one.target).cmp(&(&other.id, other.target)));
-    dialled
-}
-
-/// Whose certificate a node has to show: as its in-band source says, else the system's authorities and its own name.
-fn trust(config: &Config, node: &Node) -> TlsTrust {
-    let own = config.asked().find(|source| source.name() == node.source).and_then(|source| match source {
-        Source::InBand { seed: Seed::Redis(seed), .. } => seed.tls.clone(),
-        _ => None,
-    });
-    TlsTrust { server_name: Some(node.host.clone()), ..own.unwrap_or_default() }
 }

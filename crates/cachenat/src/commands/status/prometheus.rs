@@ -126,11 +126,7 @@ fn labelled(listener: &Listener, direction: Option<&str>, value: u64) -> String 
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-    use std::fs;
-    use std::path::Path;
-
+pub(in crate::commands) mod tests {
     use expect_test::expect;
 
     use applier::surroundings::ConntrackFill;

@@ -1,0 +1,52 @@
+//! Greeting the nodes as a client would.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use discovery::{Dial, HostPort, Node, Seed, Source, TlsTrust, greet_all};
+use rules::{Endpoint, ForwardId};
+
+use crate::check::nodes::Dialled;
+use crate::config::Config;
+use crate::desired::{Desired, listeners};
+
+/// How long a node may take for each answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many nodes are greeted at once, well below the usual limit of 1,024 open files.
+const AT_ONCE: usize = 256;
+
+/// Greets each target as a client would; nothing is asked that changes anything.
+pub(super) async fn greet(config: &Config, desired: &Desired) -> Vec<Dialled> {
+    let nodes: HashMap<&str, &Node> =
+        desired.inventory.nodes.iter().map(|node| (node.id.as_str(), node)).collect();
+    let targets = listeners(&desired.wanted.ruleset);
+    let targets: Vec<(ForwardId, Endpoint)> =
+        targets.into_iter().flat_map(|(id, _, to)| to.into_iter().map(move |to| (id.clone(), to))).collect();
+    let mut dialled = Vec::with_capacity(targets.len());
+    for targets in targets.chunks(AT_ONCE) {
+        let dial = |(id, target): &(ForwardId, Endpoint)| {
+            let node = nodes.get(id.as_str());
+            let tls = node.filter(|node| node.tls).map(|node| trust(config, node));
+            Dial { address: HostPort { host: target.address.to_string(), port: target.port }, tls }
+        };
+        let dials: Vec<Dial> = targets.iter().map(dial).collect();
+        let heard = greet_all(&dials, PATIENCE).await;
+        dialled.extend(targets.iter().cloned().zip(heard).map(|((id, target), heard)| Dialled {
+            id,
+            target,
+            heard,
+        }));
+    }
+    dialled.sort_by(|one, other| (&one.id, one.target).cmp(&(&other.id, other.target)));
+    dialled
+}
+
+/// Whose certificate a node has to show: as its in-band source says, else the system's authorities and its own name.
+fn trust(config: &Config, node: &Node) -> TlsTrust {
+    let own = config.asked().find(|source| source.name() == node.source).and_then(|source| match source {
+        Source::InBand { seed: Seed::Redis(seed), .. } => seed.tls.clone(),
+        _ => None,
+    });
+    TlsTrust { server_name: Some(node.host.clone()), ..own.unwrap_or_default() }
+}
