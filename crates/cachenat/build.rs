@@ -13,15 +13,23 @@ fn main() {
 
 /// The commit; `None` in a tarball, or where git is not there or not trusted with the directory.
 fn commit() -> Option<String> {
-    let git = Path::new("../../.git");
-    if !git.exists() {
+    // A worktree's `.git` is a file that tells where the directory is.
+    if !Path::new("../../.git").exists() {
         return None;
     }
-    // Each commit and each checkout adds a line to it; a file that is not there would build anew each time.
-    for file in ["HEAD", "logs/HEAD"].map(|file| git.join(file)).iter().filter(|file| file.exists()) {
-        println!("cargo:rerun-if-changed={}", file.display());
+    // Each commit and each checkout adds a line to the log; a file that is not there would build anew each time.
+    for name in ["HEAD", "logs/HEAD"] {
+        let file = git(&["rev-parse", "--git-path", name])?;
+        if Path::new(&file).exists() {
+            println!("cargo:rerun-if-changed={file}");
+        }
     }
-    let output = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output().ok()?;
-    let commit = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-    (output.status.success() && !commit.is_empty()).then_some(commit)
+    git(&["rev-parse", "--short", "HEAD"])
+}
+
+/// What git answers, if it has an answer.
+fn git(words: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(words).output().ok()?;
+    let answer = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (output.status.success() && !answer.is_empty()).then_some(answer)
 }

@@ -1,43 +1,120 @@
 //! `man` and `completions`: what packages install, from the one definition of the command line.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use anyhow::Context;
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
 use crate::args::{Cli, Global};
 use crate::output::{Exit, Output};
 
+/// What the command line's definition does not know, for the main page.
+const MORE: &str = r#".SH FILES
+.TP
+\fI/etc/cachenat/config.yaml\fR
+The configuration.
+.TP
+\fI/var/lib/cachenat\fR
+Leases, the last good inventory and the rules made from it (\fIstate_dir\fR).
+.TP
+\fI/etc/sysctl.d/90\-cachenat.conf\fR
+The kernel settings for the next boot (\fIsysctl_dir\fR).
+.TP
+\fI/run/cachenat.lock\fR
+Keeps two runs apart (\fIlock_file\fR).
+.SH ENVIRONMENT
+.TP
+\fBCACHENAT_CONFIG\fR
+The configuration file, unless \fB\-\-config\fR names one.
+.TP
+\fBAWS_REGION\fR, \fBAWS_PROFILE\fR, \fBAWS_ACCESS_KEY_ID\fR, \fBAWS_ENDPOINT_URL\fR, ...
+As in every AWS SDK; without them the instance's role and region hold.
+.TP
+\fBAWS_EC2_METADATA_DISABLED\fR
+\fItrue\fR: the instance metadata is not asked.
+.TP
+\fBNO_COLOR\fR
+No colours, not even on a terminal.
+.SH SEE ALSO
+.BR nft (8),
+.BR ip\-sysctl (7),
+.BR systemd.timer (5)
+"#;
+
 /// Prints the manual page, or writes it and one for each command into `dir`.
 pub(super) fn man(global: &Global, dir: Option<&Path>) -> anyhow::Result<Exit> {
-    // `cachenat help` prints what the pages say; it needs none of its own.
-    let command = Cli::command().disable_help_subcommand(true);
+    let pages = pages();
     match dir {
-        Some(dir) => fs::create_dir_all(dir)
-            .and_then(|()| clap_mangen::generate_to(command, dir))
-            .with_context(|| format!("write manual pages into {}", dir.display()))?,
+        Some(dir) => {
+            write(&pages, dir).with_context(|| format!("write manual pages into {}", dir.display()))?
+        }
         None => {
-            let mut page = Vec::new();
-            Man::new(command).render(&mut page).context("write the manual page")?;
-            Output::new(global).data(&String::from_utf8_lossy(&page))?;
+            // The command's own page is the last one.
+            if let Some((_, page)) = pages.last() {
+                Output::new(global).data(page)?;
+            }
         }
     }
     Ok(Exit::Done)
 }
 
+/// The manual pages by file name, the commands' before the whole's.
+fn pages() -> Vec<(String, String)> {
+    // `cachenat help` prints what the pages say; it needs none of its own.
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    let mut pages = Vec::new();
+    add_pages(&command, &mut pages);
+    if let Some((_, page)) = pages.last_mut() {
+        page.push_str(MORE);
+    }
+    pages
+}
+
+fn add_pages(command: &Command, pages: &mut Vec<(String, String)>) {
+    command.get_subcommands().filter(|sub| !sub.is_hide_set()).for_each(|sub| add_pages(sub, pages));
+    let man = Man::new(command.clone());
+    let mut page = Vec::new();
+    // Writing to a vector can't fail.
+    let _ = man.render(&mut page);
+    let page = String::from_utf8_lossy(&page);
+    // What a help text ends with has a section of its own in a manual page (man-pages(7)).
+    let page = page.replace(".SH EXTRA\nExamples:", ".SH EXAMPLES");
+    let page = page.replace(".SH EXTRA\nExit codes:", ".SH EXIT STATUS");
+    pages.push((man.get_filename(), page));
+}
+
+fn write(pages: &[(String, String)], dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    pages.iter().try_for_each(|(name, page)| fs::write(dir.join(name), page))
+}
+
 /// Prints what makes this shell complete our command line.
 pub(super) fn completions(global: &Global, shell: Shell) -> anyhow::Result<Exit> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "cachenat", &mut script);
-    Output::new(global).data(&String::from_utf8_lossy(&script))?;
+    Output::new(global).data(&script(shell))?;
     Ok(Exit::Done)
+}
+
+fn script(shell: Shell) -> String {
+    // What is hidden from people is hidden from their shells as well, which clap_complete leaves to us.
+    let whole = Cli::command();
+    let mut shown = Command::new("cachenat")
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(whole.get_arguments().cloned())
+        .subcommands(whole.get_subcommands().filter(|sub| !sub.is_hide_set()).cloned());
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut shown, "cachenat", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum as _;
+
     use super::*;
 
     fn quiet() -> Global {
@@ -61,5 +138,43 @@ mod tests {
         let page = fs::read_to_string(dir.path().join("cachenat-apply.1")).unwrap();
         assert!(page.starts_with(".ie") || page.starts_with(".TH"), "{page}");
         assert!(page.contains("cachenat apply \\-\\-wait 120s"), "{page}");
+    }
+
+    #[test]
+    fn each_page_has_the_sections_that_people_look_for() {
+        let pages = pages();
+        let (main, commands) = pages.split_last().unwrap();
+        for section in ["NAME", "SYNOPSIS", "OPTIONS", "EXIT STATUS", "FILES", "ENVIRONMENT", "SEE ALSO"] {
+            assert!(main.1.contains(&format!(".SH {section}\n")), "{section}");
+        }
+        for (name, page) in commands {
+            assert!(page.contains(".SH EXAMPLES\n"), "{name}: {page}");
+        }
+        assert!(!pages.iter().any(|(_, page)| page.contains("EXTRA")));
+    }
+
+    #[test]
+    fn every_shell_completes_commands_and_none_a_hidden_one() {
+        for shell in Shell::value_variants() {
+            let script = script(*shell);
+            assert!(script.contains("status") && script.contains("log-format"), "{shell}");
+            assert!(!script.contains("guard"), "{shell}");
+        }
+    }
+
+    #[test]
+    fn bash_completes_a_command_and_a_value() {
+        let complete = |words: &str, current: &str, previous: &str| {
+            let lines = format!(
+                "{}\nCOMP_WORDS=({words} '{current}'); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))\n\
+                 _cachenat cachenat '{current}' {previous}; echo \"${{COMPREPLY[@]}}\"",
+                script(Shell::Bash)
+            );
+            let output = std::process::Command::new("bash").args(["-c", &lines]).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        assert_eq!(complete("cachenat", "stat", "cachenat"), "status\n");
+        assert_eq!(complete("cachenat status --format", "", "--format"), "text json prometheus\n");
     }
 }
