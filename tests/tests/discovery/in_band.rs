@@ -185,6 +185,24 @@ fn the_password_comes_from_a_file_and_a_wrong_one_is_told_without_being_shown() 
     assert_eq!(error(Seed::Redis(seed)), "the password in $CACHENAT_NO_SUCH: environment variable not found");
 }
 
+/// Redis quotes a command that it does not know, with its arguments; a proxy in front of it may do so as well.
+#[test]
+fn a_server_that_quotes_the_password_does_not_get_it_shown() {
+    let server = Server::cluster("redis-server", &["--rename-command", "AUTH", ""]);
+    let file = server.dir.path().join("password");
+    std::fs::write(&file, "s3cret").unwrap();
+    for username in [None, Some("reader".to_owned())] {
+        let seed = RedisSeed { username, password: Some(Secret::File(file.clone())), ..server.seed() };
+        let refused = error(Seed::Redis(seed));
+        assert!(refused.ends_with("AUTH: ERR"), "{refused}");
+    }
+    let mut stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    stream.write_all(b"AUTH s3cret\r\n").unwrap();
+    let mut answer = [0; 256];
+    let length = stream.read(&mut answer).unwrap();
+    assert!(String::from_utf8_lossy(&answer[..length]).contains("s3cret"), "it does quote it");
+}
+
 /// A certificate for `name`, signed by itself, as `cert.pem` and `key.pem`.
 fn certificate(dir: &Path, name: &str) {
     let mut openssl = Command::new("openssl");

@@ -50,6 +50,28 @@ fn is_unknown(answer: &str) -> bool {
     answer.to_lowercase().contains("unknown subcommand")
 }
 
+/// How refusals of AUTH begin whose words are Redis' own.
+const KNOWN_REFUSALS: [&str; 6] = [
+    "WRONGPASS ",
+    "NOPERM ",
+    "ERR AUTH ",
+    "ERR Client sent AUTH",
+    "ERR invalid password",
+    "ERR wrong number",
+];
+
+/// As much of a refusal of AUTH as can't repeat the password: a server that does not know the command, or a proxy, quotes
+/// what it was sent.
+fn telling(answer: &str) -> &str {
+    if KNOWN_REFUSALS.iter().any(|known| answer.starts_with(known)) {
+        return answer;
+    }
+    match answer.split(' ').next() {
+        Some(code @ ("ERR" | "NOAUTH" | "LOADING" | "DENIED" | "MASTERDOWN")) => code,
+        _ => "refused",
+    }
+}
+
 struct Session<'a> {
     seed: &'a HostPort,
     stream: BufReader<Box<dyn Stream + Send>>,
@@ -64,7 +86,7 @@ impl Session<'_> {
             None => self.call(&["AUTH", &password]).await?,
         };
         match answer {
-            Value::Error(answer) => Err(self.refused("AUTH", &answer)),
+            Value::Error(answer) => Err(self.refused("AUTH", telling(&answer))),
             _ => Ok(()),
         }
     }
