@@ -1,9 +1,11 @@
 //! What cachenat says: a line an event, for people or for machines.
 
+use std::fs;
+
 use cachenat_tests::lab::Lab;
 use serde_json::Value;
 
-use crate::common::spelled_out;
+use crate::common::{applied, spelled_out};
 
 fn events(text: &str) -> Vec<Value> {
     text.lines()
@@ -40,5 +42,41 @@ fn with_log_format_json_each_line_is_an_event() {
 fn a_control_character_never_reaches_the_terminal() {
     let lab = spelled_out(&[(1, "10.0.1.230")]);
     let run = lab.cachenat(&["--config", "\u{1b}[2J\u{7}.yaml", "apply"]).exits(2);
-    assert!(run.stderr.starts_with("error: configuration \\u{1b}[2J\\u{7}.yaml"), "{:?}", run.stderr);
+    assert!(run.stderr.starts_with("error: configuration \\u001b[2J\\u0007.yaml"), "{:?}", run.stderr);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_password_is_in_nothing_that_is_said_or_written() {
+    let lab = applied();
+    let node = lab.node("my-cluster-001");
+    node.redis().call(&["CONFIG", "SET", "requirepass", "hunter2hunter2"]).unwrap();
+    let password = lab.dir().join("password");
+    lab.write_config(&format!(
+        "clients: [198.51.100.27/32]\n\
+         sources:\n\
+         \x20 - in_band: {{name: lab, redis: \"{}\", password_file: {}}}\n",
+        node.at,
+        password.display()
+    ));
+    for (text, code) in [("hunter2hunter2\n", 0), ("hunter2wrong\n", 3)] {
+        fs::write(&password, text).unwrap();
+        lab.cachenat(&["apply", "--verbose"]).exits(code);
+        for args in [
+            &["discover", "--json"][..],
+            &["diff", "--verbose", "--log-format", "json"],
+            &["check", "--json"],
+            &["status", "--format", "json"],
+            &["status", "--format", "prometheus"],
+            &["endpoints", "--format", "json"],
+            &["apply", "--json", "--log-format", "json"],
+        ] {
+            let run = lab.cachenat(args);
+            assert!(!format!("{run:?}").contains("hunter2"), "{args:?}: {run:?}");
+        }
+    }
+    for file in fs::read_dir(lab.dir().join("state")).unwrap() {
+        let file = file.unwrap().path();
+        assert!(!fs::read_to_string(&file).unwrap().contains("hunter2"), "{}", file.display());
+    }
 }

@@ -26,23 +26,27 @@ struct Event<'a> {
 
 /// The event with its line end; `now` is in seconds since 1970.
 pub(super) fn line(format: LogFormat, level: Level, message: &str, now: u64) -> String {
-    let plain = || {
-        let label = match level {
-            Level::Info => "",
-            Level::Warning => "warning: ",
-            Level::Error => "error: ",
-        };
-        format!("{label}{}\n", printable(message))
+    let plain = || match level {
+        Level::Info => format!("{}\n", in_one_line(message)),
+        Level::Warning => format!("warning: {}\n", in_one_line(message)),
+        // What ends a run may take several lines to say: each mistake of a configuration has one.
+        Level::Error => format!("error: {}\n", printable(message)),
     };
     match format {
         LogFormat::Text => plain(),
-        // JSON has its own escapes for what does not print.
+        // JSON has its own escapes for line breaks and the like, but leaves C1 and DEL as they are.
         LogFormat::Json => serde_json::to_string(&Event { time: now, level, message })
-            .map_or_else(|_| plain(), |json| json + "\n"),
+            .map_or_else(|_| plain(), |json| printable(&json).into_owned() + "\n"),
     }
 }
 
-/// The text with control characters written out (`\u{1b}`), except those that lay it out.
+/// The text without line breaks, which could forge another event.
+fn in_one_line(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    printable(&lines.join("; ")).into_owned()
+}
+
+/// The text with control characters written out (`\u001b`, as JSON does too), except those that lay it out.
 pub(super) fn printable(text: &str) -> Cow<'_, str> {
     let bad = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     if !text.contains(bad) {
@@ -51,7 +55,8 @@ pub(super) fn printable(text: &str) -> Cow<'_, str> {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         if bad(c) {
-            shown.extend(c.escape_unicode());
+            // No control character is beyond U+009F.
+            shown.push_str(&format!("\\u{:04x}", u32::from(c)));
         } else {
             shown.push(c);
         }
@@ -65,19 +70,23 @@ mod tests {
 
     #[test]
     fn control_characters_are_written_out() {
-        assert_eq!(printable("a\u{1b}[2J\r\u{9b}b\n\tc"), "a\\u{1b}[2J\\u{d}\\u{9b}b\n\tc");
+        assert_eq!(printable("a\u{1b}[2J\r\u{9b}b\n\tc"), "a\\u001b[2J\\u000d\\u009bb\n\tc");
         assert!(matches!(printable("my-cluster-001\n"), Cow::Borrowed(_)));
     }
 
     #[test]
     fn an_event_is_one_line_of_json_for_machines_and_words_for_people() {
-        let message = "source \"a\":\nno \u{1b}";
+        let message = "source \"a\":\n  no \u{1b}\u{9b}\n";
         let json = line(LogFormat::Json, Level::Warning, message, 7);
         assert_eq!(
             json,
-            "{\"time\":7,\"level\":\"warning\",\"message\":\"source \\\"a\\\":\\nno \\u001b\"}\n"
+            "{\"time\":7,\"level\":\"warning\",\"message\":\"source \\\"a\\\":\\n  no \\u001b\\u009b\\n\"}\n"
         );
-        assert_eq!(line(LogFormat::Text, Level::Warning, message, 7), "warning: source \"a\":\nno \\u{1b}\n");
+        assert_eq!(
+            line(LogFormat::Text, Level::Warning, message, 7),
+            "warning: source \"a\":; no \\u001b\\u009b\n"
+        );
+        serde_json::from_str::<serde_json::Value>(&json).unwrap();
         assert_eq!(line(LogFormat::Text, Level::Info, "1 moved", 7), "1 moved\n");
     }
 }
