@@ -206,8 +206,10 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum LeasesAction {
     /// List all ports that were ever given out
+    #[command(after_help = "Examples:\n  cachenat leases list")]
     List,
     /// Let another node have the port of one that is gone, before its 7 days are over
+    #[command(after_help = "Examples:\n  cachenat leases release my-cluster-004")]
     Release {
         /// The removed node's id
         id: ForwardId,
