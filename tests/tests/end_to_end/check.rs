@@ -237,6 +237,36 @@ fn a_last_run_of_long_ago_is_found() {
     says(&lab, "last good", "warn", "no run has left what it found");
 }
 
+/// In an `/etc` of the run's own.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn it_is_found_if_nothing_runs_cachenat_again() {
+    let lab = applied();
+    let check = |setup: &str| -> Run {
+        let script =
+            "set -e; cp /etc/resolv.conf \"$0\"; mount -t tmpfs none /etc; cp \"$0\" /etc/resolv.conf
+            [ ! -d /var/spool/cron ] || mount -t tmpfs none /var/spool/cron
+            sh -c \"$1\"; exec \"$2\" check";
+        let mut command = lab.operator_command("sh");
+        command.args(["-c", script]).arg(lab.dir().join("kept")).arg(setup).arg(programs::cachenat());
+        command.output().unwrap().into()
+    };
+    tells(check("true"), "schedule", "warn", "neither systemd nor cron runs cachenat");
+    for (setup, words) in [
+        (
+            "mkdir -p /etc/systemd/system/timers.target.wants
+             ln -s gone /etc/systemd/system/timers.target.wants/cachenat.timer",
+            "cachenat.timer keeps the rules true",
+        ),
+        (
+            "mkdir /etc/cron.d; echo '* * * * * root cachenat apply' > /etc/cron.d/nat",
+            "/etc/cron.d/nat keeps",
+        ),
+    ] {
+        tells(check(setup), "schedule", "ok", words);
+    }
+}
+
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn a_conntrack_table_that_fills_up_is_found() {
