@@ -1,12 +1,14 @@
 //! What a command has read before it plans: configuration, gateway, state.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use discovery::{Emptied, Inventory, Outcome};
+use discovery::{Emptied, Inventory, Outcome, instance_facts};
 use rules::Ruleset;
 
 use crate::args::Global;
-use crate::config::Config;
+use crate::config::{Auto, Config, PublicAddress};
 use crate::desired::{Desired, Known, desired};
 use crate::gateway::Gateway;
 use crate::output::{Output, with_cause};
@@ -37,6 +39,27 @@ impl Setting {
             self.output.warn(&format!("gateway.addresses: no interface of this host has {address}"));
         }
         Ok(())
+    }
+
+    /// What clients dial for each of the gateway's addresses, as far as the configuration or the instance metadata tell.
+    pub(crate) fn public_addresses(&self) -> anyhow::Result<BTreeMap<IpAddr, IpAddr>> {
+        let own = &self.gateway.addresses;
+        match &self.config.gateway.public_address {
+            Auto::Set(PublicAddress::Each(each)) => Ok(each.clone()),
+            Auto::Set(PublicAddress::Only(public)) => {
+                let private = own.iter().find(|address| address.is_ipv4() == public.is_ipv4());
+                Ok(private.map(|private| (*private, *public)).into_iter().collect())
+            }
+            Auto::Auto => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                let facts = runtime.block_on(instance_facts()).unwrap_or_default();
+                let public = |address: &IpAddr| match address {
+                    IpAddr::V4(private) => facts.public_address_of(*private).map(IpAddr::V4),
+                    IpAddr::V6(_) => None,
+                };
+                Ok(own.iter().filter_map(|address| Some((*address, public(address)?))).collect())
+            }
+        }
     }
 
     /// The state directory; what is damaged in it is told.

@@ -1,15 +1,13 @@
 //! `endpoints`: prints what clients need to reach the nodes.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use discovery::{Emptied, Inventory, instance_facts};
+use discovery::{Emptied, Inventory};
 use rules::Leases;
 
 use super::render::remembered;
 use crate::args::Global;
-use crate::config::{Auto, PublicAddress};
 use crate::endpoints::{self, Format, Public};
 use crate::inventory;
 use crate::output::Exit;
@@ -50,34 +48,14 @@ fn known(setting: &Setting, global: &Global) -> anyhow::Result<(Inventory, Lease
 /// What clients dial.
 fn public(setting: &Setting) -> anyhow::Result<Public> {
     let gateway = setting.gateway.addresses.clone();
-    let dialled = match &setting.config.gateway.public_address {
-        Auto::Set(PublicAddress::Each(each)) => each.clone(),
-        Auto::Set(PublicAddress::Only(public)) => {
-            let private = gateway.iter().find(|address| address.is_ipv4() == public.is_ipv4());
-            private.map(|private| (*private, *public)).into_iter().collect()
-        }
-        Auto::Auto => elastic_ips(setting)?,
-    };
-    Ok(Public { gateway, dialled })
-}
-
-/// The public addresses that belong to the gateway's, by IMDS; IPv6 addresses are public ones themselves.
-fn elastic_ips(setting: &Setting) -> anyhow::Result<BTreeMap<IpAddr, IpAddr>> {
-    let private: Vec<IpAddr> = setting.gateway.addresses.iter().copied().filter(IpAddr::is_ipv4).collect();
-    if private.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let facts = runtime.block_on(instance_facts()).unwrap_or_default();
-    let public = |private: &IpAddr| match private {
-        IpAddr::V4(address) => facts.public_address_of(*address).map(IpAddr::V4),
-        IpAddr::V6(_) => None,
-    };
-    for lacking in private.iter().filter(|private| public(private).is_none()) {
+    let dialled = setting.public_addresses()?;
+    // IPv6 addresses are public ones themselves.
+    let lacks = |address: &&IpAddr| address.is_ipv4() && !dialled.contains_key(address);
+    for lacking in gateway.iter().filter(lacks) {
         setting.output.warn(&format!(
-            "gateway.public_address is auto, and the instance metadata name no public address for {lacking}; \
+            "neither gateway.public_address nor the instance metadata name a public address for {lacking}; \
              clients are told {lacking} itself"
         ));
     }
-    Ok(private.iter().filter_map(|private| Some((*private, public(private)?))).collect())
+    Ok(Public { gateway, dialled })
 }

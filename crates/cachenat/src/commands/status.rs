@@ -3,7 +3,6 @@
 pub(super) mod prometheus;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::UNIX_EPOCH;
 
 use applier::conntrack::{Bytes, Conntrack, Flows};
@@ -13,14 +12,13 @@ use applier::netlink::Kernel;
 use applier::surroundings::{self, ConntrackFill};
 use applier::sync::{difference, ours};
 use applier::sysctl::Sysctls;
-use discovery::{Emptied, Imds, Inventory, Node, SourceReport};
+use discovery::{Emptied, Inventory, Node, SourceReport};
 use rules::diff::Action;
 use rules::ruleset::Key;
 use rules::{Changes, Endpoint, ForwardId, Ruleset};
 use serde::Serialize;
 
 use crate::args::{Global, StatusFormat};
-use crate::config::Auto;
 use crate::desired::listeners;
 use crate::moves::Moves;
 use crate::output::{Exit, age, columns, size, with_cause};
@@ -188,25 +186,11 @@ pub(super) fn gather(setting: &Setting, state: State, warnings: &mut Vec<String>
 impl Status {
     /// Says of each listener what clients on the internet dial.
     fn name_public(&mut self, setting: &Setting) -> anyhow::Result<()> {
-        let public: Option<(IpAddr, IpAddr)> = match &setting.config.gateway.public_address {
-            Auto::Set(public) => {
-                let mut own = setting.gateway.addresses.iter();
-                own.find(|own| own.is_ipv4() == public.is_ipv4()).map(|own| (*own, *public))
-            }
-            Auto::Auto => {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                let imds = Imds::default();
-                // `public-ipv4` goes with `local-ipv4`; which of several others goes with which is not said there.
-                let facts = runtime.block_on(imds.facts());
-                facts.and_then(|facts| Some((facts.local_ipv4?.into(), facts.public_ipv4?.into())))
-            }
-        };
-        let Some((private, public)) = public else { return Ok(()) };
+        let public = setting.public_addresses()?;
         for listener in &mut self.listeners {
             let Ok(listen) = listener.listen.parse::<Endpoint>() else { continue };
-            if listen.address == private {
-                listener.public = Some(Endpoint { address: public, ..listen }.to_string());
-            }
+            let dialled = public.get(&listen.address);
+            listener.public = dialled.map(|&address| Endpoint { address, ..listen }.to_string());
         }
         Ok(())
     }
