@@ -158,10 +158,22 @@ fn read_back(kernel: &mut impl Netfilter, before: Dump, changes: &Changes) -> Re
 
 /// The keys that `changes` are about, if they are few, each a value and not an interval, and all that changes.
 fn few_elements(changes: &Changes) -> Option<Vec<(Set, Key)>> {
-    let Changes { table, new_sets, old_sets, new_chains, old_chains, sets, chains } = changes;
+    let Changes {
+        table,
+        new_sets,
+        old_sets,
+        new_flowtable,
+        old_flowtable,
+        new_chains,
+        old_chains,
+        sets,
+        chains,
+    } = changes;
     let elements_only = *table == TableChange::Keep
         && new_sets.is_empty()
         && old_sets.is_empty()
+        && new_flowtable.is_none()
+        && old_flowtable.is_none()
         && new_chains.is_empty()
         && old_chains.is_empty()
         && chains.is_empty();

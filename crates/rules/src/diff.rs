@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
 
-use crate::ruleset::{Chain, Element, Elements, Endpoint, Key, Rule, Ruleset, Set, TABLE};
+use crate::ruleset::{Chain, Element, Elements, Endpoint, Flowtable, Key, Rule, Ruleset, Set, TABLE};
 use crate::text::ElementText;
 use crate::transaction::{Operation, Transaction};
 
@@ -66,6 +66,10 @@ pub struct Changes {
     pub new_sets: BTreeSet<Set>,
     /// Sets that go.
     pub old_sets: BTreeSet<Set>,
+    /// The flowtable that appears.
+    pub new_flowtable: Option<Flowtable>,
+    /// The flowtable that goes; one that gets another device is in both.
+    pub old_flowtable: Option<Flowtable>,
     /// Chains that appear.
     pub new_chains: BTreeSet<Chain>,
     /// Chains that go.
@@ -81,6 +85,7 @@ pub fn diff(actual: Option<&Actual>, desired: Option<&Ruleset>) -> Changes {
     let nothing = Ruleset::default();
     let before = actual.map_or(&nothing, |actual| &actual.ruleset);
     let after = desired.unwrap_or(&nothing);
+    let other_flowtable = before.flowtable != after.flowtable;
     let table = match (actual, desired) {
         (None, None) => TableChange::Keep,
         (None, Some(_)) => TableChange::Create,
@@ -94,10 +99,12 @@ pub fn diff(actual: Option<&Actual>, desired: Option<&Ruleset>) -> Changes {
         table,
         new_sets: after.sets.keys().filter(|set| !before.sets.contains_key(set)).copied().collect(),
         old_sets: before.sets.keys().filter(|set| !after.sets.contains_key(set)).copied().collect(),
+        new_flowtable: after.flowtable.clone().filter(|_| other_flowtable),
+        old_flowtable: before.flowtable.clone().filter(|_| other_flowtable),
         new_chains: after.chains.keys().filter(|chain| !before.chains.contains_key(chain)).copied().collect(),
         old_chains: before.chains.keys().filter(|chain| !after.chains.contains_key(chain)).copied().collect(),
         sets: changed_sets(before, after),
-        chains: changed_chains(before, after),
+        chains: changed_chains(before, after, other_flowtable),
     }
 }
 
@@ -122,13 +129,16 @@ fn lacking(these: &Elements, those: &Elements) -> Elements {
     these.iter().filter(lacks).map(|(&key, element)| (key, element.clone())).collect()
 }
 
-fn changed_chains(before: &Ruleset, after: &Ruleset) -> BTreeMap<Chain, ChainChange> {
+/// A rule that adds flows to a flowtable is made anew with it, also where it reads the same.
+fn changed_chains(before: &Ruleset, after: &Ruleset, other_flowtable: bool) -> BTreeMap<Chain, ChainChange> {
     let names: BTreeSet<Chain> = before.chains.keys().chain(after.chains.keys()).copied().collect();
     let rules = |ruleset: &Ruleset, chain| ruleset.chains.get(&chain).cloned().unwrap_or_default();
     names
         .into_iter()
         .map(|chain| (chain, ChainChange { removed: rules(before, chain), added: rules(after, chain) }))
-        .filter(|(_, change)| change.removed != change.added)
+        .filter(|(_, ChainChange { removed, added })| {
+            removed != added || (other_flowtable && removed.iter().any(Rule::offloads))
+        })
         .collect()
 }
 
@@ -157,12 +167,15 @@ impl Changes {
     }
 
     fn piecewise(&self, operations: &mut Vec<Operation>) {
-        // Rules hold on to their sets (EBUSY), so old rules go before old sets, and new sets come before new rules.
+        // Rules hold on to their sets and their flowtable (EBUSY), so old rules go before those, and those come before
+        // new rules.
         operations.extend(
             self.chains.iter().filter(|(_, c)| !c.removed.is_empty()).map(|(&c, _)| Operation::FlushChain(c)),
         );
         operations.extend(self.old_chains.iter().map(|&chain| Operation::DeleteChain(chain)));
         operations.extend(self.old_sets.iter().map(|&set| Operation::DeleteSet(set)));
+        operations.extend(self.old_flowtable.iter().map(|_| Operation::DeleteFlowtable));
+        operations.extend(self.new_flowtable.iter().cloned().map(Operation::AddFlowtable));
         operations.extend(self.new_sets.iter().map(|&set| Operation::AddSet(set)));
         for (&set, change) in self.sets.iter().filter(|(set, _)| !self.old_sets.contains(set)) {
             operations.extend(change.removed.keys().map(|&key| Operation::DeleteElement(set, key)));
@@ -303,6 +316,14 @@ impl Display for Changes {
             writeln!(f, "{sign}     {} {set}", set.keyword())?;
             if let Some(change) = self.sets.get(&set) {
                 write_elements(f, change)?;
+            }
+        }
+        for (sign, flowtable) in [('-', &self.old_flowtable), ('+', &self.new_flowtable)] {
+            if let Some(flowtable) = flowtable {
+                writeln!(f, "{sign}     flowtable {}", Flowtable::NAME)?;
+                for line in flowtable.declaration() {
+                    writeln!(f, "{sign}         {line}")?;
+                }
             }
         }
         let names: BTreeSet<Chain> =

@@ -11,6 +11,9 @@ use crate::ruleset::{Chain, Endpoint, Family, Key, Rule, Ruleset, SLOTS, SetKind
 /// The IPv4 rules for `iptables-restore --noflush`, and behind them, as comments, those for `ip6tables-restore`.
 pub fn iptables_restore(ruleset: &Ruleset) -> String {
     let mut text = String::from("# for review: 'cachenat apply' writes nftables, not this\n");
+    if ruleset.flowtable.is_some() {
+        text.push_str("# iptables has no flowtables: gateway.flowtable is left out\n");
+    }
     text.push_str(&nat_table(ruleset, Family::Ipv4));
     let ipv6 = ruleset.sets.keys().any(|set| set.family == Family::Ipv6);
     if ipv6 {

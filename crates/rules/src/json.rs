@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::{ForwardId, IfName};
 use crate::ruleset::{
-    Chain, Element, Elements, Endpoint, Family, Key, Rule, Ruleset, SLOTS, Set, SetKind, SnatTo, TABLE,
+    Chain, Element, Elements, Endpoint, Family, Flowtable, Key, Rule, Ruleset, SLOTS, Set, SetKind, SnatTo,
+    TABLE,
 };
 use crate::sysctl::Sysctl;
 
@@ -54,6 +55,8 @@ struct Document {
     version: u32,
     table: String,
     sets: BTreeMap<String, Vec<ElementForm>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    flowtable: Option<Flowtable>,
     chains: BTreeMap<String, Vec<RuleForm>>,
     sysctls: Vec<Sysctl>,
 }
@@ -73,6 +76,7 @@ enum RuleForm {
     Forward { interface: IfName, family: FamilyForm },
     Spread { interface: IfName, family: FamilyForm },
     Snat { interface: IfName, family: FamilyForm, to: SnatForm },
+    Offload { interface: IfName, family: FamilyForm },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -130,6 +134,7 @@ impl From<&Rule> for RuleForm {
                 };
                 Self::Snat { interface, family: family.into(), to }
             }
+            Rule::Offload { interface, family } => Self::Offload { interface, family: family.into() },
         }
     }
 }
@@ -146,6 +151,7 @@ impl From<RuleForm> for Rule {
                 };
                 Self::Snat { interface, family: family.into(), to }
             }
+            RuleForm::Offload { interface, family } => Self::Offload { interface, family: family.into() },
         }
     }
 }
@@ -153,7 +159,7 @@ impl From<RuleForm> for Rule {
 impl Wanted {
     /// The document, on several lines, ending in a newline.
     pub fn to_json(&self) -> String {
-        let Ruleset { sets, chains } = &self.ruleset;
+        let Ruleset { sets, flowtable, chains } = &self.ruleset;
         let document = Document {
             version: VERSION,
             table: format!("inet {TABLE}"),
@@ -161,6 +167,7 @@ impl Wanted {
                 .iter()
                 .map(|(set, e)| (set.name().to_owned(), e.iter().map(ElementForm::from).collect()))
                 .collect(),
+            flowtable: flowtable.clone(),
             chains: chain_forms(chains),
             sysctls: self.sysctls.clone(),
         };
@@ -170,7 +177,7 @@ impl Wanted {
 
     /// The same document with each element on a line of its own: a third as long, and quick to write.
     pub fn to_json_lines(&self) -> String {
-        let Ruleset { sets, chains } = &self.ruleset;
+        let Ruleset { sets, flowtable, chains } = &self.ruleset;
         let mut json = format!(r#"{{"version":{VERSION},"table":"inet {TABLE}","sets":{{"#);
         for (index, (set, elements)) in sets.iter().enumerate() {
             json.push_str(if index == 0 { "\n" } else { ",\n" });
@@ -181,8 +188,12 @@ impl Wanted {
             }
             json.push(']');
         }
+        json.push('}');
+        if let Some(flowtable) = flowtable {
+            json.push_str(&format!(",\n\"flowtable\":{}", compact(flowtable)));
+        }
         let (chains, sysctls) = (compact(&chain_forms(chains)), compact(&self.sysctls));
-        json.push_str(&format!("}},\n\"chains\":{chains},\n\"sysctls\":{sysctls}}}\n"));
+        json.push_str(&format!(",\n\"chains\":{chains},\n\"sysctls\":{sysctls}}}\n"));
         json
     }
 
@@ -203,7 +214,7 @@ impl Wanted {
         }
         let document: Document = serde_json::from_str(text).map_err(JsonError::Shape)?;
         let unknown = |place: String, text: &str| JsonError::Unknown { place, text: text.to_owned() };
-        let mut ruleset = Ruleset::default();
+        let mut ruleset = Ruleset { flowtable: document.flowtable, ..Ruleset::default() };
         for (name, forms) in document.sets {
             let set = Set::from_name(&name).ok_or_else(|| unknown("sets".to_owned(), &name))?;
             let elements: Result<Elements, JsonError> =

@@ -7,7 +7,8 @@ use ipnet::IpNet;
 
 use crate::name::{ForwardId, IfName};
 use crate::ruleset::{
-    AddressRange, Chain, Element, Elements, Endpoint, Family, Key, Rule, Ruleset, SLOTS, Set, SetKind, SnatTo,
+    AddressRange, Chain, Element, Elements, Endpoint, Family, Flowtable, Key, Rule, Ruleset, SLOTS, Set,
+    SetKind, SnatTo,
 };
 
 /// A listener of the gateway and what it leads to.
@@ -84,6 +85,27 @@ pub fn render(forwards: &[Forward], clients: &[IpNet], gateway: &Gateway) -> Rul
         }
     }
     ruleset
+}
+
+impl Ruleset {
+    /// Adds the flowtable, and the rules that add to it what this ruleset forwards by `interface` and both sides have
+    /// agreed to: a first packet, and one that nobody answers, passes the chains.
+    pub fn offload(&mut self, interface: &IfName) {
+        let families = [Family::Ipv4, Family::Ipv6].into_iter();
+        let families =
+            families.filter(|&family| self.sets.contains_key(&Set::new(SetKind::Backends, family)));
+        let rules = families.map(|family| Rule::Offload { interface: interface.clone(), family }).collect();
+        self.chains.insert(Chain::Forward, rules);
+        self.flowtable = Some(Flowtable { interface: interface.clone() });
+    }
+
+    /// The same ruleset without what [`Ruleset::offload`] adds.
+    #[must_use]
+    pub fn without_offload(&self) -> Self {
+        let mut rest = Self { flowtable: None, ..self.clone() };
+        rest.chains.remove(&Chain::Forward);
+        rest
+    }
 }
 
 /// The clients as the fewest ranges, neither overlapping (which the kernel refuses) nor touching.
@@ -282,6 +304,29 @@ mod tests {
             }
         "#]]
         .assert_eq(&ruleset.to_string());
+    }
+
+    #[test]
+    fn offload_adds_a_flowtable_and_a_chain_that_fills_it_and_nothing_else() {
+        let forwards = [
+            forward("c-001", "10.0.0.55:6379", &["10.0.1.230:6379"]),
+            forward("d-001", "[fd00::55]:6379", &["[fd00:1::9]:6379"]),
+        ];
+        let mut ruleset = render(&forwards, &[], &gateway(&[Family::Ipv4, Family::Ipv6], Snat::Off));
+        let before = ruleset.to_string();
+        ruleset.offload(&"eth0".parse().unwrap());
+        let after = ruleset.to_string();
+        let added: Vec<&str> = after.lines().filter(|line| !before.lines().any(|old| old == *line)).collect();
+        expect![[r#"
+            	flowtable fastpath {
+            		hook ingress priority filter
+            		devices = { "eth0" }
+            	chain forward {
+            		type filter hook forward priority filter; policy accept;
+            		oifname "eth0" ct state established ct status dnat ip daddr . tcp dport @backends4 flow add @fastpath
+            		oifname "eth0" ct state established ct status dnat ip6 daddr . tcp dport @backends6 flow add @fastpath
+        "#]].assert_eq(&(added.join("\n") + "\n"));
+        assert_eq!(ruleset.without_offload().to_string(), before);
     }
 
     #[test]

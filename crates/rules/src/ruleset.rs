@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::name::IfName;
 
 /// The name of the one table that is ours; its family is `inet`.
@@ -181,18 +183,21 @@ pub type Elements = BTreeMap<Key, Element>;
 pub enum Chain {
     /// `chain prerouting { type nat hook prerouting priority dstnat; policy accept; }`
     Prerouting,
+    /// `chain forward { type filter hook forward priority filter; policy accept; }`
+    Forward,
     /// `chain postrouting { type nat hook postrouting priority srcnat; policy accept; }`
     Postrouting,
 }
 
 impl Chain {
     /// Every chain that a ruleset of ours can have.
-    pub const ALL: [Self; 2] = [Self::Prerouting, Self::Postrouting];
+    pub const ALL: [Self; 3] = [Self::Prerouting, Self::Forward, Self::Postrouting];
 
     /// The name in the kernel, which is the hook's as well.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Prerouting => "prerouting",
+            Self::Forward => "forward",
             Self::Postrouting => "postrouting",
         }
     }
@@ -201,6 +206,21 @@ impl Chain {
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|chain| chain.name() == name)
     }
+}
+
+/// The flowtable `fastpath`: once a flow is added to it, its packets go from where the device receives them straight to
+/// where they leave, past all chains (`Documentation/networking/nf_flowtable.rst`).
+///
+/// `flowtable fastpath { hook ingress priority filter; devices = { "eth0" }; }`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flowtable {
+    /// Its one device, by which packets of both directions come in.
+    pub interface: IfName,
+}
+
+impl Flowtable {
+    /// The name in the kernel.
+    pub const NAME: &str = "fastpath";
 }
 
 /// What a forwarded packet's source becomes, so that the node's answer comes back through the gateway.
@@ -212,7 +232,7 @@ pub enum SnatTo {
     Masquerade,
 }
 
-/// A rule; there are three, and each stands at most once per family.
+/// A rule; there are four, and each stands at most once per family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// `iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4`
@@ -238,6 +258,13 @@ pub enum Rule {
         /// The new source.
         to: SnatTo,
     },
+    /// `oifname "eth0" ct state established ct status dnat ip daddr . tcp dport @backends4 flow add @fastpath`
+    Offload {
+        /// The interface that packets leave by towards the nodes, and the flowtable's device.
+        interface: IfName,
+        /// The family of the packets.
+        family: Family,
+    },
 }
 
 /// The whole table: its `Display` is what `nft list table inet cachenat` would show, without counters.
@@ -245,6 +272,8 @@ pub enum Rule {
 pub struct Ruleset {
     /// The sets and maps with their elements.
     pub sets: BTreeMap<Set, Elements>,
+    /// The flowtable, if established flows are to take the fast path.
+    pub flowtable: Option<Flowtable>,
     /// The chains with their rules, in order.
     pub chains: BTreeMap<Chain, Vec<Rule>>,
 }
@@ -257,6 +286,11 @@ impl Ruleset {
 }
 
 impl Rule {
+    /// Whether the rule adds flows to the flowtable; the kernel keeps that while the rule stands.
+    pub const fn offloads(&self) -> bool {
+        matches!(self, Self::Offload { .. })
+    }
+
     /// The sets that the rule looks up; the kernel keeps them while the rule stands.
     pub fn sets(&self) -> Vec<Set> {
         match *self {
@@ -266,7 +300,9 @@ impl Rule {
             Self::Spread { family, .. } => {
                 vec![Set::new(SetKind::Clients, family), Set::new(SetKind::Spread, family)]
             }
-            Self::Snat { family, .. } => vec![Set::new(SetKind::Backends, family)],
+            Self::Snat { family, .. } | Self::Offload { family, .. } => {
+                vec![Set::new(SetKind::Backends, family)]
+            }
         }
     }
 }

@@ -7,8 +7,8 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use crate::ruleset::{
-    AddressRange, Chain, Element, Endpoint, Family, Key, Rule, Ruleset, SLOTS, Set, SetKind, SnatTo, TABLE,
-    TABLE_COMMENT,
+    AddressRange, Chain, Element, Endpoint, Family, Flowtable, Key, Rule, Ruleset, SLOTS, Set, SetKind,
+    SnatTo, TABLE, TABLE_COMMENT,
 };
 
 impl Family {
@@ -212,8 +212,17 @@ impl Chain {
     pub(crate) const fn declaration(self) -> &'static str {
         match self {
             Self::Prerouting => "type nat hook prerouting priority dstnat; policy accept;",
+            Self::Forward => "type filter hook forward priority filter; policy accept;",
             Self::Postrouting => "type nat hook postrouting priority srcnat; policy accept;",
         }
+    }
+}
+
+impl Flowtable {
+    /// The lines that declare its place and its device.
+    pub(crate) fn declaration(&self) -> [String; 2] {
+        let devices = format!("devices = {{ \"{}\" }}", self.interface);
+        ["hook ingress priority filter".to_owned(), devices]
     }
 }
 
@@ -237,6 +246,11 @@ impl Display for Rule {
                     SnatTo::Address(address) => write!(f, "snat {ip} to {address}"),
                     SnatTo::Masquerade => f.write_str("masquerade"),
                 }
+            }
+            Self::Offload { interface, family } => {
+                let (ip, backends) = (family.keyword(), Set::new(SetKind::Backends, *family));
+                write!(f, "oifname \"{interface}\" ct state established ct status dnat ")?;
+                write!(f, "{ip} daddr . tcp dport @{backends} flow add @{}", Flowtable::NAME)
             }
         }
     }
@@ -262,6 +276,13 @@ impl Display for Ruleset {
                 write!(f, "{}", ElementText(key, element))?;
             }
             f.write_str(if elements.is_empty() { "\t}\n" } else { " }\n\t}\n" })?;
+        }
+        if let Some(flowtable) = &self.flowtable {
+            writeln!(f, "\n\tflowtable {} {{", Flowtable::NAME)?;
+            for line in flowtable.declaration() {
+                writeln!(f, "\t\t{line}")?;
+            }
+            writeln!(f, "\t}}")?;
         }
         for (chain, rules) in &self.chains {
             writeln!(f, "\n\tchain {chain} {{\n\t\t{}", chain.declaration())?;

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::ruleset::{Chain, Element, Key, Rule, Ruleset, Set, SetKind, TABLE};
+use crate::ruleset::{Chain, Element, Flowtable, Key, Rule, Ruleset, Set, SetKind, TABLE};
 use crate::text::ElementText;
 
 /// One operation on the table; its `Display` is the nft command that does the same.
@@ -20,6 +20,10 @@ pub enum Operation {
     AddElement(Set, Key, Element),
     /// `delete element inet cachenat forward4 { ... }`; an element with that key must be there.
     DeleteElement(Set, Key),
+    /// `add flowtable inet cachenat fastpath { ... }`; there must be none.
+    AddFlowtable(Flowtable),
+    /// `delete flowtable inet cachenat fastpath`: the packets of its flows pass the chains again.
+    DeleteFlowtable,
     /// `add chain inet cachenat prerouting { ... }`
     AddChain(Chain),
     /// `delete chain inet cachenat prerouting`; it must have no rules.
@@ -45,6 +49,11 @@ impl Display for Operation {
                 write!(f, "add element {ours} {set} {{ {} }}", ElementText(key, element))
             }
             Self::DeleteElement(set, key) => write!(f, "delete element {ours} {set} {{ {key} }}"),
+            Self::AddFlowtable(flowtable) => {
+                let [hook, devices] = flowtable.declaration();
+                write!(f, "add flowtable {ours} {} {{ {hook}; {devices}; }}", Flowtable::NAME)
+            }
+            Self::DeleteFlowtable => write!(f, "delete flowtable {ours} {}", Flowtable::NAME),
             Self::AddChain(chain) => write!(f, "add chain {ours} {chain} {{ {} }}", chain.declaration()),
             Self::DeleteChain(chain) => write!(f, "delete chain {ours} {chain}"),
             Self::FlushChain(chain) => write!(f, "flush chain {ours} {chain}"),
@@ -146,6 +155,15 @@ fn step(state: &mut Option<Ruleset>, operation: &Operation) -> Result<(), Refusa
         Operation::DeleteElement(set, key) => {
             table.sets.get_mut(set).ok_or(Missing)?.remove(key).ok_or(Missing)?;
         }
+        // To one that is there the kernel would add another device; no diff asks for that.
+        Operation::AddFlowtable(_) if table.flowtable.is_some() => return Err(Exists),
+        Operation::AddFlowtable(flowtable) => table.flowtable = Some(flowtable.clone()),
+        Operation::DeleteFlowtable => {
+            if table.chains.values().flatten().any(Rule::offloads) {
+                return Err(Busy);
+            }
+            table.flowtable.take().ok_or(Missing)?;
+        }
         Operation::AddChain(chain) => drop(table.chains.entry(*chain).or_default()),
         Operation::DeleteChain(chain) => match table.chains.get(chain) {
             None => return Err(Missing),
@@ -154,7 +172,8 @@ fn step(state: &mut Option<Ruleset>, operation: &Operation) -> Result<(), Refusa
         },
         Operation::FlushChain(chain) => table.chains.get_mut(chain).ok_or(Missing)?.clear(),
         Operation::AddRule(chain, rule) => {
-            if rule.sets().iter().any(|set| !table.sets.contains_key(set)) {
+            let lacks_set = rule.sets().iter().any(|set| !table.sets.contains_key(set));
+            if lacks_set || (rule.offloads() && table.flowtable.is_none()) {
                 return Err(Missing);
             }
             table.chains.get_mut(chain).ok_or(Missing)?.push(rule.clone());

@@ -117,6 +117,59 @@ fn a_port_that_passes_to_another_node_is_a_removal_and_an_addition() {
 }
 
 #[test]
+fn a_flowtable_comes_before_its_rules_and_goes_after_them() {
+    let chains = ruleset(&[("my-cluster-001", "10.0.0.55:6379", &["10.0.1.230:6379"])], Snat::Off);
+    let mut fast = chains.clone();
+    fast.offload(&"eth0".parse().unwrap());
+    expect![[r#"
+          table inet cachenat
+        +     flowtable fastpath
+        +         hook ingress priority filter
+        +         devices = { "eth0" }
+        +     chain forward
+        +         oifname "eth0" ct state established ct status dnat ip daddr . tcp dport @backends4 flow add @fastpath
+        ---
+        ---
+        add flowtable inet cachenat fastpath { hook ingress priority filter; devices = { "eth0" }; }
+        add chain inet cachenat forward { type filter hook forward priority filter; policy accept; }
+        add rule inet cachenat forward oifname "eth0" ct state established ct status dnat ip daddr . tcp dport @backends4 flow add @fastpath
+    "#]].assert_eq(&all_of(&between(&chains, &fast)));
+    let mut moved = chains.clone();
+    moved.offload(&"ens5".parse().unwrap());
+    expect![[r#"
+          table inet cachenat
+        -     flowtable fastpath
+        -         hook ingress priority filter
+        -         devices = { "eth0" }
+        +     flowtable fastpath
+        +         hook ingress priority filter
+        +         devices = { "ens5" }
+              chain forward
+        -         oifname "eth0" ct state established ct status dnat ip daddr . tcp dport @backends4 flow add @fastpath
+        +         oifname "ens5" ct state established ct status dnat ip daddr . tcp dport @backends4 flow add @fastpath
+        ---
+        ---
+        flush chain inet cachenat forward
+        delete flowtable inet cachenat fastpath
+        add flowtable inet cachenat fastpath { hook ingress priority filter; devices = { "ens5" }; }
+        add rule inet cachenat forward oifname "ens5" ct state established ct status dnat ip daddr . tcp dport @backends4 flow add @fastpath
+    "#]].assert_eq(&all_of(&between(&fast, &moved)));
+    expect![[r#"
+          table inet cachenat
+        -     flowtable fastpath
+        -         hook ingress priority filter
+        -         devices = { "ens5" }
+        -     chain forward
+        -         oifname "ens5" ct state established ct status dnat ip daddr . tcp dport @backends4 flow add @fastpath
+        ---
+        ---
+        flush chain inet cachenat forward
+        delete chain inet cachenat forward
+        delete flowtable inet cachenat fastpath
+    "#]].assert_eq(&all_of(&between(&moved, &chains)));
+}
+
+#[test]
 fn strangers_are_named_and_the_table_is_rebuilt() {
     let wanted = ruleset(&[("a-001", "10.0.0.55:6379", &["10.0.1.230:6379"])], Snat::Off);
     let actual = Actual { ruleset: wanted.clone(), strangers: vec!["chain forward".to_owned()] };

@@ -12,8 +12,8 @@ use rules::json::Wanted;
 use rules::trace::{Packet, trace};
 use rules::transaction::carry_out;
 use rules::{
-    Actual, Endpoint, Family, Forward, ForwardId, Gateway, Leases, Listener, Pool, Request, Ruleset, Snat,
-    Sysctl, assign, diff, render,
+    Actual, Endpoint, Family, Flowtable, Forward, ForwardId, Gateway, Leases, Listener, Pool, Request, Rule,
+    Ruleset, Snat, Sysctl, assign, diff, render,
 };
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 55);
@@ -51,9 +51,23 @@ fn snat() -> impl Strategy<Value = Snat> {
 }
 
 prop_compose! {
-    fn rulesets()(forwards in forwards(), clients in clients(), snat in snat(), v6 in any::<bool>()) -> Ruleset {
+    fn rulesets()(
+        forwards in forwards(),
+        clients in clients(),
+        snat in snat(),
+        v6 in any::<bool>(),
+        offload in proptest::option::of((prop_oneof![Just("eth0"), Just("eth1")], any::<bool>())),
+    ) -> Ruleset {
         let families = if v6 { vec![Family::Ipv4, Family::Ipv6] } else { vec![Family::Ipv4] };
-        render(&forwards, &clients, &Gateway { interface: "eth0".parse().unwrap(), families, snat })
+        let gateway = Gateway { interface: "eth0".parse().unwrap(), families, snat };
+        let mut ruleset = render(&forwards, &clients, &gateway);
+        if let Some((interface, same_device)) = offload {
+            ruleset.offload(&interface.parse().unwrap());
+            if !same_device {
+                ruleset.flowtable = Some(Flowtable { interface: "eth2".parse().unwrap() });
+            }
+        }
+        ruleset
     }
 }
 
@@ -78,6 +92,15 @@ proptest! {
         let changes = diff(before.as_ref().map(actual).as_ref(), after.as_ref());
         let now = carry_out(before.as_ref(), &changes.transaction());
         prop_assert_eq!(now.as_ref().map(Option::as_ref), Ok(after.as_ref()));
+    }
+
+    #[test]
+    fn without_offload_is_what_was_before_it(ruleset in rulesets()) {
+        let chains = ruleset.without_offload();
+        prop_assert!(chains.flowtable.is_none() && !chains.chains.values().flatten().any(Rule::offloads));
+        let mut again = chains.clone();
+        again.offload(&"eth0".parse().unwrap());
+        prop_assert_eq!(again.without_offload(), chains);
     }
 
     #[test]
@@ -114,6 +137,7 @@ proptest! {
         tcp in prop::bool::weighted(0.9),
         interface in prop_oneof![9 => Just("eth0"), 1 => Just("eth1")],
         slot in 0u8..60,
+        offload: bool,
     ) {
         let snat = Snat::Addresses(vec![GATEWAY.into()]);
         let gateway = Gateway { interface: "eth0".parse().unwrap(), families: vec![Family::Ipv4], snat };
@@ -125,7 +149,11 @@ proptest! {
             source,
             destination: endpoint(to, port),
         };
-        let (new_source, destination) = trace(&render(&forwards, &clients, &gateway), &packet, slot);
+        let mut ruleset = render(&forwards, &clients, &gateway);
+        if offload {
+            ruleset.offload(&gateway.interface);
+        }
+        let (new_source, destination) = trace(&ruleset, &packet, slot);
 
         let admitted = tcp && interface == "eth0" && clients.iter().any(|client| client.contains(&source));
         match forwards.iter().find(|forward| admitted && forward.listen == packet.destination) {

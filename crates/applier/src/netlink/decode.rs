@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 
 use nix::libc;
 use rules::Actual;
-use rules::ruleset::{Chain, Element, Elements, Key, Set, TABLE, TABLE_COMMENT};
+use rules::ruleset::{Chain, Element, Elements, Flowtable, Key, Set, TABLE, TABLE_COMMENT};
 
 use super::attribute::{Attributes, Fields, Malformed, shown};
 use super::element::{self, Bound, Found};
 use super::encode::priority;
 use super::expression::Expression;
-use super::lower::recognise;
+use super::lower::{interface, recognise};
 use super::set::is_declared;
 use super::uapi::{
-    chain as chain_attr, elements, object, rule as rule_attr, set as set_attr, table as table_attr,
+    chain as chain_attr, elements, flowtable as flowtable_attr, object, rule as rule_attr, set as set_attr,
+    table as table_attr,
 };
 use super::userdata;
 use crate::kernel::{Counter, Counters};
@@ -69,7 +70,7 @@ impl Decoder {
         let ours = std::str::from_utf8(name).ok().and_then(Chain::from_name);
         match ours {
             Some(chain)
-                if fields.name(chain_attr::TYPE) == b"nat"
+                if fields.name(chain_attr::TYPE) == kind_of(chain)
                     && hook_number == Some(hook_of(chain))
                     && hook_priority == Some(priority(chain))
                     && policy == Some(libc::NF_ACCEPT as u32) =>
@@ -178,7 +179,20 @@ impl Decoder {
     /// `NFT_MSG_NEWFLOWTABLE`
     pub(super) fn flowtable(&mut self, attributes: &[u8]) -> Result<(), Malformed> {
         let fields = Fields::<8>::parse(attributes)?;
-        self.named_stranger("flowtable", &fields);
+        let hook = Fields::<4>::parse(fields.get(flowtable_attr::HOOK).unwrap_or_default())?;
+        let mut devices = Attributes(hook.get(flowtable_attr::HOOK_DEVICES).unwrap_or_default());
+        // Of one whose device has gone there is none.
+        let device = devices.next().transpose()?.filter(|device| device.kind == flowtable_attr::DEVICE_NAME);
+        let ours = fields.name(flowtable_attr::TABLE) == TABLE.as_bytes()
+            && fields.name(flowtable_attr::NAME) == Flowtable::NAME.as_bytes()
+            && fields.be32(flowtable_attr::FLAGS).unwrap_or(0) == 0
+            && hook.be32(flowtable_attr::HOOK_NUMBER) == Some(flowtable_attr::INGRESS)
+            && hook.be32(flowtable_attr::HOOK_PRIORITY) == Some(flowtable_attr::FILTER);
+        let interface = device.and_then(|device| interface(device.value));
+        match interface.filter(|_| ours && devices.next().is_none()) {
+            Some(interface) => self.actual.ruleset.flowtable = Some(Flowtable { interface }),
+            None => self.named_stranger("flowtable", &fields),
+        }
         Ok(())
     }
 
@@ -227,9 +241,17 @@ impl Decoder {
     }
 }
 
+const fn kind_of(chain: Chain) -> &'static [u8] {
+    match chain {
+        Chain::Prerouting | Chain::Postrouting => b"nat",
+        Chain::Forward => b"filter",
+    }
+}
+
 const fn hook_of(chain: Chain) -> u32 {
     match chain {
         Chain::Prerouting => libc::NF_INET_PRE_ROUTING as u32,
+        Chain::Forward => libc::NF_INET_FORWARD as u32,
         Chain::Postrouting => libc::NF_INET_POST_ROUTING as u32,
     }
 }

@@ -4,14 +4,16 @@ use std::ffi::CString;
 
 use nftnl::{Batch, ChainType, FinalizedBatch, Hook, MsgType, Policy, ProtoFamily};
 use nix::libc;
-use rules::ruleset::{Chain, Rule, Set, TABLE, TABLE_COMMENT};
+use rules::ruleset::{Chain, Flowtable, Rule, Set, TABLE, TABLE_COMMENT};
 use rules::{Operation, Transaction};
 
 use super::attribute::Writer;
 use super::ffi::{Quiet, Raw};
 use super::lower::lower;
 use super::message::{build, build_in_table};
-use super::uapi::{batch, chain as chain_attr, elements, message, set as set_attr, table};
+use super::uapi::{
+    batch, chain as chain_attr, elements, flowtable as flowtable_attr, message, set as set_attr, table,
+};
 use super::{element, set, userdata};
 use crate::kernel::Generation;
 
@@ -167,6 +169,8 @@ fn add(batch: &mut Batch, operation: &Operation, sequence: u32) {
         Operation::DeleteTable => batch.add(&Quiet { message: &table, sequence }, MsgType::Del),
         Operation::AddSet(set) => add_raw(batch, &add_set(*set, sequence)),
         Operation::DeleteSet(set) => add_raw(batch, &delete_set(*set, sequence)),
+        Operation::AddFlowtable(flowtable) => add_raw(batch, &add_flowtable(flowtable, sequence)),
+        Operation::DeleteFlowtable => add_raw(batch, &delete_flowtable(sequence)),
         Operation::AddChain(chain) => {
             batch.add(&Quiet { message: &declared(*chain, &table), sequence }, MsgType::Add);
         }
@@ -211,6 +215,26 @@ fn delete_set(set: Set, sequence: u32) -> Vec<u8> {
     build_in_table(message::DELSET, 0, sequence, |writer| writer.name(set_attr::NAME, set.name()))
 }
 
+/// nftnl has no flowtables.
+fn add_flowtable(flowtable: &Flowtable, sequence: u32) -> Vec<u8> {
+    build_in_table(message::NEWFLOWTABLE, libc::NLM_F_CREATE, sequence, |writer| {
+        writer.name(flowtable_attr::NAME, Flowtable::NAME);
+        writer.nest(flowtable_attr::HOOK, |writer| {
+            writer.be32(flowtable_attr::HOOK_NUMBER, flowtable_attr::INGRESS);
+            writer.be32(flowtable_attr::HOOK_PRIORITY, flowtable_attr::FILTER);
+            writer.nest(flowtable_attr::HOOK_DEVICES, |writer| {
+                writer.name(flowtable_attr::DEVICE_NAME, flowtable.interface.as_str());
+            });
+        });
+    })
+}
+
+fn delete_flowtable(sequence: u32) -> Vec<u8> {
+    build_in_table(message::DELFLOWTABLE, 0, sequence, |writer| {
+        writer.name(flowtable_attr::NAME, Flowtable::NAME);
+    })
+}
+
 /// Without `NLM_F_NONREC` the kernel would delete the chain's rules with it; nftnl's chains have no flags.
 fn delete_chain(chain: Chain, sequence: u32) -> Vec<u8> {
     build_in_table(message::DELCHAIN, libc::NLM_F_NONREC, sequence, |writer| {
@@ -225,19 +249,25 @@ fn named(chain: Chain, table: &nftnl::Table) -> nftnl::Chain<'_> {
 fn declared(chain: Chain, table: &nftnl::Table) -> nftnl::Chain<'_> {
     let hook = match chain {
         Chain::Prerouting => Hook::PreRouting,
+        Chain::Forward => Hook::Forward,
         Chain::Postrouting => Hook::PostRouting,
+    };
+    let kind = match chain {
+        Chain::Prerouting | Chain::Postrouting => ChainType::Nat,
+        Chain::Forward => ChainType::Filter,
     };
     let mut message = named(chain, table);
     message.set_hook(hook, priority(chain));
-    message.set_type(ChainType::Nat);
+    message.set_type(kind);
     message.set_policy(Policy::Accept);
     message
 }
 
-/// `dstnat` and `srcnat` (`linux/netfilter_ipv4.h`).
+/// `dstnat`, `filter` and `srcnat` (`linux/netfilter_ipv4.h`).
 pub(super) const fn priority(chain: Chain) -> i32 {
     match chain {
         Chain::Prerouting => libc::NF_IP_PRI_NAT_DST,
+        Chain::Forward => libc::NF_IP_PRI_FILTER,
         Chain::Postrouting => libc::NF_IP_PRI_NAT_SRC,
     }
 }

@@ -7,7 +7,7 @@ use nftnl::expr::{
 use nftnl::{ProtoFamily, Rule};
 use nix::libc;
 use rules::Family;
-use rules::ruleset::Set;
+use rules::ruleset::{Flowtable, Set};
 
 use std::net::IpAddr;
 use std::ptr::NonNull;
@@ -60,6 +60,8 @@ pub(super) enum Expression {
     Map(Set),
     /// `ct load status => reg 1`
     CtStatus,
+    /// `ct load state => reg 1`
+    CtState,
     /// `bitwise reg 1 = ( reg 1 & 0x00000020 ) ^ 0x00000000`
     Mask(u32),
     /// `immediate reg 1 0x3700000a`
@@ -74,6 +76,8 @@ pub(super) enum Expression {
     Random(Register, u32),
     /// `byteorder reg 10 = hton(reg 10, 4, 4)`
     HostToNetwork(Register),
+    /// `flow_offload flowtable fastpath`
+    Offload,
 }
 
 /// Offset and length of an address in its header, which nftnl keeps to itself.
@@ -107,6 +111,7 @@ impl NftnlExpression for Expression {
             Self::Member(set) => ffi::lookup(*set, None),
             Self::Map(set) => ffi::lookup(*set, Some(REGISTER_1.0)),
             Self::CtStatus => Conntrack::Status.to_expr(rule),
+            Self::CtState => Conntrack::State.to_expr(rule),
             Self::Mask(mask) => Bitwise::new(*mask, 0u32).to_expr(rule),
             Self::Immediate(IpAddr::V4(ip)) => Immediate::new(ip.octets(), NftnlRegister::Reg1).to_expr(rule),
             Self::Immediate(IpAddr::V6(ip)) => Immediate::new(ip.octets(), NftnlRegister::Reg1).to_expr(rule),
@@ -119,6 +124,7 @@ impl NftnlExpression for Expression {
             Self::Masquerade => Masquerade.to_expr(rule),
             Self::Random(to, modulus) => ffi::random(to.0, *modulus),
             Self::HostToNetwork(register) => ffi::hton32(register.0),
+            Self::Offload => ffi::flow_offload(Flowtable::NAME),
         }
     }
 }
@@ -157,7 +163,8 @@ impl Expression {
             }
             b"payload" => data.exactly([], &[1, 2, 3, 4]).then(|| payload(data))?,
             b"lookup" => lookup(data),
-            b"ct" => data.exactly([(1, 1), (2, libc::NFT_CT_STATUS)], &[]).then_some(Self::CtStatus),
+            b"ct" if data.exactly([(1, 1), (2, libc::NFT_CT_STATUS)], &[]) => Some(Self::CtStatus),
+            b"ct" => data.exactly([(1, 1), (2, libc::NFT_CT_STATE)], &[]).then_some(Self::CtState),
             b"bitwise" => {
                 // NFTA_BITWISE_OP: NFT_BITWISE_BOOL, which since Linux 6.13 is called NFT_BITWISE_MASK_XOR.
                 let masks = data.exactly([(1, 1), (2, 1), (3, 4), (6, 0)], &[4, 5]);
@@ -178,6 +185,10 @@ impl Expression {
                 let hton = data.exactly([(3, libc::NFT_BYTEORDER_HTON), (4, 4), (5, 4)], &[1, 2]);
                 let register = data.number(1)?;
                 (hton && data.number(2)? == register).then_some(Self::HostToNetwork(Register(register)))
+            }
+            b"flow_offload" => {
+                let ours = data.exactly([], &[1]) && data.0.name(1) == Flowtable::NAME.as_bytes();
+                ours.then_some(Self::Offload)
             }
             _ => None,
         }

@@ -70,16 +70,18 @@ pub(super) fn tcp_dport(register: u32) -> NonNull<sys::nftnl_expr> {
 /// `lookup reg 1 set NAME`, and for a map `dreg N`; nftnl's `Lookup` has no destination register.
 pub(super) fn lookup(set: Set, destination: Option<u32>) -> NonNull<sys::nftnl_expr> {
     let expression = Expr::new(c"lookup");
-    let name = CString::new(set.name()).expect("our sets' names have no NUL");
     expression.set(sys::NFTNL_EXPR_LOOKUP_SREG, libc::NFT_REG_1 as u32);
     if let Some(register) = destination {
         expression.set(sys::NFTNL_EXPR_LOOKUP_DREG, register);
     }
-    // SAFETY: the expression is alive and a lookup, whose SET attribute is a string; libnftnl copies it (strdup).
-    let done = unsafe {
-        sys::nftnl_expr_set_str(expression.0.as_ptr(), sys::NFTNL_EXPR_LOOKUP_SET as u16, name.as_ptr())
-    };
-    abort_unless(done >= 0);
+    expression.set_name(sys::NFTNL_EXPR_LOOKUP_SET, set.name());
+    expression.0
+}
+
+/// `flow_offload flowtable NAME`
+pub(super) fn flow_offload(flowtable: &str) -> NonNull<sys::nftnl_expr> {
+    let expression = Expr::new(c"flow_offload");
+    expression.set_name(sys::NFTNL_EXPR_FLOW_TABLE_NAME, flowtable);
     expression.0
 }
 
@@ -132,6 +134,15 @@ impl Expr {
     fn set(&self, attribute: u32, value: u32) {
         // SAFETY: the expression is alive, and libnftnl copies the value.
         unsafe { sys::nftnl_expr_set_u32(self.0.as_ptr(), attribute as u16, value) };
+    }
+
+    /// Sets an attribute that is the name of an object of ours.
+    fn set_name(&self, attribute: u32, name: &str) {
+        let name = CString::new(name).expect("our objects' names have no NUL");
+        // SAFETY: the expression is alive, the two attributes that are set here are strings in its kind, and libnftnl
+        // copies them (strdup).
+        let done = unsafe { sys::nftnl_expr_set_str(self.0.as_ptr(), attribute as u16, name.as_ptr()) };
+        abort_unless(done >= 0);
     }
 }
 

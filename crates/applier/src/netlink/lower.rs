@@ -6,6 +6,9 @@ use rules::{Family, IfName};
 
 use super::expression::{Expression, MetaKey, Register, Side};
 
+/// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)`, `linux/netfilter/nf_conntrack_common.h`: both sides have sent packets.
+const ESTABLISHED: u32 = 1 << 1;
+
 /// `IPS_DST_NAT`, `linux/netfilter/nf_conntrack_common.h`.
 const DNATED: u32 = 1 << 5;
 
@@ -24,13 +27,25 @@ pub(super) fn lower(rule: &Rule) -> Vec<Expression> {
             let spread = vec![Expression::Random(slot, u32::from(SLOTS)), Expression::HostToNetwork(slot)];
             [from_clients(interface, *family), endpoint(*family), spread, dnat(set)].concat()
         }
-        Rule::Snat { interface, family, to } => {
+        Rule::Snat { interface, family, to: way_back } => {
             let set = Set::new(SetKind::Backends, *family);
             [
-                to_nodes(interface, *family),
+                to(interface),
+                dnated(*family),
                 endpoint(*family),
                 vec![Expression::Member(set)],
-                snat(*family, to),
+                snat(*family, way_back),
+            ]
+            .concat()
+        }
+        Rule::Offload { interface, family } => {
+            let set = Set::new(SetKind::Backends, *family);
+            [
+                to(interface),
+                established(),
+                dnated(*family),
+                endpoint(*family),
+                vec![Expression::Member(set), Expression::Offload],
             ]
             .concat()
         }
@@ -44,8 +59,7 @@ pub(super) fn recognise(expressions: &[Expression]) -> Option<Rule> {
     else {
         return None;
     };
-    let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
-    let interface: IfName = std::str::from_utf8(name).ok()?.parse().ok()?;
+    let interface = interface(name)?;
     let set = expressions.iter().rev().find_map(|expression| match expression {
         Expression::Member(set) | Expression::Map(set) => Some(*set),
         _ => None,
@@ -54,11 +68,20 @@ pub(super) fn recognise(expressions: &[Expression]) -> Option<Rule> {
     let rule = match set.kind {
         SetKind::Forward => Rule::Forward { interface, family },
         SetKind::Spread => Rule::Spread { interface, family },
+        SetKind::Backends if expressions.last() == Some(&Expression::Offload) => {
+            Rule::Offload { interface, family }
+        }
         SetKind::Backends => Rule::Snat { interface, family, to: source(expressions)? },
         SetKind::Clients => return None,
     };
     // What was guessed from a few expressions holds only if it is all of them.
     (lower(&rule) == expressions).then_some(rule)
+}
+
+/// The interface's name, behind which NULs may stand.
+pub(super) fn interface(name: &[u8]) -> Option<IfName> {
+    let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
+    std::str::from_utf8(name).ok()?.parse().ok()
 }
 
 fn source(expressions: &[Expression]) -> Option<SnatTo> {
@@ -83,11 +106,23 @@ fn from_clients(interface: &IfName, family: Family) -> Vec<Expression> {
     ]
 }
 
-/// `oifname "eth0" ct status dnat`
-fn to_nodes(interface: &IfName, family: Family) -> Vec<Expression> {
+/// `oifname "eth0"`
+fn to(interface: &IfName) -> Vec<Expression> {
+    vec![Expression::Meta(MetaKey::OutputInterface), named(interface)]
+}
+
+/// `ct state established`
+fn established() -> Vec<Expression> {
     vec![
-        Expression::Meta(MetaKey::OutputInterface),
-        named(interface),
+        Expression::CtState,
+        Expression::Mask(ESTABLISHED),
+        Expression::NotEqual(0u32.to_ne_bytes().to_vec()),
+    ]
+}
+
+/// `ct status dnat`, of TCP packets
+fn dnated(family: Family) -> Vec<Expression> {
+    vec![
         Expression::CtStatus,
         Expression::Mask(DNATED),
         Expression::NotEqual(0u32.to_ne_bytes().to_vec()),

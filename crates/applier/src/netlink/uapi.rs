@@ -22,6 +22,7 @@ pub(super) mod message {
     pub(in crate::netlink) const GETOBJ: u8 = 19;
     pub(in crate::netlink) const NEWFLOWTABLE: u8 = 22;
     pub(in crate::netlink) const GETFLOWTABLE: u8 = 23;
+    pub(in crate::netlink) const DELFLOWTABLE: u8 = 24;
 }
 
 /// `enum nfnl_batch_attributes`
@@ -121,7 +122,23 @@ pub(super) mod rule {
     pub(in crate::netlink) const USERDATA: u16 = 7;
 }
 
-/// `enum nft_object_attributes`; a flowtable's first two are the same
+/// `enum nft_flowtable_attributes`, and below it `enum nft_flowtable_hook_attributes` and `enum nft_devices_attributes`
+pub(super) mod flowtable {
+    pub(in crate::netlink) const TABLE: u16 = 1;
+    pub(in crate::netlink) const NAME: u16 = 2;
+    pub(in crate::netlink) const HOOK: u16 = 3;
+    pub(in crate::netlink) const FLAGS: u16 = 7;
+    pub(in crate::netlink) const HOOK_NUMBER: u16 = 1;
+    pub(in crate::netlink) const HOOK_PRIORITY: u16 = 2;
+    pub(in crate::netlink) const HOOK_DEVICES: u16 = 3;
+    pub(in crate::netlink) const DEVICE_NAME: u16 = 1;
+    /// `NF_NETDEV_INGRESS`, `enum nf_dev_hooks`
+    pub(in crate::netlink) const INGRESS: u32 = 0;
+    /// `NF_IP_PRI_FILTER`, nft's `filter`
+    pub(in crate::netlink) const FILTER: u32 = 0;
+}
+
+/// `enum nft_object_attributes`
 pub(super) mod object {
     pub(in crate::netlink) const TABLE: u16 = 1;
     pub(in crate::netlink) const NAME: u16 = 2;

@@ -4,6 +4,7 @@ use rules::{Forward, Gateway, Snat, diff, render};
 
 use super::*;
 use crate::kernel::Generation;
+use crate::netlink::attribute::Writer;
 use crate::netlink::encode::encode;
 use crate::netlink::message::{Answer, Messages};
 use crate::netlink::uapi::message as kind;
@@ -59,7 +60,10 @@ fn take(decoder: &mut Decoder, message: u8, attributes: &[u8]) -> Result<(), Mal
 fn what_is_encoded_decodes_to_the_same_ruleset() {
     let addresses = Snat::Addresses(vec!["10.0.0.55".parse().unwrap(), "2001:db8::55".parse().unwrap()]);
     for snat in [addresses, Snat::Masquerade, Snat::Off] {
-        let ruleset = everything(snat);
+        let mut ruleset = everything(snat);
+        if ruleset.chains.contains_key(&Chain::Postrouting) {
+            ruleset.offload(&"eth0".parse().unwrap());
+        }
         let mut decoder = Decoder::default();
         for (message, attributes) in built(&ruleset) {
             take(&mut decoder, message, &attributes).unwrap();
@@ -67,6 +71,46 @@ fn what_is_encoded_decodes_to_the_same_ruleset() {
         let (actual, counters) = decoder.finish().unwrap();
         assert_eq!(actual, Actual { ruleset, strangers: vec![] });
         assert!(counters.values().all(|counter| *counter == Counter::default()));
+    }
+}
+
+#[test]
+fn a_flowtable_that_is_not_as_ours_is_a_stranger() {
+    let mut ruleset = everything(Snat::Off);
+    ruleset.offload(&"eth0".parse().unwrap());
+    let (_, ours) = built(&ruleset).into_iter().find(|(message, _)| *message == kind::NEWFLOWTABLE).unwrap();
+    let strangers = |attributes: &[u8]| {
+        let mut decoder = Decoder::default();
+        decoder.flowtable(attributes).unwrap();
+        let (actual, _) = decoder.finish().unwrap();
+        assert_eq!(actual.ruleset.flowtable.is_some(), actual.strangers.is_empty());
+        actual.strangers
+    };
+    let flowtable = |name: &str, priority: u32, devices: &[&str], flags: Option<u32>| {
+        let mut writer = Writer::default();
+        writer.name(flowtable_attr::TABLE, TABLE);
+        writer.name(flowtable_attr::NAME, name);
+        writer.nest(flowtable_attr::HOOK, |writer| {
+            writer.be32(flowtable_attr::HOOK_NUMBER, 0);
+            writer.be32(flowtable_attr::HOOK_PRIORITY, priority);
+            writer.nest(flowtable_attr::HOOK_DEVICES, |writer| {
+                devices.iter().for_each(|device| writer.name(flowtable_attr::DEVICE_NAME, device));
+            });
+        });
+        flags.iter().for_each(|flags| writer.be32(flowtable_attr::FLAGS, *flags));
+        writer.0
+    };
+    assert!(strangers(&ours).is_empty());
+    // The kernel tells the flags, also if there are none.
+    assert!(strangers(&flowtable("fastpath", 0, &["eth0"], Some(0))).is_empty());
+    for (name, other) in [
+        ("flowtable fastpath", flowtable("fastpath", 0, &[], None)),
+        ("flowtable fastpath", flowtable("fastpath", 0, &["eth0", "eth1"], None)),
+        ("flowtable fastpath", flowtable("fastpath", 5, &["eth0"], None)),
+        ("flowtable fastpath", flowtable("fastpath", 0, &["eth0"], Some(1))),
+        ("flowtable mine", flowtable("mine", 0, &["eth0"], None)),
+    ] {
+        assert_eq!(strangers(&other), [name]);
     }
 }
 
@@ -96,7 +140,7 @@ fn ranges_pair_up_or_are_strangers() {
     let strangers = |bounds: &[(u8, bool)]| {
         let mut decoder = Decoder::default();
         decoder.actual.ruleset.sets.insert(clients4, BTreeMap::new());
-        let mut writer = crate::netlink::attribute::Writer::default();
+        let mut writer = Writer::default();
         writer.nest(elements::LIST, |writer| {
             for &(address, end) in bounds {
                 writer.nest(1, |writer| {

@@ -401,6 +401,73 @@ fn chains() {
 }
 
 #[test]
+fn a_flowtable() {
+    // add flowtable inet cachenat fastpath { hook ingress priority filter; devices = { "eth0" }; }
+    let flowtable = Flowtable { interface: "eth0".parse().unwrap() };
+    check(
+        Operation::AddFlowtable(flowtable),
+        &expect![[r#"
+        1 "cachenat"
+        2 "fastpath"
+        3 {
+          1 00000000
+          2 00000000
+          3 { 1 "eth0" }
+        }
+    "#]],
+    );
+    // delete flowtable inet cachenat fastpath
+    check(
+        Operation::DeleteFlowtable,
+        &expect![[r#"
+        1 "cachenat"
+        2 "fastpath"
+    "#]],
+    );
+    // add chain inet cachenat forward { type filter hook forward priority filter; policy accept; }
+    check(
+        Operation::AddChain(Chain::Forward),
+        &expect![[r#"
+        1 "cachenat"
+        3 "forward"
+        4 {
+          1 00000002
+          2 00000000
+        }
+        5 00000001
+        7 "filter"
+    "#]],
+    );
+    // add rule inet cachenat forward oifname "eth0" ct state established ct status dnat ip daddr . tcp dport @backends4 flow add @fastpath
+    let rule = Rule::Offload { interface: "eth0".parse().unwrap(), family: Family::Ipv4 };
+    check(
+        Operation::AddRule(Chain::Forward, rule),
+        &expect![[r#"
+        1 "cachenat"
+        2 "forward"
+        4 {
+          1 { 1 "meta" 2 { 2 00000007 1 00000001 } }
+          1 { 1 "cmp" 2 { 1 00000001 2 00000000 3 { 1 65746830000000000000000000000000 } } }
+          1 { 1 "ct" 2 { 2 00000000 1 00000001 } }
+          1 { 1 "bitwise" 2 { 1 00000001 2 00000001 3 00000004 4 { 1 02000000 } 5 { 1 00000000 } } }
+          1 { 1 "cmp" 2 { 1 00000001 2 00000001 3 { 1 00000000 } } }
+          1 { 1 "ct" 2 { 2 00000002 1 00000001 } }
+          1 { 1 "bitwise" 2 { 1 00000001 2 00000001 3 00000004 4 { 1 20000000 } 5 { 1 00000000 } } }
+          1 { 1 "cmp" 2 { 1 00000001 2 00000001 3 { 1 00000000 } } }
+          1 { 1 "meta" 2 { 2 0000000f 1 00000001 } }
+          1 { 1 "cmp" 2 { 1 00000001 2 00000000 3 { 1 02 } } }
+          1 { 1 "meta" 2 { 2 00000010 1 00000001 } }
+          1 { 1 "cmp" 2 { 1 00000001 2 00000000 3 { 1 06 } } }
+          1 { 1 "payload" 2 { 1 00000001 2 00000001 3 00000010 4 00000004 } }
+          1 { 1 "payload" 2 { 1 00000009 2 00000002 3 00000002 4 00000002 } }
+          1 { 1 "lookup" 2 { 2 00000001 1 "backends4" } }
+          1 { 1 "flow_offload" 2 { 1 "fastpath" } }
+        }
+    "#]],
+    );
+}
+
+#[test]
 fn rules() {
     let interface = || "eth0".parse().unwrap();
     let add = |chain, rule: Rule, golden: &Expect| check(Operation::AddRule(chain, rule), golden);
