@@ -113,6 +113,12 @@ pub fn primary_address(addresses: &[InterfaceAddress], interface: &IfName, famil
         .find(usable)
 }
 
+/// The running kernel's release, such as `6.1.0-56-amd64`; empty where `/proc` does not tell.
+pub fn kernel_release() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    release.trim().escape_debug().to_string()
+}
+
 /// The TCP sockets that listen on this host.
 ///
 /// # Errors

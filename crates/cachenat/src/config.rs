@@ -75,6 +75,8 @@ pub(crate) struct Gateway {
     pub(crate) addresses: Auto<Addresses>,
     pub(crate) public_address: Auto<PublicAddress>,
     pub(crate) snat: Snat,
+    /// Whether established flows are offered to the kernel's fast path.
+    pub(crate) flowtable: bool,
 }
 
 /// `gateway.public_address`: what clients dial.
@@ -229,6 +231,13 @@ impl Config {
     /// Whether a pool or a pin takes the port.
     pub(crate) fn uses(&self, port: NonZeroU16) -> bool {
         self.pools().any(|(_, pool)| pool.contains(port)) || self.pins.values().any(|pin| pin.port == port)
+    }
+
+    /// The mistake of asking for a flowtable where there can be none, at the line that asks for it.
+    pub(crate) fn flowtable_mistake(&self, what: String, remedy: &str) -> ConfigError {
+        let key = vec![Step::key("gateway"), Step::key("flowtable")];
+        let mistake = Mistake::new(&self.text, key, what, remedy.to_owned());
+        ConfigError::Mistaken { file: self.file.clone(), mistakes: vec![mistake] }
     }
 
     /// Checks that no pool and no pin takes a port that this host itself listens on.

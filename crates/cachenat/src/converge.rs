@@ -1,13 +1,15 @@
 //! From what is wanted to what is in force: kernel settings, rules, state, one step after the other.
 
 use applier::conntrack::{self, Conntrack};
-use applier::kernel::{Dump, Netfilter};
+use applier::host;
+use applier::kernel::{CommitError, Dump, Netfilter};
 use applier::sync::{SyncError, Synced, ours, sync_from};
 use applier::sysctl::Sysctls;
 use discovery::{Emptied, Inventory};
 use rules::json::Wanted;
-use rules::{Changes, Ruleset, SysctlChange};
+use rules::{Changes, Operation, Rule, Ruleset, SysctlChange};
 use std::borrow::Cow;
+use std::io;
 
 use crate::config::{Config, OnMove};
 use crate::desired::Desired;
@@ -81,7 +83,7 @@ pub(crate) fn carry_out(
             {
                 output.warn(&format!("kernel settings were changed and could not be put back: {left}"));
             }
-            return Err(error.into());
+            return Err(explained(config, error));
         }
     };
     cut(config, &synced.changes, output);
@@ -89,6 +91,36 @@ pub(crate) fn carry_out(
         remembered(Moves::note(&config.state_dir, &synced.changes.forwards(), now()), output);
     }
     Ok(Done { synced, sysctls })
+}
+
+/// The error, and what of the configuration it is about if that can be told.
+fn explained(config: &Config, error: SyncError) -> anyhow::Error {
+    let SyncError::Commit(CommitError::Refused { operation, source, .. }) = &error else {
+        return error.into();
+    };
+    let interface = match &**operation {
+        Operation::AddFlowtable(flowtable) => &flowtable.interface,
+        Operation::AddRule(_, Rule::Offload { interface, .. }) => interface,
+        _ => return error.into(),
+    };
+    // nf_tables says ENOENT of a device, and of a part of itself that is not built or can't be loaded.
+    if source.kind() != io::ErrorKind::NotFound {
+        return error.into();
+    }
+    let mistake =
+        if host::addresses().is_ok_and(|all| all.iter().all(|other| other.interface != interface.as_str())) {
+            config.flowtable_mistake(
+                format!("this host has no interface {interface} with an address"),
+                "name the one that has in gateway.interface",
+            )
+        } else {
+            config.flowtable_mistake(
+                format!("this kernel (Linux {}) has no flowtables", host::kernel_release()),
+                "load the modules nf_flow_table_inet and nft_flow_offload (CONFIG_NF_FLOW_TABLE_INET, \
+             CONFIG_NFT_FLOW_OFFLOAD), or write false",
+            )
+        };
+    anyhow::Error::from(error).context(mistake)
 }
 
 /// Whether the error says that the rules are as they were; else they may be new, and need the new settings.

@@ -125,7 +125,10 @@ pub(crate) fn desired(config: &Config, gateway: &Gateway, known: &Known<'_>) -> 
         .filter_map(|backend| Some((backend, *holders.get(&backend.id)?)))
         .flat_map(|(backend, listener)| forwards(backend, gateway, listener))
         .collect();
-    let ruleset = render(&forwards, &config.clients, &as_seen_by_rules(gateway, &forwards));
+    let mut ruleset = render(&forwards, &config.clients, &as_seen_by_rules(gateway, &forwards));
+    if config.gateway.flowtable {
+        ruleset.offload(&gateway.interface);
+    }
     let sysctls = Sysctl::needed_by(&ruleset);
     Ok(Desired { wanted: Wanted { ruleset, sysctls }, leases, inventory, kept })
 }

@@ -12,7 +12,7 @@ use rules::json::Wanted;
 use rules::trace::{Packet, trace};
 use rules::transaction::carry_out;
 use rules::{
-    Actual, Endpoint, Family, Flowtable, Forward, ForwardId, Gateway, Leases, Listener, Pool, Request, Rule,
+    Actual, Endpoint, Family, Flowtable, Forward, ForwardId, Gateway, Leases, Listener, Pool, Request,
     Ruleset, Snat, Sysctl, assign, diff, render,
 };
 
@@ -92,15 +92,6 @@ proptest! {
         let changes = diff(before.as_ref().map(actual).as_ref(), after.as_ref());
         let now = carry_out(before.as_ref(), &changes.transaction());
         prop_assert_eq!(now.as_ref().map(Option::as_ref), Ok(after.as_ref()));
-    }
-
-    #[test]
-    fn without_offload_is_what_was_before_it(ruleset in rulesets()) {
-        let chains = ruleset.without_offload();
-        prop_assert!(chains.flowtable.is_none() && !chains.chains.values().flatten().any(Rule::offloads));
-        let mut again = chains.clone();
-        again.offload(&"eth0".parse().unwrap());
-        prop_assert_eq!(again.without_offload(), chains);
     }
 
     #[test]

@@ -30,17 +30,22 @@ pub(crate) fn spelled_out(nodes: &[(u8, &str)]) -> Lab {
 
 /// Writes another such config.
 pub(crate) fn spell_out(lab: &Lab, nodes: &[(u8, &str)]) {
+    lab.write_config(&static_config(nodes));
+}
+
+/// A config that spells these nodes out, without the lab's paths.
+pub(crate) fn static_config(nodes: &[(u8, &str)]) -> String {
     let nodes: String = nodes
         .iter()
         .map(|(number, host)| format!("        - {{id: local-{number:03}, host: {host}, port: 6379}}\n"))
         .collect();
-    lab.write_config(&format!(
+    format!(
         "clients: [198.51.100.27/32]\n\
          sources:\n\
          \x20 - static:\n\
          \x20     name: local\n\
          \x20     nodes:\n{nodes}"
-    ));
+    )
 }
 
 /// What is in force, without handles and counters; empty without our table.

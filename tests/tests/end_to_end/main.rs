@@ -8,6 +8,7 @@ mod common;
 mod confirm;
 mod cut;
 mod faults;
+mod flowtable;
 mod follow;
 mod kill;
 mod log;

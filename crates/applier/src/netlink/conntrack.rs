@@ -92,6 +92,13 @@ pub enum ConntrackError {
     /// `EPERM`
     #[error("listing and cutting connections needs CAP_NET_ADMIN: run as root, or grant it")]
     Denied(#[source] io::Error),
+    /// `EBUSY`: a flow is in a flowtable. Commit 9b7c68b3911a ended that in Linux 6.4, and in June 2023 in the stable
+    /// kernels of then.
+    #[error(
+        "this kernel does not delete connections that are in a flowtable (before Linux 6.4, 6.1.32, 5.15.115): update \
+         it, or do without gateway.flowtable"
+    )]
+    Offloaded(#[source] io::Error),
     /// The kernel sent what netlink does not allow.
     #[error("the kernel's answer to {request} is malformed: {fault}")]
     Malformed {
@@ -118,6 +125,7 @@ const CUT: &str = "cut connections";
 fn failed(request: &'static str, source: io::Error) -> ConntrackError {
     match source.raw_os_error() {
         Some(libc::EPERM) => ConntrackError::Denied(source),
+        Some(libc::EBUSY) if request == CUT => ConntrackError::Offloaded(source),
         Some(libc::EPROTONOSUPPORT) if request == OPEN => ConntrackError::Unsupported(source),
         // nfnetlink's word for a subsystem that is not there and cannot be loaded is EINVAL (`nfnetlink_rcv_msg`,
         // net/netfilter/nfnetlink.c).

@@ -79,7 +79,7 @@ fn client(node: &Node<'_>) -> Option<IpNet> {
 }
 
 fn gateway(node: &Node<'_>) -> Gateway {
-    let fields = node.fields(&["interface", "addresses", "public_address", "snat"]);
+    let fields = node.fields(&["interface", "addresses", "public_address", "snat", "flowtable"]);
     let gateway = Gateway {
         interface: auto(&fields, "interface", |node| {
             node.parsed("auto or an interface's name, such as ens5", |text| text.parse().ok())
@@ -87,11 +87,16 @@ fn gateway(node: &Node<'_>) -> Gateway {
         addresses: auto(&fields, "addresses", addresses),
         public_address: auto(&fields, "public_address", public_address),
         snat: fields.get("snat").and_then(|node| snat(&node)).unwrap_or_default(),
+        flowtable: fields.get("flowtable").and_then(|node| flowtable(&node)).unwrap_or_default(),
     };
     if let Some(node) = fields.get("public_address") {
         public_address_of_each(&gateway, &node);
     }
     gateway
+}
+
+fn flowtable(node: &Node<'_>) -> Option<bool> {
+    node.parsed("true or false", |text| text.parse().ok())
 }
 
 fn auto<T>(fields: &Fields<'_>, key: &str, read: impl FnOnce(&Node<'_>) -> Option<T>) -> Auto<T> {

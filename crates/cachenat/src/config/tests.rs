@@ -66,6 +66,20 @@ lock_file: /tmp/lock
 }
 
 #[test]
+fn a_flowtable_is_wanted_only_where_it_is_asked_for() {
+    let flowtable = |gateway: &str| {
+        parse(&format!("clients: [198.51.100.27]\ngateway: {{{gateway}}}\n"))
+            .map(|config| config.gateway.flowtable)
+    };
+    assert_eq!(
+        ["", "flowtable: false", "flowtable: true"].map(|text| flowtable(text).unwrap()),
+        [false, false, true]
+    );
+    expect![[r#"config.yaml:2: gateway.flowtable: found "fast"; write true or false"#]]
+        .assert_eq(&flowtable("flowtable: fast").unwrap_err().to_string());
+}
+
+#[test]
 fn several_mistakes_are_told_in_one_go_with_line_key_and_remedy() {
     expect![[r#"
         12 mistakes in config.yaml

@@ -95,6 +95,7 @@ fn a_kernel_without_ctnetlink_is_unsupported_and_a_failed_cut_is_not() {
     }
     assert!(matches!(failed(OPEN, os_error(libc::EPROTONOSUPPORT)), ConntrackError::Unsupported(_)));
     assert!(matches!(failed(LIST, os_error(libc::EPERM)), ConntrackError::Denied(_)));
+    assert!(matches!(failed(CUT, os_error(libc::EBUSY)), ConntrackError::Offloaded(_)));
 }
 
 fn change(action: Action, id: &str, listen: &str, from: &[&str], to: &[&str]) -> Change {
