@@ -249,7 +249,7 @@ fn somebody_elses_table_of_our_name_is_refused_and_stays() {
 }
 
 /// Edits that somebody may make to our table by hand, and what they are called then.
-const EDITS: [(&str, &str); 18] = [
+const EDITS: [(&str, &str); 19] = [
     ("add rule inet cachenat prerouting tcp dport 22 accept", "rule handle 8 in chain prerouting"),
     (
         "add rule inet cachenat prerouting iifname \"eth0\" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4 comment \"x\"",
@@ -289,8 +289,9 @@ const EDITS: [(&str, &str); 18] = [
     ),
     (
         "add chain inet cachenat forward { type filter hook forward priority 0; policy drop; }",
-        "chain forward",
+        "chain forward with another type, hook, priority or policy",
     ),
+    ("add chain inet cachenat mine { type filter hook forward priority 0; }", "chain mine"),
     (
         "add chain inet cachenat prerouting { type nat hook prerouting priority dstnat; policy drop; }",
         "chain prerouting with another type, hook, priority or policy",
