@@ -98,7 +98,9 @@ pub fn sync_from(
         if attempt == ATTEMPTS {
             break;
         }
-        match kernel.commit(&changes.transaction(), dump.generation) {
+        // The transaction is as large as the changes, and goes before anything is read back.
+        let outcome = kernel.commit(&changes.transaction(), dump.generation);
+        match outcome {
             Ok(()) => {
                 dump = settled(kernel, dump, &changes, desired)?;
                 sent.get_or_insert(changes);

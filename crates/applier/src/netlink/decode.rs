@@ -224,7 +224,8 @@ impl Decoder {
                 None => self.stranger(format!("set {set} with intervals that do not pair up")),
             }
         }
-        let mut counters = Counters::new();
+        // Gathered first: a map that is extended is filled one by one, and its nodes stay half empty.
+        let mut counters = Vec::new();
         for (set, mut read) in self.elements {
             // A map is built fastest from what is sorted; the kernel's order is its hash's.
             read.sort_unstable_by_key(|&(key, ..)| key);
@@ -237,7 +238,7 @@ impl Decoder {
             let elements: Elements = read.into_iter().map(|(key, element, _)| (key, element)).collect();
             self.actual.ruleset.sets.insert(set, elements);
         }
-        Some((self.actual, counters))
+        Some((self.actual, counters.into_iter().collect()))
     }
 }
 
