@@ -27,13 +27,13 @@ use crate::state::{State, StateError};
 pub(crate) fn plan(
     setting: &Setting,
     state: &State,
-    fresh: &Inventory,
+    fresh: Inventory,
     dump: &Dump,
     emptied: Emptied,
 ) -> anyhow::Result<Desired> {
     let actual = &*in_force(state, dump)?;
     let desired = setting.desired(fresh, state, actual, emptied)?;
-    if desired.inventory.nodes.is_empty() && actual.sets.is_empty() && !is_whole(fresh) {
+    if desired.inventory.nodes.is_empty() && actual.sets.is_empty() && !is_whole(&desired.inventory) {
         anyhow::bail!("no source could be read, and nothing is known from before");
     }
     setting.gateway.check_own_ports(&desired.leases)?;

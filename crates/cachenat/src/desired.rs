@@ -1,14 +1,14 @@
 //! The one place where all meet: configuration, inventory, leases and what the kernel has become what is wanted.
 
 use std::cell::OnceCell;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
-use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use discovery::{
-    Coverage, Emptied, Inventory, Merged, Node, Outcome, Policy, Role, Source, SourceName, SourceReport,
-    over_last_good,
+    Coverage, Emptied, Inventory, Merged, Node, NodeId, Outcome, Policy, Role, Source, SourceName,
+    SourceReport, over_last_good,
 };
 use rules::json::Wanted;
 use rules::ruleset::Key;
@@ -19,13 +19,12 @@ use rules::{
 
 use crate::config::Config;
 use crate::gateway::Gateway;
+use crate::setting::is_whole;
 
-/// What is known when the plan is made.
+/// What is known when the plan is made, beside what discovery found now.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Known<'a> {
-    /// What discovery found now.
-    pub(crate) fresh: &'a Inventory,
-    /// What it found when it was last sure.
+    /// What discovery found when it was last sure.
     pub(crate) last_good: Option<&'a Inventory>,
     /// What to make of a source that has no node any more.
     pub(crate) emptied: Emptied,
@@ -49,6 +48,11 @@ pub(crate) struct Desired {
 }
 
 impl Desired {
+    /// Whether everything could be read, and nothing had to be kept.
+    pub(crate) fn is_whole(&self) -> bool {
+        is_whole(&self.inventory) && self.kept.is_empty()
+    }
+
     /// What the operator has to know: sources that could not be read, for how long, and what is kept for that.
     pub(crate) fn warnings(&self, now: u64) -> Vec<String> {
         let unread = self.inventory.sources.iter().filter(|report| report.outcome != Outcome::Complete);
@@ -86,7 +90,7 @@ fn legs(ruleset: &Ruleset) -> impl Iterator<Item = (ForwardId, Endpoint, Endpoin
     let maps = ruleset.sets.iter().filter(|(set, _)| set.is_map());
     maps.flat_map(|(_, elements)| elements).filter_map(|(key, element)| {
         let (Key::Endpoint(listen) | Key::Slots { listen, .. }) = *key else { return None };
-        Some((element.comment.as_deref()?.parse().ok()?, listen, element.data?))
+        Some((element.comment.clone()?.try_into().ok()?, listen, element.data?))
     })
 }
 
@@ -95,7 +99,8 @@ struct Backend<'a> {
     id: ForwardId,
     /// The node; `None`: only the kernel knows it.
     node: Option<&'a Node>,
-    targets: BTreeSet<Endpoint>,
+    /// In order, each once.
+    targets: Vec<Endpoint>,
 }
 
 /// Puts together what is wanted.
@@ -106,24 +111,35 @@ struct Backend<'a> {
 /// # Errors
 ///
 /// [`PlanError`], if a pool is full or a pin is taken.
-pub(crate) fn desired(config: &Config, gateway: &Gateway, known: &Known<'_>) -> Result<Desired, PlanError> {
+pub(crate) fn desired(
+    config: &Config,
+    gateway: &Gateway,
+    fresh: Inventory,
+    known: Known<'_>,
+) -> Result<Desired, PlanError> {
     let asked: Vec<SourceName> = config.asked().map(Source::name).collect();
     let policy =
         Policy { emptied: known.emptied, at_once: config.removal_guard, asked: &asked, now: known.now };
-    let Merged { inventory, kept } = over_last_good(known.fresh.clone(), known.last_good, policy);
+    let of_sources = fresh.nodes.chunk_by(|one, other| one.source == other.source);
+    let named: HashSet<SourceName> =
+        of_sources.filter_map(|nodes| Some(nodes.first()?.source.clone())).collect();
+    let Merged { inventory, unseen, kept } = over_last_good(fresh, known.last_good, policy);
     let inventory = in_order(config, inventory);
     let mut kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
     let in_force = InForce::new(known.actual);
-    let mut backends = backends(&inventory, known.fresh, gateway, &in_force, &mut kept);
-    backends.extend(unspoken(&inventory, known, &backends, &in_force, &mut kept));
+    let mut backends = backends(&inventory, &unseen, gateway, &in_force, &mut kept);
+    let unread = unread(&inventory, &named, known.emptied);
+    if !unread.is_empty() {
+        backends.extend(unspoken(&unread, known.last_good, &backends, &in_force, &mut kept));
+    }
 
     let requests = requests(config, gateway, &backends);
-    let leases = assign(&requests, &config.pins, leases(gateway, known), known.now)?;
+    let leases = assign(&requests, &config.pins, leases(gateway, &known), known.now)?;
     let holders = leases.holders();
     let forwards: Vec<Forward> = backends
-        .iter()
-        .filter_map(|backend| Some((backend, *holders.get(&backend.id)?)))
-        .flat_map(|(backend, listener)| forwards(backend, gateway, listener))
+        .into_iter()
+        .filter_map(|backend| Some((*holders.get(&backend.id)?, backend)))
+        .flat_map(|(listener, backend)| forwards(backend, gateway, listener))
         .collect();
     let mut ruleset = render(&forwards, &config.clients, &as_seen_by_rules(gateway, &forwards));
     if config.gateway.flowtable {
@@ -148,11 +164,13 @@ fn in_order(config: &Config, mut inventory: Inventory) -> Inventory {
     let names = config.sources.iter().map(|configured| configured.source.name());
     let places: HashMap<SourceName, usize> = names.zip(0..).collect();
     let place = |node: &Node| places.get(&node.source).copied().unwrap_or(usize::MAX);
+    // Most neighbours are of one source, whose place matters to neither.
+    let by_place = |one: &Node, other: &Node| match one.source == other.source {
+        true => Ordering::Equal,
+        false => (place(one), &one.source).cmp(&(place(other), &other.source)),
+    };
     inventory.nodes.sort_by(|one, other| {
-        fn key(node: &Node) -> (&SourceName, &Option<String>, &discovery::NodeId) {
-            (&node.source, &node.shard, &node.id)
-        }
-        place(one).cmp(&place(other)).then_with(|| key(one).cmp(&key(other)))
+        by_place(one, other).then_with(|| (&one.shard, &one.id).cmp(&(&other.shard, &other.id)))
     });
     inventory
 }
@@ -203,33 +221,31 @@ fn is_role(node: &Node) -> bool {
 /// inventory has led the kernel further.
 fn backends<'a>(
     inventory: &'a Inventory,
-    fresh: &Inventory,
+    unseen: &HashSet<NodeId>,
     gateway: &Gateway,
     in_force: &InForce<'_>,
     kept: &mut Vec<String>,
 ) -> Vec<Backend<'a>> {
-    let mut backends: Vec<Backend<'_>> = Vec::new();
-    let mut claims: Vec<(Endpoint, usize)> = Vec::new();
-    let found = fresh.nodes.iter().filter(|node| !node.addresses.is_empty());
-    let found: HashSet<&str> = found.map(|node| node.id.as_str()).collect();
+    let mut backends: Vec<Backend<'_>> = Vec::with_capacity(inventory.nodes.len());
+    let mut claims: Vec<(Endpoint, usize)> = Vec::with_capacity(inventory.nodes.len());
     for node in &inventory.nodes {
         let Ok(id) = node.id.as_str().parse::<ForwardId>() else { continue };
         let reachable =
             |address: &&IpAddr| gateway.addresses.iter().any(|own| own.is_ipv4() == address.is_ipv4());
-        let mut targets: BTreeSet<Endpoint> = node
+        let mut targets: Vec<Endpoint> = node
             .addresses
             .iter()
             .filter(reachable)
             .map(|&address| Endpoint { address, port: node.port })
             .collect();
         // What is in force is only worked out where a node is not found, so that is asked first.
-        let before = if found.contains(id.as_str()) { None } else { in_force.get(&id) };
+        let before = if unseen.contains(&node.id) { in_force.get(&id) } else { None };
         if let Some(before) = before {
             if node.addresses.is_empty() {
                 let why = node.error.as_deref().unwrap_or("its address is not known now");
                 kept.push(format!("{id}: {why}; its forward to {} stays", list(before)));
             }
-            targets.clone_from(before);
+            targets = before.iter().copied().collect();
         } else if node.addresses.is_empty() && node.is_leaving() {
             continue;
         }
@@ -267,11 +283,11 @@ fn settle(
         let before = in_force.get(&backend.id).filter(|before| !before.contains(&target));
         let instead = match before {
             Some(before) => {
-                backend.targets.clone_from(before);
+                backend.targets = before.iter().copied().collect();
                 format!("its forward to {} stays", list(before))
             }
             None => {
-                backend.targets.remove(&target);
+                backend.targets.retain(|other| *other != target);
                 "it is not forwarded until its address is its own".to_owned()
             }
         };
@@ -279,37 +295,36 @@ fn settle(
     }
 }
 
-/// Forwards in force that the inventory does not speak of, where some source's silence says nothing.
-///
-/// This is for a state directory that was lost: a node that the last good inventory names is no secret, and if it is
-/// not in the new one, its source has said so.
-fn unspoken(
-    inventory: &Inventory,
-    known: &Known<'_>,
-    backends: &[Backend<'_>],
-    in_force: &InForce<'_>,
-    kept: &mut Vec<String>,
-) -> Vec<Backend<'static>> {
-    let named: HashSet<&SourceName> = known.fresh.nodes.iter().map(|node| &node.source).collect();
-    let silent = |report: &&SourceReport| match (report.coverage, known.emptied) {
+/// The sources whose silence about a node says nothing; `named` are those of which the fresh inventory names a node.
+fn unread(inventory: &Inventory, named: &HashSet<SourceName>, emptied: Emptied) -> Vec<String> {
+    let silent = |report: &&SourceReport| match (report.coverage, emptied) {
         (Coverage::Part | Coverage::Nothing, _) | (Coverage::Absent, Emptied::Keep) => true,
         // What it does not name is kept as well by the last good inventory, for now.
         (Coverage::Whole, Emptied::Keep) => !named.contains(&report.source) || !report.held.is_empty(),
         (Coverage::Whole | Coverage::Absent, Emptied::Remove) => false,
     };
-    let unread: Vec<String> =
-        inventory.sources.iter().filter(silent).map(|report| report.source.to_string()).collect();
-    if unread.is_empty() {
-        return vec![];
-    }
+    inventory.sources.iter().filter(silent).map(|report| report.source.to_string()).collect()
+}
+
+/// Forwards in force that the inventory does not speak of, where the silence of the `unread` sources says nothing.
+///
+/// This is for a state directory that was lost: a node that the last good inventory names is no secret, and if it is
+/// not in the new one, its source has said so.
+fn unspoken(
+    unread: &[String],
+    last_good: Option<&Inventory>,
+    backends: &[Backend<'_>],
+    in_force: &InForce<'_>,
+    kept: &mut Vec<String>,
+) -> Vec<Backend<'static>> {
     let named: HashSet<&str> = backends.iter().map(|backend| backend.id.as_str()).collect();
-    let known = known.last_good.iter().flat_map(|before| &before.nodes).map(|node| node.id.as_str());
+    let known = last_good.iter().flat_map(|before| &before.nodes).map(|node| node.id.as_str());
     let named: HashSet<&str> = known.chain(named).collect();
     let mut rest: Vec<Backend<'_>> = in_force
         .targets()
         .iter()
         .filter(|(id, _)| !named.contains(id.as_str()))
-        .map(|(id, to)| Backend { id: id.clone(), node: None, targets: to.clone() })
+        .map(|(id, to)| Backend { id: id.clone(), node: None, targets: to.iter().copied().collect() })
         .collect();
     rest.sort_by(|one, other| one.id.cmp(&other.id));
     for Backend { id, targets, .. } in &rest {
@@ -319,24 +334,28 @@ fn unspoken(
     rest
 }
 
-fn list(targets: &BTreeSet<Endpoint>) -> String {
-    rules::diff::targets(&targets.iter().copied().collect::<Vec<_>>())
+fn list<'a>(targets: impl IntoIterator<Item = &'a Endpoint>) -> String {
+    rules::diff::targets(&targets.into_iter().copied().collect::<Vec<_>>())
 }
 
-/// What the backends ask for; a pool is made once and not for each node.
+/// What the backends ask for; neighbours are mostly of one pool, which is made once for all of them.
 fn requests(config: &Config, gateway: &Gateway, backends: &[Backend<'_>]) -> Vec<Request> {
     let are_several = gateway.addresses.are_several();
-    let mut pools: HashMap<(Option<&SourceName>, Option<NonZeroU16>), Arc<Pool>> = HashMap::new();
+    let share_a_pool = |one: &Backend<'_>, other: &Backend<'_>| match (one.node, other.node) {
+        (Some(one), Some(other)) => one.source == other.source && (!are_several || one.port == other.port),
+        (one, other) => one.is_none() && other.is_none(),
+    };
     let mut by_host: HashMap<&str, &ForwardId> = HashMap::new();
     let mut requests = Vec::with_capacity(backends.len());
-    for Backend { id, node, .. } in backends {
-        let key = (node.map(|node| &node.source), node.filter(|_| are_several).map(|node| node.port));
-        let pool = pools.entry(key).or_insert_with(|| Arc::new(pool(config, gateway, *node)));
-        // A name leads to one address, so all that is behind it has to be found there.
-        let host = node.map(|node| node.host.as_str()).filter(|host| are_several && !host.is_empty());
-        let first = host.map(|host| *by_host.entry(host).or_insert(id));
-        let beside = first.filter(|first| *first != id).cloned();
-        requests.push(Request { id: id.clone(), pool: Arc::clone(pool), beside });
+    for backends in backends.chunk_by(share_a_pool) {
+        let pool = Arc::new(pool(config, gateway, backends.first().and_then(|backend| backend.node)));
+        for Backend { id, node, .. } in backends {
+            // A name leads to one address, so all that is behind it has to be found there.
+            let host = node.map(|node| node.host.as_str()).filter(|host| are_several && !host.is_empty());
+            let first = host.map(|host| *by_host.entry(host).or_insert(id));
+            let beside = first.filter(|first| *first != id).cloned();
+            requests.push(Request { id: id.clone(), pool: Arc::clone(&pool), beside });
+        }
     }
     requests
 }
@@ -368,15 +387,15 @@ fn pool(config: &Config, gateway: &Gateway, node: Option<&Node>) -> Pool {
 
 /// One forward per family in which the gateway and the node both have an address.
 fn forwards<'a>(
-    backend: &'a Backend<'_>,
+    backend: Backend<'_>,
     gateway: &'a Gateway,
     listener: Listener,
-) -> impl Iterator<Item = Forward> + 'a {
-    [Family::Ipv4, Family::Ipv6].into_iter().filter_map(move |family| {
-        let targets: Vec<Endpoint> =
-            backend.targets.iter().filter(|target| Family::of(target.address) == family).copied().collect();
+) -> impl Iterator<Item = Forward> + use<'a> {
+    let Backend { id, targets: mut ipv4, .. } = backend;
+    let ipv6 = ipv4.split_off(ipv4.partition_point(|target| target.address.is_ipv4()));
+    [(Family::Ipv4, ipv4), (Family::Ipv6, ipv6)].into_iter().filter_map(move |(family, targets)| {
         let listen = gateway.addresses.endpoint(listener, family)?;
-        (!targets.is_empty()).then(|| Forward { id: backend.id.clone(), listen, targets })
+        (!targets.is_empty()).then(|| Forward { id: id.clone(), listen, targets })
     })
 }
 

@@ -167,7 +167,7 @@ pub(crate) fn endpoints(inventory: &Inventory, leases: &Leases, public: &Public)
         let public_host = v4.or_else(|| public.address(listener, Family::Ipv6))?;
         Some(Endpoint {
             id: node.id.to_string(),
-            cluster: node.cluster.clone(),
+            cluster: node.cluster.to_string(),
             role: node.role,
             host: node.host.clone(),
             port: node.port.get(),

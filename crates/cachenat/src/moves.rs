@@ -55,7 +55,7 @@ impl Moves {
         }
         let file = dir.join(FILE);
         match serde_json::to_string(&moves) {
-            Ok(text) => write(&file, &(text + "\n")),
+            Ok(text) => write(&file, [text, "\n".to_owned()]),
             Err(source) => Err(StateError::Io { file, source: source.into() }),
         }
     }

@@ -136,7 +136,7 @@ pub(crate) fn begin(
         inventory: desired.inventory.to_json(),
         after: desired.wanted.to_json(),
     };
-    state::write(&path(config), &serde_json::to_string(&pending)?)?;
+    state::write(&path(config), [serde_json::to_string(&pending)?])?;
     let guard = start_guard(config);
     if guard.is_err() {
         end(config)?;

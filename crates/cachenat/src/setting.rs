@@ -75,14 +75,14 @@ impl Setting {
     /// Plans; [`Desired::warnings`] says what is kept although the sources leave it open.
     pub(crate) fn desired(
         &self,
-        fresh: &Inventory,
+        fresh: Inventory,
         state: &State,
         actual: &Ruleset,
         emptied: Emptied,
     ) -> anyhow::Result<Desired> {
         let (last_good, leases) = (state.last_good.as_ref(), state.leases.as_ref());
-        let known = Known { fresh, last_good, emptied, leases, actual, now: now() };
-        Ok(desired(&self.config, &self.gateway, &known)?)
+        let known = Known { last_good, emptied, leases, actual, now: now() };
+        Ok(desired(&self.config, &self.gateway, fresh, known)?)
     }
 }
 

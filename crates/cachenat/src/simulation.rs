@@ -255,14 +255,13 @@ impl World {
     fn apply(&mut self, fresh: &Inventory) -> Desired {
         let dump = self.kernel.dump().unwrap();
         let known = Known {
-            fresh,
             last_good: self.last_good.as_ref(),
             emptied: Emptied::Keep,
             leases: self.leases.as_ref(),
             actual: ours(&dump).unwrap().map_or(&self.ruleset, |actual| &actual.ruleset),
             now: self.now,
         };
-        let planned = desired(&self.config, &self.gateway, &known).unwrap();
+        let planned = desired(&self.config, &self.gateway, fresh.clone(), known).unwrap();
         let commits = self.kernel.commits.len();
         let synced = sync(&mut self.kernel, Some(&planned.wanted.ruleset)).unwrap();
 
@@ -372,13 +371,13 @@ impl World {
 fn node(cache: &Cache, id: &str) -> Node {
     Node {
         id: id.parse().unwrap(),
-        cluster: cache.name.to_owned(),
+        cluster: cache.name.into(),
         source: cache.source.clone(),
         shard: None,
         role: None,
         engine: None,
         tls: false,
-        status: "available".to_owned(),
+        status: "available".into(),
         host: format!("{id}.example"),
         port: 6379.try_into().unwrap(),
         addresses: vec![],

@@ -1,8 +1,9 @@
 //! What discovery found: nodes, and how far each source could be read.
 
-use std::{collections::HashMap, fmt, net::IpAddr, num::NonZeroU16};
+use std::{cmp::Ordering, collections::HashMap, fmt, net::IpAddr, num::NonZeroU16};
 
 use serde::{Deserialize, Deserializer, Serialize};
+use smol_str::{SmolStr, StrExt as _, ToSmolStr as _};
 
 use crate::{NodeId, SourceName};
 
@@ -24,12 +25,12 @@ pub struct Node {
     pub id: NodeId,
     /// The cache that it belongs to: the replication group, Memcached cluster, serverless cache or the source's own name.
     #[serde(default)]
-    pub cluster: String,
+    pub cluster: SmolStr,
     /// The source that named it.
     pub source: SourceName,
     /// The node group, such as `0001`, where there are shards.
     #[serde(default)]
-    pub shard: Option<String>,
+    pub shard: Option<SmolStr>,
     /// What it is for, where that is known. It changes at a failover.
     #[serde(default)]
     pub role: Option<Role>,
@@ -41,7 +42,7 @@ pub struct Node {
     pub tls: bool,
     /// The API's word for its state, in lower case: `available`, `creating`, `modifying`, ... Unknown words are kept.
     #[serde(default)]
-    pub status: String,
+    pub status: SmolStr,
     /// The name (or address) that clients in the VPC use. Empty while the API gives it no endpoint.
     #[serde(default)]
     pub host: String,
@@ -177,7 +178,7 @@ pub enum Role {
 
 /// What a node speaks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "String", into = "String")]
+#[serde(from = "SmolStr", into = "SmolStr")]
 pub enum Engine {
     /// Redis OSS.
     Redis,
@@ -186,7 +187,7 @@ pub enum Engine {
     /// Memcached.
     Memcached,
     /// A word that the API has learnt since.
-    Other(String),
+    Other(SmolStr),
 }
 
 impl Engine {
@@ -229,27 +230,36 @@ impl Inventory {
     pub(crate) fn sort(&mut self) {
         let places: HashMap<&SourceName, usize> =
             self.sources.iter().enumerate().map(|(place, report)| (&report.source, place)).collect();
-        self.nodes.sort_by(|a, b| {
-            let key = |node: &Node| places.get(&node.source).copied().unwrap_or(usize::MAX);
-            (key(a), &a.source, &a.shard, &a.id).cmp(&(key(b), &b.source, &b.shard, &b.id))
-        });
+        let place = |node: &Node| places.get(&node.source).copied().unwrap_or(usize::MAX);
+        // Most neighbours are of one source, whose place matters to neither.
+        let by_place = |a: &Node, b: &Node| match a.source == b.source {
+            true => Ordering::Equal,
+            false => (place(a), &a.source).cmp(&(place(b), &b.source)),
+        };
+        self.nodes.sort_by(|a, b| by_place(a, b).then_with(|| (&a.shard, &a.id).cmp(&(&b.shard, &b.id))));
     }
 }
 
-impl From<String> for Engine {
-    fn from(word: String) -> Self {
-        match word.to_ascii_lowercase().as_str() {
+impl From<&str> for Engine {
+    fn from(word: &str) -> Self {
+        match word.to_ascii_lowercase_smolstr().as_str() {
             "redis" => Self::Redis,
             "valkey" => Self::Valkey,
             "memcached" => Self::Memcached,
-            other => Self::Other(crate::text::plain(other)),
+            other => Self::Other(crate::text::plain(other).into()),
         }
     }
 }
 
-impl From<Engine> for String {
+impl From<SmolStr> for Engine {
+    fn from(word: SmolStr) -> Self {
+        word.as_str().into()
+    }
+}
+
+impl From<Engine> for SmolStr {
     fn from(engine: Engine) -> Self {
-        engine.to_string()
+        engine.to_smolstr()
     }
 }
 
@@ -316,5 +326,7 @@ fn sorted<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::
     let mut addresses = Vec::deserialize(deserializer)?;
     addresses.sort();
     addresses.dedup();
+    // A list grows by fours, and most nodes have one address.
+    addresses.shrink_to_fit();
     Ok(addresses)
 }

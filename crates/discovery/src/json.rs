@@ -1,8 +1,14 @@
 //! The inventory as JSON: the contract of `discover --json` and of the files that hold an inventory.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{SeqAccess, Visitor},
+};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
@@ -78,6 +84,7 @@ struct Written<'a> {
 #[derive(Deserialize)]
 struct Whole {
     version: u32,
+    #[serde(deserialize_with = "one_by_one")]
     nodes: Vec<Node>,
     #[serde(default)]
     sources: Vec<SourceReport>,
@@ -103,25 +110,26 @@ impl Inventory {
         json
     }
 
-    /// The inventory as JSON with each node and each source on a line of its own: half as long, and quick to write and read.
-    pub fn to_json_lines(&self) -> String {
-        let mut json = format!("{{\"version\":{VERSION},\"nodes\":[").into_bytes();
-        put_lines(&mut json, &self.nodes);
-        json.extend_from_slice(b"],\"sources\":[");
-        put_lines(&mut json, &self.sources);
-        json.extend_from_slice(b"]}\n");
-        String::from_utf8(json).expect("JSON is UTF-8")
+    /// The inventory as JSON in pieces, with each node and each source on a line of its own: half as long, and quick to
+    /// write and read.
+    pub fn to_json_pieces(&self) -> impl Iterator<Item = String> + '_ {
+        let head = format!("{{\"version\":{VERSION},\"nodes\":[");
+        [head]
+            .into_iter()
+            .chain(lines(&self.nodes))
+            .chain(["],\"sources\":[".to_owned()])
+            .chain(lines(&self.sources))
+            .chain(["]}\n".to_owned()])
     }
 
-    /// Reads what [`to_json`](Self::to_json) or [`to_json_lines`](Self::to_json_lines) wrote, now or in an earlier or later version; unknown fields are passed over.
+    /// Reads what [`to_json`](Self::to_json) or [`to_json_pieces`](Self::to_json_pieces) wrote, now or in an earlier or later version; unknown fields are passed over.
     ///
     /// # Errors
     ///
     /// The first thing that is wrong, with its line and the node or source that it is about.
     pub fn from_json(text: &str) -> Result<Self, InventoryError> {
         match serde_json::from_str(text) {
-            Ok(Whole { version: VERSION, mut nodes, sources }) if have_names_of_their_own(&nodes) => {
-                nodes.iter_mut().for_each(make_node_plain);
+            Ok(Whole { version: VERSION, nodes, sources }) if have_names_of_their_own(&nodes) => {
                 Ok(Self { nodes, sources })
             }
             Ok(_) | Err(_) => Self::from_json_with_lines(text),
@@ -159,11 +167,13 @@ impl Inventory {
     }
 }
 
-fn put_lines<T: Serialize>(json: &mut Vec<u8>, entries: &[T]) {
-    for (index, entry) in entries.iter().enumerate() {
-        json.extend_from_slice(if index == 0 { b"\n" } else { b",\n" });
-        serde_json::to_writer(&mut *json, entry).expect("strings, numbers and lists always serialise");
-    }
+fn lines<T: Serialize>(entries: &[T]) -> impl Iterator<Item = String> + '_ {
+    let separators = std::iter::once("\n").chain(std::iter::repeat(",\n"));
+    entries.iter().zip(separators).map(|(entry, before)| {
+        let mut line = before.as_bytes().to_vec();
+        serde_json::to_writer(&mut line, entry).expect("strings, numbers and lists always serialise");
+        String::from_utf8(line).expect("JSON is UTF-8")
+    })
 }
 
 fn read_node(raw: &RawValue, line: usize, index: usize) -> Result<Node, InventoryError> {
@@ -178,10 +188,43 @@ fn read_node(raw: &RawValue, line: usize, index: usize) -> Result<Node, Inventor
 
 /// A file's texts are as foreign as the API's.
 fn make_node_plain(node: &mut Node) {
-    let Node { cluster, status, host, shard, error, resolves, configuration_host, .. } = node;
-    let texts = [cluster, status, host].into_iter().chain(shard).chain(error).chain(resolves);
-    let texts = texts.chain(configuration_host);
-    texts.for_each(make_plain);
+    let Node { cluster, status, shard, host, error, resolves, configuration_host, .. } = node;
+    [cluster, status].into_iter().chain(shard).for_each(make_plain);
+    [host].into_iter().chain(error).chain(resolves).chain(configuration_host).for_each(make_plain);
+}
+
+/// Reads nodes so that neighbours share the text that they have in common; in a large file that is most of it.
+fn one_by_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Node>, D::Error> {
+    struct Nodes;
+    impl<'de> Visitor<'de> for Nodes {
+        type Value = Vec<Node>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of nodes")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Node>, A::Error> {
+            let mut nodes: Vec<Node> = Vec::new();
+            while let Some(mut node) = list.next_element()? {
+                make_node_plain(&mut node);
+                if let Some(before) = nodes.last() {
+                    share(&mut node.cluster, &before.cluster);
+                    share(&mut node.source, &before.source);
+                    share(&mut node.shard, &before.shard);
+                }
+                nodes.push(node);
+            }
+            nodes.shrink_to_fit();
+            Ok(nodes)
+        }
+    }
+    deserializer.deserialize_seq(Nodes)
+}
+
+fn share<T: Clone + PartialEq>(text: &mut T, other: &T) {
+    if text == other {
+        text.clone_from(other);
+    }
 }
 
 fn have_names_of_their_own(nodes: &[Node]) -> bool {
@@ -247,13 +290,13 @@ mod tests {
             nodes: vec![node("my-cluster-001", &["10.0.1.230"]), reader],
             sources: vec![SourceReport::absent("static/local".parse().unwrap(), "gone")],
         };
-        for json in [inventory.to_json(), inventory.to_json_lines()] {
+        for json in [inventory.to_json(), inventory.to_json_pieces().collect()] {
             assert_eq!(Inventory::from_json(&json).unwrap(), inventory);
             assert_eq!(Inventory::from_json_with_lines(&json).unwrap(), inventory);
         }
         assert_eq!(
             Inventory::default(),
-            Inventory::from_json(&Inventory::default().to_json_lines()).unwrap()
+            Inventory::from_json(&Inventory::default().to_json_pieces().collect::<String>()).unwrap()
         );
     }
 
@@ -263,7 +306,7 @@ mod tests {
             nodes: vec![node("a", &["10.0.1.230"]), node("b", &["10.0.1.231"])],
             sources: vec![SourceReport::complete("replication_group/my-cluster".parse().unwrap())],
         };
-        let lines = inventory.to_json_lines();
+        let lines: String = inventory.to_json_pieces().collect();
         let starts: Vec<&str> = lines.lines().map(|line| &line[..10]).collect();
         assert_eq!(starts, [r#"{"version""#, r#"{"id":"a","#, r#"{"id":"b","#, r#"{"source":"#]);
     }

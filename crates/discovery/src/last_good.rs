@@ -36,6 +36,8 @@ pub struct Policy<'a> {
 pub struct Merged {
     /// Fresh nodes, and those that were kept.
     pub inventory: Inventory,
+    /// The nodes that were not found now: no fresh address is known, or no answer names them.
+    pub unseen: HashSet<NodeId>,
     /// One warning for each node or source that was kept.
     pub kept: Vec<Warning>,
 }
@@ -95,7 +97,8 @@ pub enum Warning {
 /// - A whole answer that misses more than [`Policy::at_once`] percent of the nodes removes them when it comes twice.
 /// - A whole answer without any node, or the API's word that there is no such cache, removes only with [`Emptied::Remove`].
 pub fn over_last_good(fresh: Inventory, last_good: Option<&Inventory>, policy: Policy<'_>) -> Merged {
-    let mut merged = Merged { inventory: fresh, kept: Vec::new() };
+    let unseen = fresh.nodes.iter().filter(|node| node.addresses.is_empty()).map(|node| node.id.clone());
+    let mut merged = Merged { unseen: unseen.collect(), inventory: fresh, kept: Vec::new() };
     let reports: HashMap<&SourceName, &SourceReport> =
         last_good.iter().flat_map(|before| &before.sources).map(|report| (&report.source, report)).collect();
     for report in merged.inventory.sources.iter_mut().filter(|report| report.outcome != Outcome::Complete) {
@@ -104,15 +107,18 @@ pub fn over_last_good(fresh: Inventory, last_good: Option<&Inventory>, policy: P
     }
     let Some(last_good) = last_good else { return merged };
 
-    let before: HashMap<&NodeId, &Node> = last_good.nodes.iter().map(|node| (&node.id, node)).collect();
+    let mut before: HashMap<&NodeId, &Node> = last_good.nodes.iter().map(|node| (&node.id, node)).collect();
     for node in &mut merged.inventory.nodes {
-        merged.kept.extend(before.get(&node.id).and_then(|before| keep_addresses(node, before)));
+        let before = before.remove(&node.id);
+        merged.kept.extend(before.and_then(|before| keep_addresses(node, before)));
     }
-
-    let named: HashSet<&NodeId> = merged.inventory.nodes.iter().map(|node| &node.id).collect();
     let mut unnamed: BTreeMap<&SourceName, Vec<&Node>> = BTreeMap::new();
-    for node in last_good.nodes.iter().filter(|node| !named.contains(&node.id)) {
+    for node in last_good.nodes.iter().filter(|node| before.contains_key(&node.id)) {
         unnamed.entry(&node.source).or_default().push(node);
+    }
+    if unnamed.is_empty() {
+        merged.inventory.sort();
+        return merged;
     }
     let filled: HashSet<&SourceName> = merged.inventory.nodes.iter().map(|node| &node.source).collect();
     let mut stay: Vec<Node> = Vec::new();
@@ -134,6 +140,7 @@ pub fn over_last_good(fresh: Inventory, last_good: Option<&Inventory>, policy: P
         merged.kept.extend(warnings);
         stay.extend(missing.nodes.into_iter().cloned());
     }
+    merged.unseen.extend(stay.iter().map(|node| node.id.clone()));
     merged.inventory.nodes.extend(stay);
     merged.inventory.sort();
     merged
@@ -383,11 +390,21 @@ mod tests {
     }
 
     #[test]
+    fn a_node_is_unseen_if_it_has_no_address_now_or_no_answer_names_it() {
+        let nodes = vec![node("my-cluster-001", &["10.0.1.9"]), unresolved("my-cluster-003")];
+        let fresh = Inventory { nodes, sources: vec![SourceReport::partial(source(), "half")] };
+        let merged = over_last_good(fresh, Some(&last_good()), policy(Emptied::Keep));
+        assert_eq!(ids(&merged).len(), 3);
+        let unseen = ["my-cluster-002", "my-cluster-003"].map(|id| id.parse().unwrap());
+        assert_eq!(merged.unseen, HashSet::from(unseen));
+    }
+
+    #[test]
     fn without_a_last_good_inventory_everything_is_as_found() {
         let fresh = Inventory { nodes: vec![unresolved("a")], sources: vec![] };
         assert_eq!(
             over_last_good(fresh.clone(), None, policy(Emptied::Keep)),
-            Merged { inventory: fresh, kept: vec![] }
+            Merged { inventory: fresh, unseen: HashSet::from(["a".parse().unwrap()]), kept: vec![] }
         );
     }
 

@@ -135,13 +135,13 @@ fn spelled_out(source: &Source) -> (SourceReport, Vec<Node>) {
     };
     let node = |node: &StaticNode| Node {
         id: node.id.clone(),
-        cluster: text::plain(cluster),
+        cluster: text::plain(cluster).into(),
         source: name.clone(),
         shard: None,
         role: None,
         engine: None,
         tls: false,
-        status: "static".to_owned(),
+        status: "static".into(),
         host: text::plain(node.host.trim_end_matches('.')),
         port: node.port,
         addresses: Vec::new(),

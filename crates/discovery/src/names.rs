@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 use thiserror::Error;
 
 /// The longest name that still fits an nft element's comment with room to spare.
@@ -14,15 +15,15 @@ pub const MAX_NAME: usize = 120;
 ///
 /// 1 to 120 printable ASCII characters without spaces, quotes and backslashes, so that it can stand in an nft comment.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct NodeId(String);
+#[serde(try_from = "SmolStr", into = "SmolStr")]
+pub struct NodeId(SmolStr);
 
 /// A source's name, `kind/name`: `replication_group/my-cluster`, `tags/Environment=dev,Team=web`, `static/local`.
 ///
 /// Printable, not empty, and with a kind before the first slash.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct SourceName(String);
+#[serde(try_from = "SmolStr", into = "SmolStr")]
+pub struct SourceName(SmolStr);
 
 /// Why a text is no [`NodeId`] or [`SourceName`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -49,12 +50,8 @@ impl NodeId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-}
 
-impl FromStr for NodeId {
-    type Err = NameError;
-
-    fn from_str(text: &str) -> Result<Self, NameError> {
+    fn check(text: &str) -> Result<(), NameError> {
         match text.len() {
             0 => return Err(NameError::Empty),
             length if length > MAX_NAME => return Err(NameError::TooLong(length)),
@@ -62,7 +59,7 @@ impl FromStr for NodeId {
         }
         match text.chars().find(|c| !c.is_ascii_graphic() || matches!(c, '"' | '\'' | '`' | '\\')) {
             Some(character) => Err(NameError::Character { character }),
-            None => Ok(Self(text.to_owned())),
+            None => Ok(()),
         }
     }
 }
@@ -72,7 +69,7 @@ impl SourceName {
     ///
     /// For names that come from a parsed [`Source`](crate::Source), where there is nothing left to refuse.
     pub(crate) fn new(kind: &str, name: &str) -> Self {
-        Self(crate::text::plain(&format!("{kind}/{name}")))
+        Self(crate::text::plain(&format!("{kind}/{name}")).into())
     }
 
     /// The name as text.
@@ -84,17 +81,13 @@ impl SourceName {
     pub fn short(&self) -> &str {
         self.0.split_once('/').map_or(self.as_str(), |(_, name)| name)
     }
-}
 
-impl FromStr for SourceName {
-    type Err = NameError;
-
-    fn from_str(text: &str) -> Result<Self, NameError> {
+    fn check(text: &str) -> Result<(), NameError> {
         if let Some(character) = text.chars().find(|c| crate::text::is_unprintable(*c)) {
             return Err(NameError::Character { character });
         }
         match text.split_once('/') {
-            Some((kind, name)) if !kind.is_empty() && !name.is_empty() => Ok(Self(text.to_owned())),
+            Some((kind, name)) if !kind.is_empty() && !name.is_empty() => Ok(()),
             _ if text.is_empty() => Err(NameError::Empty),
             _ => Err(NameError::NoKind(text.to_owned())),
         }
@@ -109,17 +102,26 @@ macro_rules! text_conversions {
             }
         }
 
-        impl From<$name> for String {
-            fn from(name: $name) -> String {
+        impl FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                SmolStr::new(text).try_into()
+            }
+        }
+
+        impl From<$name> for SmolStr {
+            fn from(name: $name) -> SmolStr {
                 name.0
             }
         }
 
-        impl TryFrom<String> for $name {
+        impl TryFrom<SmolStr> for $name {
             type Error = NameError;
 
-            fn try_from(text: String) -> Result<Self, NameError> {
-                text.parse()
+            fn try_from(text: SmolStr) -> Result<Self, NameError> {
+                Self::check(&text)?;
+                Ok(Self(text))
             }
         }
     )*};

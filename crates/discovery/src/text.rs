@@ -1,5 +1,7 @@
 //! Text from the API, DNS and files, freed of what a terminal would act on.
 
+use std::ops::Deref;
+
 /// The longest text from outside that is worth repeating to a person.
 const MAX_TEXT: usize = 400;
 
@@ -16,9 +18,9 @@ pub(crate) fn plain(text: &str) -> String {
 }
 
 /// Makes the text [`plain`]; most is already, and is only looked at.
-pub(crate) fn make_plain(text: &mut String) {
+pub(crate) fn make_plain<T: Deref<Target = str> + From<String>>(text: &mut T) {
     if text.len() > MAX_TEXT || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        *text = plain(text);
+        *text = plain(text).into();
     }
 }
 

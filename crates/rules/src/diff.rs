@@ -4,7 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
-use std::sync::Arc;
+
+use smol_str::SmolStr;
 
 use crate::ruleset::{Chain, Element, Elements, Endpoint, Flowtable, Key, Rule, Ruleset, Set, TABLE};
 use crate::text::ElementText;
@@ -216,7 +217,7 @@ impl Changes {
 /// One element of a map: a listener, what it is called and where it leads.
 struct Leg {
     listen: Endpoint,
-    id: Arc<str>,
+    id: SmolStr,
     target: Endpoint,
 }
 
@@ -240,7 +241,7 @@ pub struct Change {
     /// What happens to it.
     pub action: Action,
     /// The id of what it leads to.
-    pub id: Arc<str>,
+    pub id: SmolStr,
     /// The address and port that clients connect to.
     pub listen: Endpoint,
     /// Where it led; empty if it is new.
@@ -251,10 +252,13 @@ pub struct Change {
 
 impl Change {
     fn between(listen: Endpoint, from: &[&Leg], to: &[&Leg]) -> Vec<Self> {
-        let targets = |legs: &[&Leg]| -> Vec<Endpoint> {
-            legs.iter().map(|leg| leg.target).collect::<BTreeSet<_>>().into_iter().collect()
+        let targets = |legs: &[&Leg]| {
+            let mut targets: Vec<Endpoint> = legs.iter().map(|leg| leg.target).collect();
+            targets.sort_unstable();
+            targets.dedup();
+            targets
         };
-        let change = |action, leg: &Leg, from, to| Self { action, id: Arc::clone(&leg.id), listen, from, to };
+        let change = |action, leg: &Leg, from, to| Self { action, id: leg.id.clone(), listen, from, to };
         match (from.first(), to.first()) {
             (None, None) => vec![],
             (None, Some(new)) => vec![change(Action::Add, new, vec![], targets(to))],

@@ -3,9 +3,9 @@
 //! Keys and data are nft text, so a person can read and grep it; `version` is 1 and the shape grows by addition only.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smol_str::{SmolStr, ToSmolStr as _};
 
 use crate::name::{ForwardId, IfName};
 use crate::ruleset::{
@@ -63,11 +63,11 @@ struct Document {
 
 #[derive(Serialize, Deserialize)]
 struct ElementForm {
-    key: String,
+    key: SmolStr,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    to: Option<String>,
+    to: Option<SmolStr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    id: Option<String>,
+    id: Option<SmolStr>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -115,9 +115,9 @@ impl From<FamilyForm> for Family {
 impl From<(&Key, &Element)> for ElementForm {
     fn from((key, element): (&Key, &Element)) -> Self {
         Self {
-            key: key.to_string(),
-            to: element.data.map(|target| target.to_string()),
-            id: element.comment.as_deref().map(str::to_owned),
+            key: key.to_smolstr(),
+            to: element.data.map(|target| target.to_smolstr()),
+            id: element.comment.clone(),
         }
     }
 }
@@ -175,26 +175,20 @@ impl Wanted {
         serde_json::to_string_pretty(&document).map(|json| json + "\n").unwrap_or_default()
     }
 
-    /// The same document with each element on a line of its own: a third as long, and quick to write.
-    pub fn to_json_lines(&self) -> String {
+    /// The same document in pieces, with each element on a line of its own: a third as long, and quick to write.
+    pub fn to_json_pieces(&self) -> impl Iterator<Item = String> + '_ {
         let Ruleset { sets, flowtable, chains } = &self.ruleset;
-        let mut json = format!(r#"{{"version":{VERSION},"table":"inet {TABLE}","sets":{{"#);
-        for (index, (set, elements)) in sets.iter().enumerate() {
-            json.push_str(if index == 0 { "\n" } else { ",\n" });
-            json.push_str(&format!(r#""{set}":["#));
-            for (index, element) in elements.iter().enumerate() {
-                json.push_str(if index == 0 { "\n" } else { ",\n" });
-                json.push_str(&compact(&ElementForm::from(element)));
-            }
-            json.push(']');
-        }
-        json.push('}');
-        if let Some(flowtable) = flowtable {
-            json.push_str(&format!(",\n\"flowtable\":{}", compact(flowtable)));
-        }
-        let (chains, sysctls) = (compact(&chain_forms(chains)), compact(&self.sysctls));
-        json.push_str(&format!(",\n\"chains\":{chains},\n\"sysctls\":{sysctls}}}\n"));
-        json
+        let head = format!(r#"{{"version":{VERSION},"table":"inet {TABLE}","sets":{{"#);
+        let sets = sets.iter().zip(separators()).flat_map(|((set, elements), before)| {
+            let lines = elements.iter().zip(separators());
+            let lines = lines.map(|(element, before)| compact(before, &ElementForm::from(element)));
+            [format!("{before}\"{set}\":[")].into_iter().chain(lines).chain(["]".to_owned()])
+        });
+        let flowtable = flowtable.iter().map(|flowtable| compact(",\n\"flowtable\":", flowtable));
+        let chains = compact(",\n\"chains\":", &chain_forms(chains));
+        let sysctls = compact(",\n\"sysctls\":", &self.sysctls);
+        let sets = [head].into_iter().chain(sets).chain(["}".to_owned()]);
+        sets.chain(flowtable).chain([chains, sysctls, "}\n".to_owned()])
     }
 
     /// Reads a document back.
@@ -208,11 +202,16 @@ impl Wanted {
         struct Head {
             version: u32,
         }
-        let head: Head = serde_json::from_str(text).map_err(JsonError::Shape)?;
-        if head.version != VERSION {
-            return Err(JsonError::Version { found: head.version });
+        let parsed = serde_json::from_str(text).map_err(JsonError::Shape);
+        // Of another version the shape may be another as well.
+        let found = match &parsed {
+            Ok(Document { version, .. }) => *version,
+            Err(_) => serde_json::from_str(text).map_or(VERSION, |Head { version }| version),
+        };
+        if found != VERSION {
+            return Err(JsonError::Version { found });
         }
-        let document: Document = serde_json::from_str(text).map_err(JsonError::Shape)?;
+        let document = parsed?;
         let unknown = |place: String, text: &str| JsonError::Unknown { place, text: text.to_owned() };
         let mut ruleset = Ruleset { flowtable: document.flowtable, ..Ruleset::default() };
         for (name, forms) in document.sets {
@@ -229,6 +228,11 @@ impl Wanted {
     }
 }
 
+/// What stands before each entry of a list that has a line for each.
+fn separators() -> impl Iterator<Item = &'static str> {
+    std::iter::once("\n").chain(std::iter::repeat(",\n"))
+}
+
 fn chain_forms(chains: &BTreeMap<Chain, Vec<Rule>>) -> BTreeMap<String, Vec<RuleForm>> {
     let form = |(chain, rules): (&Chain, &Vec<Rule>)| {
         (chain.name().to_owned(), rules.iter().map(RuleForm::from).collect())
@@ -236,9 +240,12 @@ fn chain_forms(chains: &BTreeMap<Chain, Vec<Rule>>) -> BTreeMap<String, Vec<Rule
     chains.iter().map(form).collect()
 }
 
-/// Of what is made of strings, numbers and maps with string keys, and so cannot fail to serialize.
-fn compact(form: &impl Serialize) -> String {
-    serde_json::to_string(form).unwrap_or_default()
+/// The JSON, behind `before`, of what is made of strings, numbers and maps with string keys, and so cannot fail to
+/// serialize.
+fn compact(before: &str, form: &impl Serialize) -> String {
+    let mut json = before.as_bytes().to_vec();
+    serde_json::to_writer(&mut json, form).expect("strings, numbers and maps with string keys serialize");
+    String::from_utf8(json).expect("JSON is UTF-8")
 }
 
 fn element(set: Set, form: ElementForm) -> Result<(Key, Element), JsonError> {
@@ -257,7 +264,7 @@ fn element(set: Set, form: ElementForm) -> Result<(Key, Element), JsonError> {
     if let Some(id) = form.id.as_deref().filter(|id| id.parse::<ForwardId>().is_err()) {
         return Err(unknown(id));
     }
-    Ok((key, Element { data, comment: form.id.map(Arc::from) }))
+    Ok((key, Element { data, comment: form.id }))
 }
 
 impl Key {

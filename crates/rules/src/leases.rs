@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::name::ForwardId;
 use crate::ruleset::Endpoint;
@@ -76,8 +76,8 @@ impl Lease {
 }
 
 /// All listeners that were ever given out, each with its latest lease; no id holds two.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<Lease>", into = "Vec<Lease>")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Vec<Lease>")]
 pub struct Leases(BTreeMap<Listener, Lease>);
 
 /// Why a list of leases can't be.
@@ -94,24 +94,24 @@ pub enum LeasesError {
 impl TryFrom<Vec<Lease>> for Leases {
     type Error = LeasesError;
 
-    fn try_from(list: Vec<Lease>) -> Result<Self, LeasesError> {
-        let mut holders = HashSet::new();
-        let mut leases = BTreeMap::new();
-        for lease in list {
-            if lease.released.is_none() && !holders.insert(lease.id.clone()) {
-                return Err(LeasesError::Id(lease.id));
-            }
-            if let Some(twin) = leases.insert(lease.listener(), lease) {
-                return Err(LeasesError::Listener(twin.listener()));
-            }
+    fn try_from(mut list: Vec<Lease>) -> Result<Self, LeasesError> {
+        let mut holders = HashSet::with_capacity(list.len());
+        let mut held = list.iter().filter(|lease| lease.released.is_none());
+        if let Some(twin) = held.find(|lease| !holders.insert(&lease.id)) {
+            return Err(LeasesError::Id(twin.id.clone()));
         }
-        Ok(Self(leases))
+        list.sort_by_key(Lease::listener);
+        let mut neighbours = list.iter().zip(list.iter().skip(1));
+        if let Some((twin, _)) = neighbours.find(|(one, other)| one.listener() == other.listener()) {
+            return Err(LeasesError::Listener(twin.listener()));
+        }
+        Ok(Self(list.into_iter().map(|lease| (lease.listener(), lease)).collect()))
     }
 }
 
-impl From<Leases> for Vec<Lease> {
-    fn from(leases: Leases) -> Self {
-        leases.0.into_values().collect()
+impl Serialize for Leases {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
     }
 }
 

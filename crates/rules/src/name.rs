@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 /// Why a text is no valid name; it says what the name must be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +30,7 @@ pub enum NameError {
     },
 }
 
-fn checked(name: &str, limit: usize, allowed: impl Fn(char) -> bool) -> Result<Arc<str>, NameError> {
+fn check(name: &str, limit: usize, allowed: impl Fn(char) -> bool) -> Result<(), NameError> {
     if name.is_empty() {
         return Err(NameError::Empty);
     }
@@ -39,7 +39,7 @@ fn checked(name: &str, limit: usize, allowed: impl Fn(char) -> bool) -> Result<A
     }
     match name.chars().find(|&character| !allowed(character)) {
         Some(character) => Err(NameError::Character { name: name.to_owned(), character }),
-        None => Ok(name.into()),
+        None => Ok(()),
     }
 }
 
@@ -48,8 +48,8 @@ fn checked(name: &str, limit: usize, allowed: impl Fn(char) -> bool) -> Result<A
 /// It is the comment of the forward's map element, so it holds 1 to [`ForwardId::MAX`] bytes of printable ASCII
 /// without blanks, quotes and backslashes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct ForwardId(Arc<str>);
+#[serde(try_from = "SmolStr", into = "SmolStr")]
+pub struct ForwardId(SmolStr);
 
 impl ForwardId {
     /// The most bytes of an id; the kernel's userdata would take 128 with the closing NUL
@@ -61,9 +61,9 @@ impl ForwardId {
         &self.0
     }
 
-    /// The id as the comment of an element; the text is shared, not copied.
-    pub fn comment(&self) -> Arc<str> {
-        Arc::clone(&self.0)
+    /// The id as the comment of an element.
+    pub fn comment(&self) -> SmolStr {
+        self.0.clone()
     }
 }
 
@@ -71,21 +71,22 @@ impl FromStr for ForwardId {
     type Err = NameError;
 
     fn from_str(name: &str) -> Result<Self, NameError> {
-        checked(name, Self::MAX, |c| c.is_ascii_graphic() && !matches!(c, '"' | '\\')).map(Self)
+        SmolStr::new(name).try_into()
     }
 }
 
-impl TryFrom<String> for ForwardId {
+impl TryFrom<SmolStr> for ForwardId {
     type Error = NameError;
 
-    fn try_from(name: String) -> Result<Self, NameError> {
-        name.parse()
+    fn try_from(name: SmolStr) -> Result<Self, NameError> {
+        check(&name, Self::MAX, |c| c.is_ascii_graphic() && !matches!(c, '"' | '\\'))?;
+        Ok(Self(name))
     }
 }
 
-impl From<ForwardId> for String {
+impl From<ForwardId> for SmolStr {
     fn from(name: ForwardId) -> Self {
-        name.0.as_ref().to_owned()
+        name.0
     }
 }
 
@@ -100,8 +101,8 @@ impl fmt::Display for ForwardId {
 /// At most 15 bytes (`IFNAMSIZ` less the NUL, `linux/if.h`). A `*` is refused although the kernel would take it:
 /// nft reads a trailing one as a wildcard.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct IfName(Arc<str>);
+#[serde(try_from = "SmolStr", into = "SmolStr")]
+pub struct IfName(SmolStr);
 
 impl IfName {
     /// The most bytes of a name.
@@ -117,21 +118,22 @@ impl FromStr for IfName {
     type Err = NameError;
 
     fn from_str(name: &str) -> Result<Self, NameError> {
-        checked(name, Self::MAX, |c| c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '/' | '*')).map(Self)
+        SmolStr::new(name).try_into()
     }
 }
 
-impl TryFrom<String> for IfName {
+impl TryFrom<SmolStr> for IfName {
     type Error = NameError;
 
-    fn try_from(name: String) -> Result<Self, NameError> {
-        name.parse()
+    fn try_from(name: SmolStr) -> Result<Self, NameError> {
+        check(&name, Self::MAX, |c| c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '/' | '*'))?;
+        Ok(Self(name))
     }
 }
 
-impl From<IfName> for String {
+impl From<IfName> for SmolStr {
     fn from(name: IfName) -> Self {
-        name.0.as_ref().to_owned()
+        name.0
     }
 }
 

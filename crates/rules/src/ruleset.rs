@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
-use std::sync::Arc;
+
+use smol_str::SmolStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -172,7 +173,7 @@ pub struct Element {
     /// The target, in a map.
     pub data: Option<Endpoint>,
     /// The comment: in a map the id of what the element leads to.
-    pub comment: Option<Arc<str>>,
+    pub comment: Option<SmolStr>,
 }
 
 /// The elements of one set, by key.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use smol_str::{SmolStr, SmolStrBuilder};
 
 use crate::ruleset::{
     AddressRange, Chain, Element, Endpoint, Family, Flowtable, Key, Rule, Ruleset, SLOTS, Set, SetKind,
@@ -40,22 +41,23 @@ impl Display for Endpoint {
 }
 
 /// An address and a port as one text. A ruleset holds tens of thousands of these, and `write!` takes ten times as long.
-fn joined(address: Ipv4Addr, separator: &str, port: u16) -> String {
-    fn put(text: &mut String, number: u16) {
+fn joined(address: Ipv4Addr, separator: &str, port: u16) -> SmolStr {
+    fn put(text: &mut SmolStrBuilder, number: u16) {
         if number >= 10 {
             put(text, number / 10);
         }
         text.push(char::from_digit(u32::from(number % 10), 10).unwrap_or_default());
     }
     let [a, b, c, d] = address.octets();
-    let mut text = String::with_capacity("255.255.255.255 . 65535".len());
+    // 255.255.255.255 . 65535 is as long as a text may be that needs no allocation.
+    let mut text = SmolStrBuilder::new();
     for (before, number) in [("", a), (".", b), (".", c), (".", d)] {
         text.push_str(before);
         put(&mut text, number.into());
     }
     text.push_str(separator);
     put(&mut text, port);
-    text
+    text.finish()
 }
 
 /// Why a text is no endpoint, key or range of ours.

@@ -144,7 +144,7 @@ fn line(node: &Node) -> String {
     format!(
         "{} {} {} {}{} {} [{}]:{}{}\n",
         node.id,
-        word(node.shard.clone()),
+        word(node.shard.as_ref().map(ToString::to_string)),
         word(node.role.map(|role| role.to_string())),
         word(node.engine.as_ref().map(ToString::to_string)),
         if node.tls { "+tls" } else { "" },

@@ -6,11 +6,11 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
-use std::sync::Arc;
 
 use nix::libc;
 use rules::Family;
 use rules::ruleset::{AddressRange, Element, Elements, Endpoint, Key, Set, SetKind};
+use smol_str::SmolStr;
 
 use super::attribute::{Fields, Malformed, Writer};
 use super::uapi::{DATA_VALUE, LIST_ELEM, counter, element as attr, elements, expr};
@@ -99,7 +99,7 @@ enum Side {
     /// Behind its last address.
     End,
     /// At its first address; the comment of the range.
-    Start(Option<Arc<str>>),
+    Start(Option<SmolStr>),
 }
 
 /// An element as the kernel dumps it.
@@ -129,7 +129,7 @@ pub(super) fn parse(set: Set, bytes: &[u8]) -> Result<Found, Malformed> {
         return Ok(Found::Stranger);
     }
     let Some(key) = value(&fields, attr::KEY)? else { return Ok(Found::Stranger) };
-    let comment = fields.get(attr::USERDATA).and_then(userdata::comment).map(Arc::from);
+    let comment = fields.get(attr::USERDATA).and_then(userdata::comment).map(SmolStr::new);
     let flags = fields.be32(attr::FLAGS).unwrap_or(0);
     if set.kind == SetKind::Clients {
         let plain = fields.only(&[attr::KEY, attr::FLAGS, attr::USERDATA, attr::PAD]);

@@ -17,7 +17,7 @@ use crate::inventory;
 use crate::output::Exit;
 use crate::pending::{self, Verdict};
 use crate::report::Report;
-use crate::setting::{Setting, is_whole, now};
+use crate::setting::{Setting, now};
 
 pub(super) fn run(
     global: &Global,
@@ -39,10 +39,10 @@ pub(super) fn run(
     let state = setting.state();
     let (own, last_good) = (&setting.gateway.addresses, state.last_good.as_ref());
     let fresh = inventory::take(&setting.config, own, global.inventory.as_deref(), last_good, wait)?;
-    let desired = plan(&setting, &state, &fresh, &dump, emptied)?;
+    let desired = plan(&setting, &state, fresh, &dump, emptied)?;
     let warnings = desired.warnings(now());
     warnings.iter().for_each(|line| setting.output.warn(line));
-    let whole = is_whole(&fresh) && desired.kept.is_empty();
+    let whole = desired.is_whole();
     let probation = match confirm {
         Some(seconds) => on_probation(&setting, seconds, &dump, &desired)?,
         None => None,

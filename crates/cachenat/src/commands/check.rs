@@ -97,7 +97,7 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
     });
     let kernel = of_kernel(&mut found);
     let dump = kernel.as_ref().map(|(dump, _)| dump);
-    let desired = plan(&setting, &state, &fresh, dump, &mut found);
+    let desired = plan(&setting, &state, fresh, dump, &mut found);
     if let Some((dump, chains)) = &kernel {
         found.extend(of_chains(&setting, dump, chains, desired.as_ref()));
     }
@@ -181,7 +181,7 @@ fn of_chains(
 fn plan(
     setting: &Setting,
     state: &State,
-    fresh: &Inventory,
+    fresh: Inventory,
     dump: Option<&Dump>,
     found: &mut Vec<Finding>,
 ) -> Option<Desired> {

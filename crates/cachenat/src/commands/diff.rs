@@ -20,7 +20,7 @@ use crate::desired::Desired;
 use crate::inventory;
 use crate::output::Exit;
 use crate::report::Report;
-use crate::setting::{Setting, is_whole, now};
+use crate::setting::{Setting, now};
 use crate::state::State;
 
 pub(super) fn run(global: &Global, format: DiffFormat, against: Option<&Path>) -> anyhow::Result<Exit> {
@@ -61,11 +61,11 @@ fn against_kernel(
 ) -> anyhow::Result<(Report, bool)> {
     let dump = Kernel::open()?.dump()?;
     let fresh = take()?;
-    let desired = setting.desired(&fresh, state, &*in_force(state, &dump)?, Emptied::Keep)?;
+    let desired = setting.desired(fresh, state, &*in_force(state, &dump)?, Emptied::Keep)?;
     let warnings = warn(setting, &desired);
     let changes = difference(&dump, Some(&desired.wanted.ruleset))?;
     let sysctls = Sysctls::new(&setting.config.sysctl_dir).plan(&desired.wanted.sysctls)?;
-    let whole = is_whole(&fresh) && desired.kept.is_empty();
+    let whole = desired.is_whole();
     Ok((Report { changes, sysctls, warnings }, whole))
 }
 
@@ -78,12 +78,12 @@ fn against_file(
     let name = || format!("rendered ruleset {}", file.display());
     let before = Wanted::from_json(&fs::read_to_string(file).with_context(name)?).with_context(name)?;
     let fresh = take()?;
-    let after = setting.desired(&fresh, state, &before.ruleset, Emptied::Keep)?;
+    let after = setting.desired(fresh, state, &before.ruleset, Emptied::Keep)?;
     let warnings = warn(setting, &after);
     let actual = Actual { ruleset: before.ruleset, strangers: vec![] };
     let changes = diff(Some(&actual), Some(&after.wanted.ruleset));
     let sysctls = between(&before.sysctls, &after.wanted.sysctls);
-    let whole = is_whole(&fresh) && after.kept.is_empty();
+    let whole = after.is_whole();
     Ok((Report { changes, sysctls, warnings }, whole))
 }
 

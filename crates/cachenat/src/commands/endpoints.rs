@@ -41,7 +41,7 @@ fn known(setting: &Setting, global: &Global) -> anyhow::Result<(Inventory, Lease
             setting.config.state_dir.display()
         ),
     };
-    let desired = setting.desired(&fresh, &state, &remembered(&state), Emptied::Keep)?;
+    let desired = setting.desired(fresh, &state, &remembered(&state), Emptied::Keep)?;
     Ok((desired.inventory, desired.leases))
 }
 

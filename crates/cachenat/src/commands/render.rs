@@ -12,7 +12,7 @@ use rules::iptables::iptables_restore;
 use crate::args::{Global, RenderFormat};
 use crate::inventory;
 use crate::output::Exit;
-use crate::setting::{Setting, is_whole, now};
+use crate::setting::{Setting, now};
 use crate::state::State;
 
 pub(super) fn run(global: &Global, format: RenderFormat) -> anyhow::Result<Exit> {
@@ -24,7 +24,7 @@ pub(super) fn run(global: &Global, format: RenderFormat) -> anyhow::Result<Exit>
     let (own, last_good) = (&setting.gateway.addresses, state.last_good.as_ref());
     let fresh =
         inventory::take(&setting.config, own, global.inventory.as_deref(), last_good, Duration::ZERO)?;
-    let desired = setting.desired(&fresh, &state, &remembered(&state), Emptied::Keep)?;
+    let desired = setting.desired(fresh, &state, &remembered(&state), Emptied::Keep)?;
     desired.warnings(now()).iter().for_each(|line| setting.output.warn(line));
     let text = match format {
         RenderFormat::Nft => {
@@ -40,7 +40,7 @@ pub(super) fn run(global: &Global, format: RenderFormat) -> anyhow::Result<Exit>
         RenderFormat::Json => desired.wanted.to_json(),
     };
     setting.output.data(&text)?;
-    Ok(Exit::of(is_whole(&fresh) && desired.kept.is_empty()))
+    Ok(Exit::of(desired.is_whole()))
 }
 
 /// What the kernel remembers of ports and targets where the state directory does not; nothing where it may not be asked.

@@ -115,7 +115,7 @@ pub(super) fn gather(setting: &Setting, state: State, warnings: &mut Vec<String>
     let in_force = actual.map_or(&nothing, |actual| &actual.ruleset);
     let last_good = state.last_good.clone().unwrap_or_default();
 
-    let desired = setting.desired(&last_good, &state, in_force, Emptied::Keep)?;
+    let desired = setting.desired(last_good.clone(), &state, in_force, Emptied::Keep)?;
     warnings.extend(desired.warnings(now()));
     // Before the first run there is nothing that could have drifted.
     let expected = state.last_good.is_some();
@@ -147,7 +147,7 @@ pub(super) fn gather(setting: &Setting, state: State, warnings: &mut Vec<String>
         // Where no connection is open, none was accounted for.
         let bytes = flows.and_then(|flows| flows.bytes);
         Listener {
-            cluster: node.map(|node| node.cluster.clone()),
+            cluster: node.map(|node| node.cluster.to_string()),
             role: node.and_then(|node| node.role),
             public: None,
             listen: listen.to_string(),

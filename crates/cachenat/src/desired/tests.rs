@@ -76,14 +76,13 @@ impl World {
 
     fn try_run(&mut self, fresh: &Inventory) -> Result<Vec<String>, PlanError> {
         let known = Known {
-            fresh,
             last_good: self.last_good.as_ref(),
             emptied: Emptied::Keep,
             leases: self.leases.as_ref(),
             actual: &self.actual,
             now: 1_000_000,
         };
-        let desired = desired(&self.config, &self.gateway, &known)?;
+        let desired = desired(&self.config, &self.gateway, fresh.clone(), known)?;
         self.last_good = Some(desired.inventory);
         self.leases = Some(desired.leases);
         self.actual = desired.wanted.ruleset;

@@ -52,13 +52,13 @@ impl Nodes {
         };
         let node = Node {
             id,
-            cluster: plain(common.cluster),
+            cluster: plain(common.cluster).into(),
             source: common.source.clone(),
-            shard: one.shard.map(plain),
+            shard: one.shard.map(|shard| plain(shard).into()),
             role: one.role,
             engine: common.engine.clone(),
             tls: common.tls,
-            status,
+            status: status.into(),
             host,
             port,
             addresses: Vec::new(),
@@ -97,10 +97,7 @@ pub(crate) fn of_group(
     let common = Common {
         cluster: id,
         source,
-        engine: group
-            .engine()
-            .or(any_cluster.and_then(|cluster| cluster.engine()))
-            .map(|e| e.to_owned().into()),
+        engine: group.engine().or(any_cluster.and_then(|cluster| cluster.engine())).map(Engine::from),
         tls: group.transit_encryption_enabled().unwrap_or(false),
         network: group.network_type().and_then(network),
         configuration: group.configuration_endpoint(),
@@ -247,7 +244,7 @@ impl<'a> Member<'a> {
 /// The nodes of a Memcached cluster, or the one node of a standalone Redis or Valkey.
 pub(crate) fn of_cluster(cluster: &CacheCluster, source: &SourceName) -> Nodes {
     let id = cluster.cache_cluster_id().unwrap_or_default();
-    let engine: Option<Engine> = cluster.engine().map(|engine| engine.to_owned().into());
+    let engine: Option<Engine> = cluster.engine().map(Engine::from);
     let common = Common {
         cluster: id,
         source,
@@ -281,7 +278,7 @@ pub(crate) fn of_serverless(cache: &ServerlessCache, source: &SourceName) -> Nod
     let common = Common {
         cluster: name,
         source,
-        engine: cache.engine().map(|engine| engine.to_owned().into()),
+        engine: cache.engine().map(Engine::from),
         // Serverless caches speak nothing else.
         tls: true,
         network: cache.network_type().and_then(network),

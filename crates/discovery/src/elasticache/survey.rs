@@ -84,7 +84,7 @@ async fn places(lister: &Lister, sources: &[Source], account: &Account, survey: 
     let nodes = sources.iter().filter_map(|source| Some(find(source, account)?.1)).flatten();
     // A member of a replication group bears its cluster's name, a node of Memcached is one of its cluster.
     let named: BTreeSet<String> =
-        nodes.flat_map(|node| [node.id.as_str().to_owned(), node.cluster]).collect();
+        nodes.flat_map(|node| [node.id.as_str().to_owned(), node.cluster.into()]).collect();
     let mut groups: BTreeMap<&str, &str> = BTreeMap::new();
     for (cluster, group) in account
         .clusters

@@ -138,13 +138,13 @@ fn understood(told: Told, cluster: &str, source: SourceName) -> (SourceReport, V
         };
         nodes.push(Node {
             id,
-            cluster: plain(cluster),
+            cluster: plain(cluster).into(),
             source: source.clone(),
-            shard: member.shard,
+            shard: member.shard.map(Into::into),
             role: member.role,
             engine: told.engine.clone(),
             tls: told.tls,
-            status: plain(&member.status),
+            status: plain(&member.status).into(),
             host: plain(&member.host),
             port: member.port,
             addresses: Vec::new(),

@@ -1,7 +1,5 @@
 //! The messages are as Linux 6.18 sent them for the line of `conntrack -L` above each.
 
-use std::sync::Arc;
-
 use proptest::prelude::*;
 use rules::Action;
 
@@ -100,7 +98,7 @@ fn a_kernel_without_ctnetlink_is_unsupported_and_a_failed_cut_is_not() {
 
 fn change(action: Action, id: &str, listen: &str, from: &[&str], to: &[&str]) -> Change {
     let endpoints = |texts: &[&str]| texts.iter().map(|text| at(text)).collect();
-    Change { action, id: Arc::from(id), listen: at(listen), from: endpoints(from), to: endpoints(to) }
+    Change { action, id: id.into(), listen: at(listen), from: endpoints(from), to: endpoints(to) }
 }
 
 #[test]
