@@ -18,7 +18,59 @@ const MOST: Nodes = Nodes { size: 60_000, moved: false };
 
 pub(crate) fn measure(plan: Plan) -> String {
     let bench = Bench::new();
-    [one_moves(&bench, plan), in_step(&bench, plan), anew(&bench, plan), memory(&bench)].concat()
+    let parts: [fn(&Bench, Plan) -> String; 5] = [starts, one_moves, one_of_most_moves, in_step, anew];
+    parts.map(|part| part(&bench, plan)).concat() + &memory(&bench)
+}
+
+fn starts(bench: &Bench, plan: Plan) -> String {
+    bench.start_with(FEW);
+    let commands: [&[&str]; 9] = [
+        &["--version"],
+        &["completions", "bash"],
+        &["leases"],
+        &["endpoints"],
+        &["render"],
+        &["diff"],
+        &["status"],
+        &["restore"],
+        &["apply"],
+    ];
+    let inventory = bench.inventory(FEW);
+    let start = &|command: &[&str]| {
+        let mut cachenat = bench.cachenat(command[0]);
+        cachenat.args(&command[1..]);
+        if ["render", "diff", "apply"].contains(&command[0]) {
+            cachenat.arg("--inventory").arg(&inventory);
+        }
+        cachenat
+    };
+    let names = commands.map(|command| format!("`cachenat {}`", command.join(" ")));
+    let mut starts = commands.map(|command| move || start(command));
+    let mut contenders: Vec<Contender<'_>> = Vec::new();
+    for (name, start) in names.iter().zip(&mut starts) {
+        contenders.push((name, start));
+    }
+    let runs = in_turns("cold starts", plan.rounds, &mut contenders, || {});
+    format!("## Starting, with 100 nodes in step\n\n{}\n", table(&contenders, &runs, 0))
+}
+
+fn one_of_most_moves(bench: &Bench, plan: Plan) -> String {
+    bench.start_with(MOST);
+    let mut apply = || bench.apply(MOST.moved());
+    let mut delta = || {
+        let mut script = Command::new("sh");
+        script.args(["-c", "nft list table inet cachenat > /dev/null && exec nft -f \"$0\""]);
+        script.arg(bench.file("delta-most.nft"));
+        script
+    };
+    let mut contenders: [Contender<'_>; 2] = [
+        ("`cachenat apply --inventory`", &mut apply),
+        ("`nft list table`, then `nft -f` with the same two elements deleted and added", &mut delta),
+    ];
+    let runs = in_turns("one of 60,000 nodes moves", plan.long_rounds, &mut contenders, || {
+        run(&mut bench.apply(MOST));
+    });
+    format!("## One of 60,000 nodes moves\n\n{}\n", table(&contenders, &runs, 1))
 }
 
 fn one_moves(bench: &Bench, plan: Plan) -> String {
@@ -155,6 +207,12 @@ fn ratio(run: &Runs, base: &Runs) -> f64 {
     run.wall.median() / base.wall.median()
 }
 
+/// What moves one of the nodes, for `nft -f`.
+fn delta(nodes: Nodes) -> String {
+    let actual = rules::Actual { ruleset: nodes.ruleset(), strangers: vec![] };
+    rules::diff(Some(&actual), Some(&nodes.moved().ruleset())).transaction().to_string()
+}
+
 /// The files that the processes read.
 struct Bench {
     dir: tempfile::TempDir,
@@ -177,9 +235,8 @@ impl Bench {
         let (from, to) = (MANY.ruleset(), MANY.moved().ruleset());
         fs::write(bench.file("whole.nft"), from.script()).unwrap();
         fs::write(bench.file("whole.iptables"), rules::iptables::iptables_restore(&to)).unwrap();
-        let actual = rules::Actual { ruleset: from, strangers: vec![] };
-        let delta = rules::diff(Some(&actual), Some(&to)).transaction().to_string();
-        fs::write(bench.file("delta.nft"), delta).unwrap();
+        fs::write(bench.file("delta.nft"), delta(MANY)).unwrap();
+        fs::write(bench.file("delta-most.nft"), delta(MOST)).unwrap();
         bench
     }
 
