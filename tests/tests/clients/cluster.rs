@@ -1,7 +1,7 @@
 //! Redis Cluster: three masters and three replicas, which tell clients of each other by private addresses.
 
-use cachenat_tests::lab::Lab;
 use cachenat_tests::lab::shell::run;
+use cachenat_tests::lab::{Lab, Node};
 
 use crate::compiled;
 use crate::program::{Language, Library, Running, on_the_client};
@@ -135,9 +135,24 @@ fn phpredis_reaches_all(lab: &Lab) {
     assert_eq!(Running::start(lab, &library, "nodes", 0).ends(), expected);
 }
 
+/// The commands as they stand, and the URIs in the same program.
+fn redis_cli_reaches_all(lab: &Lab) {
+    let commands = lab.cachenat(&["endpoints", "--format", "redis-cli"]).exits(0).stdout;
+    let commands = commands.lines().filter(|line| !line.starts_with('#'));
+    let uris = lab.cachenat(&["endpoints", "--format", "uri"]).exits(0).stdout;
+    let uris = uris.lines().map(|uri| format!("redis-cli -u {uri}  #"));
+    let asked = commands.map(str::to_owned).chain(uris).map(|line| line.replace("  #", " info server #"));
+    let script: String = asked.map(|line| line + "\n").collect();
+    let printed = run(on_the_client(lab).args(["sh", "-ec", &script]));
+    let reached = printed.lines().filter_map(|line| line.strip_prefix("run_id:"));
+    let nodes: Vec<String> = lab.nodes().map(Node::run_id).collect();
+    assert_eq!(reached.collect::<Vec<_>>(), [&nodes[..], &nodes[..]].concat());
+}
+
 fn reach_all(lab: &Lab, more: &[Library]) {
     go_reaches_all(lab);
     phpredis_reaches_all(lab);
+    redis_cli_reaches_all(lab);
     for library in more.iter().chain(&LIBRARIES) {
         for node in lab.nodes() {
             node.redis().call(&["CONFIG", "RESETSTAT"]).unwrap();
