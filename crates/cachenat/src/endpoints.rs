@@ -74,7 +74,7 @@ pub(crate) enum Format {
     Stackexchange,
     /// PHP: phpredis, which cannot follow a Redis Cluster through NAT
     Phpredis,
-    /// PHP: Predis 2
+    /// PHP: Predis 1.1 or 2
     Predis,
     /// C: hiredis, which knows no cluster but can follow a MOVED by the map
     Hiredis,

@@ -99,7 +99,7 @@ fn parameters(node: &Endpoint) -> String {
 }
 
 const PREDIS: &str = r"<?php
-// Predis 2
+// Predis 1.1 or 2, after its autoloader
 
 final class OutsideFactory extends Predis\Connection\Factory
 {

@@ -185,9 +185,16 @@ fn every_map_has_each_address_and_each_name_of_masters_and_replicas() {
 
 #[test]
 fn no_format_turns_verification_off() {
-    let off =
-        ["rejectUnauthorized", "CERT_NONE", "InsecureSkipVerify", "verify_peer", "withVerifyPeer(false)"];
-    let more = ["ssl_check_hostname=False", "CertificateValidation", "--insecure", "insecure"];
+    let off = [
+        "rejectUnauthorized",
+        "danger",
+        "CERT_NONE",
+        "InsecureSkipVerify",
+        "verify_peer",
+        "withVerifyPeer(false)",
+    ];
+    let more =
+        ["ssl_check_hostname=False", "CertificateValidation", "--insecure", "insecure", "SSL_VERIFY_NONE"];
     for (format, name) in texts() {
         let text = text(format, &[shards(true), sessions()].concat()).unwrap();
         assert!(off.iter().chain(&more).all(|word| !text.contains(word)), "{name}: {text}");
