@@ -75,7 +75,7 @@ impl Known {
     }
 
     /// Insists that `program` says the right address for each of the nodes' addresses and names, and for each of
-    /// its seeds; and for the other cache the primary's.
+    /// its seeds; and for the other cache the primary's and the replica's.
     fn connects_to_the_right_nodes(&self, program: &mut Command, by_name: bool) {
         let shards = self.shards(by_name);
         for (host, port, _) in &shards {
@@ -85,7 +85,7 @@ impl Known {
         let is_name = |(host, ..): &&(String, u64, String)| host.parse::<IpAddr>().is_err();
         let seeds = shards.iter().filter(is_name).map(|(.., outside)| outside.as_str());
         let mut expected: Vec<&str> = asked.chain(seeds).collect();
-        expected.push("203.0.113.73 6379");
+        expected.extend(["203.0.113.73 6379", "203.0.113.73 6380"]);
         let printed = run(program);
         let mut printed: Vec<&str> = printed.lines().collect();
         // Java's sets have no order.

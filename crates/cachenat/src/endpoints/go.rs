@@ -52,6 +52,18 @@ pub(super) fn go_redis(caches: &[Cache<'_>]) -> String {
              Dialer: {dialer}({map}),\n\t}})\n}}\n",
             pascal(cache.name, "cache"),
         ));
+        let replicas = if cache.is_cluster() { Vec::new() } else { cache.replicas() };
+        if !replicas.is_empty() {
+            let client = |node: &&Endpoint| {
+                let options = format!("&redis.Options{{Addr: {}, Dialer: {dialer}({map})}}", seed(node));
+                format!("\t\tredis.NewClient({options}), // {}\n", node.label())
+            };
+            text.push_str(&format!(
+                "\nfunc {}() []*redis.Client {{\n\treturn []*redis.Client{{\n{}\t}}\n}}\n",
+                pascal(cache.name, "replicas"),
+                replicas.iter().map(client).collect::<String>()
+            ));
+        }
     }
     if caches.iter().any(|cache| !cache.tls) {
         text.push_str(DIAL);

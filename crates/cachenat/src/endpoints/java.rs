@@ -9,6 +9,9 @@ pub(super) fn jedis(caches: &[Cache<'_>]) -> String {
     let address = |host: &str, port: u16| format!("new HostAndPort({}, {port})", double(host));
     let dialled = |node: &Endpoint| address(node.dialled(), node.public_port);
     let mut imports = vec!["java.util.Map"];
+    if caches.iter().any(|cache| !cache.is_cluster()) {
+        imports.insert(0, "java.util.List");
+    }
     if caches.iter().any(Cache::is_cluster) {
         imports.push("java.util.Set");
     }
@@ -30,9 +33,10 @@ pub(super) fn jedis(caches: &[Cache<'_>]) -> String {
                 format!(
                     "    /*\n     * Jedis 7.2 or later: RedisClient.builder().hostAndPort({node}()).clientConfig({config}()).build();\n     \
                      * before: new JedisPooled({node}(), {config}())\n     */\n    \
-                     public static HostAndPort {node}() {{\n        return {}; // {}\n    }}\n\n",
+                     public static HostAndPort {node}() {{\n        return {}; // {}\n    }}\n\n{}",
                     dialled(primary),
-                    primary.label()
+                    primary.label(),
+                    several(cache, "replicas", "HostAndPort", &cache.replicas(), dialled)
                 )
             }
             _ => format!(
@@ -87,7 +91,7 @@ pub(super) fn lettuce(caches: &[Cache<'_>]) -> String {
         Some("io.lettuce.core.resource.DnsResolvers"),
         Some("io.lettuce.core.resource.MappingSocketAddressResolver"),
         Some("java.time.Duration"),
-        only(clusters, "java.util.List"),
+        Some("java.util.List"),
         Some("java.util.Map"),
     ];
     let imports: Vec<&str> = imports.into_iter().flatten().collect();
@@ -98,6 +102,14 @@ pub(super) fn lettuce(caches: &[Cache<'_>]) -> String {
             format!("Map.entry({}, {to})", address(&inside.host, inside.port))
         };
         text.push_str(&map(cache, "HostAndPort", entry));
+        if !cache.is_cluster() {
+            text.push_str(&format!(
+                "    /* MasterReplica.connect({}(), StringCodec.UTF8, {}()) also reads from replicas. */\n{}",
+                camel(cache.name, "cache"),
+                camel(cache.name, "nodes"),
+                several(cache, "nodes", "RedisURI", &cache.nodes(), uri)
+            ));
+        }
         let (seeds, class, options) = match (cache.is_cluster(), cache.primary()) {
             (false, Some(primary)) => (uri(primary), "RedisClient", "ClientOptions.builder()"),
             _ => (
@@ -198,6 +210,21 @@ fn map(cache: &Cache<'_>, of: &str, entry: impl Fn(&Inside<'_>) -> String) -> St
         entries.join(",\n"),
     ));
     text
+}
+
+/// A method that gives some of the nodes.
+fn several(
+    cache: &Cache<'_>,
+    suffix: &str,
+    of: &str,
+    nodes: &[&Endpoint],
+    item: impl Fn(&Endpoint) -> String,
+) -> String {
+    format!(
+        "    public static List<{of}> {}() {{\n        return List.of(\n{});\n    }}\n\n",
+        camel(cache.name, suffix),
+        lines(nodes.iter().map(|node| item(node)))
+    )
 }
 
 fn lines(items: impl Iterator<Item = String>) -> String {

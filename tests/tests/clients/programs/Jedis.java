@@ -19,6 +19,7 @@ public class Main {
             HostAndPort outside = config.getHostAndPortMapper().getHostAndPort(address);
             System.out.println(outside.getHost() + " " + outside.getPort());
         }
+        Caches.myClusterReplicas().forEach(replica -> System.out.println(replica.getHost() + " " + replica.getPort()));
         HostAndPort primary = Caches.myClusterConfig().getHostAndPortMapper().getHostAndPort(Caches.myClusterNode());
         System.out.println(primary.getHost() + " " + primary.getPort());
     }

@@ -18,6 +18,7 @@ public class Main {
         addresses.forEach(address -> print(client.resources, address));
         RedisClient single = Caches.myClusterCache();
         print(single.resources, single.uri);
+        print(single.resources, Caches.myClusterNodes().get(1));
     }
 
     private static void print(ClientResources resources, RedisURI address) {

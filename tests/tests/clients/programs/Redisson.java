@@ -16,7 +16,9 @@ public class Main {
         for (RedisURI address : addresses) {
             print(servers.getNatMapper().map(address), scheme);
         }
-        print(new RedisURI(Caches.myClusterCache().useReplicatedServers().getNodeAddresses().get(0)), "redis");
+        for (String address : Caches.myClusterCache().useReplicatedServers().getNodeAddresses()) {
+            print(new RedisURI(address), "redis");
+        }
     }
 
     private static void print(RedisURI outside, String scheme) {

@@ -23,7 +23,10 @@ public static class Program
         {
             Print(shards, address);
         }
-        Print(Caches.MyClusterCache(), Caches.MyClusterCache().EndPoints[0]);
+        foreach (var seed in Caches.MyClusterCache().EndPoints)
+        {
+            Print(Caches.MyClusterCache(), seed);
+        }
     }
 
     private static void Print(ConfigurationOptions options, EndPoint address)
