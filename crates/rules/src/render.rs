@@ -98,6 +98,12 @@ impl Ruleset {
         self.chains.insert(Chain::Forward, rules);
         self.flowtable = Some(Flowtable { interface: interface.clone() });
     }
+
+    /// Takes away what [`Ruleset::offload`] adds.
+    pub fn forgo_offload(&mut self) {
+        self.chains.remove(&Chain::Forward);
+        self.flowtable = None;
+    }
 }
 
 /// The clients as the fewest ranges, neither overlapping (which the kernel refuses) nor touching.
@@ -299,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn offload_adds_a_flowtable_and_a_chain_that_fills_it_and_nothing_else() {
+    fn offload_adds_a_flowtable_and_a_chain_that_fills_it_and_forgoing_it_takes_them_away() {
         let forwards = [
             forward("c-001", "10.0.0.55:6379", &["10.0.1.230:6379"]),
             forward("d-001", "[fd00::55]:6379", &["[fd00:1::9]:6379"]),
@@ -318,6 +324,8 @@ mod tests {
             		oifname "eth0" ct state established ct status dnat ip daddr . tcp dport @backends4 flow add @fastpath
             		oifname "eth0" ct state established ct status dnat ip6 daddr . tcp dport @backends6 flow add @fastpath
         "#]].assert_eq(&(added.join("\n") + "\n"));
+        ruleset.forgo_offload();
+        assert_eq!(ruleset.to_string(), before);
     }
 
     #[test]

@@ -172,6 +172,23 @@ mod on_a_kernel_without_flowtables {
         }
     }
 
+    /// At boot the interface may not be there yet, which the kernel answers like a want of flowtables.
+    #[test]
+    #[ignore = "needs a network namespace, and a kernel without flowtables: scripts/test"]
+    fn restore_brings_the_rules_back_without_it() {
+        let lab = spelled_out(&NODES);
+        lab.cachenat(&["apply"]).exits(0);
+        let before = in_force(&lab);
+        configure(&lab, &NODES, true);
+        let wanted = lab.cachenat(&["render", "--format", "json"]).exits(0).stdout;
+        assert!(wanted.contains("flowtable"), "{wanted}");
+        fs::write(lab.dir().join("state/ruleset.json"), wanted).unwrap();
+        lab.network.nat.nft("flush ruleset\n");
+        let run = lab.cachenat(&["restore"]).exits(0);
+        assert!(run.stderr.contains("gateway.flowtable is left to the next apply"), "{}", run.stderr);
+        assert_eq!(in_force(&lab), before);
+    }
+
     #[test]
     #[ignore = "needs a network namespace, and a kernel without flowtables: scripts/test"]
     fn a_flowtable_on_an_interface_that_is_not_there_is_refused_by_its_name() {

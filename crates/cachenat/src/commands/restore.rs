@@ -3,6 +3,7 @@
 use applier::kernel::Netfilter;
 use applier::lock;
 use applier::netlink::Kernel;
+use applier::sync::ours;
 
 use crate::args::Global;
 use crate::config::Config;
@@ -18,7 +19,7 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     let config = Config::read(&global.config)?;
     let _lock = lock::acquire(&config.lock_file, lock::WAIT)?;
     pending::refuse(&config, output)?;
-    let wanted = match State::ruleset(&config.state_dir)? {
+    let mut wanted = match State::ruleset(&config.state_dir)? {
         Some(wanted) => wanted,
         None => anyhow::bail!(
             "{} has no ruleset of an earlier run; 'cachenat apply' leaves one",
@@ -27,6 +28,13 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     };
     let mut kernel = Kernel::open()?;
     let dump = kernel.dump()?;
+    // Without its device there can be no flowtable, and no rule is worth less for that.
+    let has_flowtable = ours(&dump)?.is_some_and(|actual| actual.ruleset.flowtable.is_some());
+    if wanted.ruleset.flowtable.is_some() && !has_flowtable {
+        wanted.ruleset.forgo_offload();
+        output
+            .note("gateway.flowtable is left to the next apply: at boot its interface may not be there yet");
+    }
     let Done { synced, sysctls } = carry_out(&config, &mut kernel, dump, &wanted, output)?;
     report(output, &Report { changes: synced.changes, sysctls, warnings: vec![] }, false)?;
     Ok(Exit::Done)
