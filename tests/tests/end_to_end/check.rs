@@ -243,8 +243,9 @@ fn a_last_run_of_long_ago_is_found() {
 fn it_is_found_if_nothing_runs_cachenat_again() {
     let lab = applied();
     let check = |setup: &str| -> Run {
-        let script =
-            "set -e; cp /etc/resolv.conf \"$0\"; mount -t tmpfs none /etc; cp \"$0\" /etc/resolv.conf
+        let script = "set -e; mkdir -p \"$0\"
+            cp -L --parents /etc/resolv.conf /etc/ssl/certs/ca-certificates.crt \"$0\"
+            mount -t tmpfs none /etc; cp -r \"$0\"/etc/. /etc
             [ ! -d /var/spool/cron ] || mount -t tmpfs none /var/spool/cron
             sh -c \"$1\"; exec \"$2\" check";
         let mut command = lab.operator_command("sh");

@@ -8,7 +8,7 @@ use cachenat_tests::lab::daemon::Daemon;
 use cachenat_tests::lab::wait::wait_for;
 use serde_json::Value;
 
-use crate::common::{applied, read_metrics, spelled_out, target, value};
+use crate::common::{applied, in_force, read_metrics, spelled_out, target, value};
 
 const ADDRESS: &str = "127.0.0.1:9379";
 
@@ -113,7 +113,7 @@ fn slow_clients_and_garbage_hold_up_neither_the_watch_nor_other_scrapes() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     }
     lab.network.nat.nft("flush ruleset");
-    wait_for("the table to be back", || target(&lab, 6380));
+    wait_for("the table to be back", || in_force(&lab).contains("10.0.1.231").then_some(()));
     assert_eq!(value(&scraped(&lab), "cachenat_installed", ""), 1.0);
     // Each slow one has had its chance in the end, and is closed.
     for stream in &mut slow {
