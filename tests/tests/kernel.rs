@@ -527,8 +527,8 @@ fn forwarding_is_switched_on_in_the_running_kernel_and_put_back() {
     let live = || ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"].map(|path| namespace.sysctl(path));
     let before = live();
     namespace.enter(|| {
-        assert_eq!(sysctls.apply(&wanted).unwrap().len(), 4);
-        assert_eq!(sysctls.apply(&wanted).unwrap(), []);
+        assert_eq!(sysctls.apply(&wanted).unwrap().changes.len(), 4);
+        assert_eq!(sysctls.apply(&wanted).unwrap().changes, []);
     });
     assert_eq!(live(), ["1", "1"]);
     namespace.enter(|| sysctls.remove().unwrap());
@@ -551,7 +551,7 @@ fn a_read_only_proc_is_no_fault_while_it_is_right_and_else_the_file_and_the_reme
         let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
         mount(none, "/proc/sys", none, read_only, none).unwrap();
 
-        assert_eq!(sysctls.apply(&[Sysctl::Ipv4Forward]).unwrap().len(), 1, "only the drop-in");
+        assert_eq!(sysctls.apply(&[Sysctl::Ipv4Forward]).unwrap().changes.len(), 1, "only the drop-in");
         let drop_in = directory.path().join("90-cachenat.conf");
         let written = std::fs::read(&drop_in).unwrap();
         let error = sysctls.apply(&[Sysctl::Ipv4Forward, Sysctl::Ipv6Forward]).unwrap_err();

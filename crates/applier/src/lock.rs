@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 
 /// How long [`acquire`] is to wait when nobody says otherwise.
 pub const WAIT: Duration = Duration::from_secs(30);
@@ -72,7 +72,8 @@ fn who(holder: Option<&Holder>) -> String {
 /// Takes the lock in the file at `path`, and waits up to `wait` while another process holds it.
 ///
 /// The file and its directory are made if they are not there, and the file stays: deleting it would let two
-/// processes lock two files of one name.
+/// processes lock two files of one name. Others may not open it, since to read it is enough to lock it; and a symbolic
+/// link in its place is refused, as the file may be another user's than root's, who writes into it.
 ///
 /// # Errors
 ///
@@ -82,8 +83,10 @@ pub fn acquire(path: &Path, wait: Duration) -> Result<Lock, LockError> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).map_err(failed)?;
     }
-    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(path);
-    let mut file = open.map_err(failed)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.custom_flags(OFlag::O_NOFOLLOW.bits());
+    let mut file = options.open(path).map_err(failed)?;
     let start = Instant::now();
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -174,6 +177,16 @@ mod tests {
             waiter.recv().unwrap().unwrap();
         });
         assert_eq!(fs::read_to_string(&path).unwrap(), "");
+    }
+
+    #[test]
+    fn a_link_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, elsewhere) = (directory.path().join("cachenat.lock"), directory.path().join("elsewhere"));
+        fs::write(&elsewhere, "untouched").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        acquire(&path, Duration::ZERO).unwrap_err();
+        assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "untouched");
     }
 
     #[test]

@@ -27,6 +27,15 @@ pub struct Sysctls {
     drop_in: PathBuf,
 }
 
+/// What [`Sysctls::apply`] did.
+#[derive(Debug)]
+pub struct Applied {
+    /// What was changed, for [`Sysctls::revert`].
+    pub changes: Vec<SysctlChange>,
+    /// Why the drop-in stays as it is, if this process may not write it ([`SysctlError::is_denied_drop_in`]).
+    pub left: Option<SysctlError>,
+}
+
 /// Why a setting could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum SysctlError {
@@ -79,6 +88,17 @@ pub enum SysctlError {
     },
 }
 
+impl SysctlError {
+    /// Whether this process may not write the drop-in, for which live values need not wait.
+    ///
+    /// The kernel lets whoever has CAP_NET_ADMIN change the live values (`net_ctl_permissions`, net/sysctl_net.c), but
+    /// the directory is root's, and a service's sandbox shows it read-only.
+    pub fn is_denied_drop_in(&self) -> bool {
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        matches!(self, Self::DropIn { source, .. } if matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem))
+    }
+}
+
 impl Sysctls {
     /// The settings of the running kernel, with the drop-in in `sysctl_dir` (`/etc/sysctl.d`).
     pub fn new(sysctl_dir: &Path) -> Self {
@@ -117,21 +137,29 @@ impl Sysctls {
     /// A setting of an earlier run that is no longer wanted stays until [`Sysctls::remove`]: others may have come to
     /// rely on it.
     ///
-    /// Returns what was changed, for [`Sysctls::revert`].
+    /// A drop-in that this process may not write is no error but left to root.
     ///
     /// # Errors
     ///
     /// See [`SysctlError`]. What was changed before the error has been put back.
-    pub fn apply(&self, wanted: &[Sysctl]) -> Result<Vec<SysctlChange>, SysctlError> {
-        let changes = self.plan(wanted)?;
-        match self.carry_out(&changes) {
-            Ok(()) => Ok(changes),
-            Err(error) => {
-                // The first fault is the one to report; whatever cannot be put back is met by the next run.
-                let _ = self.revert(&changes);
-                Err(error)
+    pub fn apply(&self, wanted: &[Sysctl]) -> Result<Applied, SysctlError> {
+        let mut changes = self.plan(wanted)?;
+        match self.all_or_none(&changes) {
+            Ok(()) => Ok(Applied { changes, left: None }),
+            Err(denied) if denied.is_denied_drop_in() => {
+                changes.retain(|change| change.place == Place::Live);
+                self.all_or_none(&changes)?;
+                Ok(Applied { changes, left: Some(denied) })
             }
+            Err(error) => Err(error),
         }
+    }
+
+    fn all_or_none(&self, changes: &[SysctlChange]) -> Result<(), SysctlError> {
+        self.carry_out(changes).inspect_err(|_| {
+            // The first fault is the one to report; whatever cannot be put back is met by the next run.
+            let _ = self.revert(changes);
+        })
     }
 
     fn carry_out(&self, changes: &[SysctlChange]) -> Result<(), SysctlError> {

@@ -4,7 +4,7 @@ use applier::conntrack::{self, Conntrack};
 use applier::host;
 use applier::kernel::{CommitError, Dump, Netfilter};
 use applier::sync::{SyncError, Synced, ours, sync_from};
-use applier::sysctl::Sysctls;
+use applier::sysctl::{Applied, SysctlError, Sysctls};
 use discovery::{Emptied, Inventory};
 use rules::json::Wanted;
 use rules::{Changes, Operation, Rule, Ruleset, SysctlChange};
@@ -74,7 +74,8 @@ pub(crate) fn carry_out(
     output: Output,
 ) -> anyhow::Result<Done> {
     let settings = Sysctls::new(&config.sysctl_dir);
-    let sysctls = settings.apply(&wanted.sysctls)?;
+    let Applied { changes: sysctls, left } = settings.apply(&wanted.sysctls)?;
+    left.iter().for_each(|denied| output.warn(&left_to_root(denied)));
     let synced = match sync_from(kernel, dump, Some(&wanted.ruleset)) {
         Ok(synced) => synced,
         Err(error) => {
@@ -121,6 +122,15 @@ fn explained(config: &Config, error: SyncError) -> anyhow::Error {
             )
         };
     anyhow::Error::from(error).context(mistake)
+}
+
+/// What there is to know of a drop-in that only root may write.
+pub(crate) fn left_to_root(denied: &SysctlError) -> String {
+    format!(
+        "{}; it stays as it is: one 'cachenat apply' as root puts it right, and until then the next boot forwards only once \
+         cachenat has run",
+        with_cause(denied)
+    )
 }
 
 /// Whether the error says that the rules are as they were; else they may be new, and need the new settings.

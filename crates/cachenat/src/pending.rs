@@ -24,7 +24,7 @@ use rules::{Leases, Ruleset, SysctlChange};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::converge::{cut, remembered};
+use crate::converge::{cut, left_to_root, remembered};
 use crate::desired::Desired;
 use crate::output::{Output, say};
 use crate::state::{self, State};
@@ -217,7 +217,11 @@ fn take_back(config: &Config, pending: &Pending, output: Output) -> anyhow::Resu
     let before = before.context("the rules before the change")?;
     let Synced { changes, .. } = sync(&mut Kernel::open()?, before.as_ref().map(|wanted| &wanted.ruleset))?;
     cut(config, &changes, output);
-    Sysctls::new(&config.sysctl_dir).revert(&pending.sysctls)?;
+    match Sysctls::new(&config.sysctl_dir).revert(&pending.sysctls) {
+        // Root began the probation, and a service of less privilege ends it.
+        Err(denied) if denied.is_denied_drop_in() => output.warn(&left_to_root(&denied)),
+        other => other?,
+    }
     end(config)?;
     Ok(Verdict::TakenBack)
 }

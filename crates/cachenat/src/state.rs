@@ -224,13 +224,19 @@ fn holds(file: &Path, pieces: impl Iterator<Item = String>) -> io::Result<bool> 
 
 /// Replaces the file by one with this text, or leaves it as it was.
 ///
-/// The caller holds the lock, so the new file has a fixed name: what a killed run leaves, the next one overwrites.
+/// The caller holds the lock, so the new file has a fixed name: what a killed run leaves, the next one deletes. It is
+/// made anew and never written through, as the directory belongs to the service's user and root works in it too: a
+/// symbolic link must not lead root elsewhere, and a file of root's must not be in the way.
 pub(crate) fn write(file: &Path, pieces: impl IntoIterator<Item = String>) -> Result<(), StateError> {
     let write = || {
         let dir = file.parent().ok_or(io::ErrorKind::InvalidFilename)?;
         fs::create_dir_all(dir)?;
         let new = file.with_extension("json.new");
-        let written = File::create(&new).map(BufWriter::new).and_then(|mut file| {
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let written = File::create_new(&new).map(BufWriter::new).and_then(|mut file| {
             pieces.into_iter().try_for_each(|piece| file.write_all(piece.as_bytes()))?;
             file.into_inner()?.sync_all()
         });
@@ -281,6 +287,17 @@ mod tests {
         State::open(dir.path()).save(&Leases::default(), &Inventory::default(), &wanted()).unwrap();
         let ahead = State::open(dir.path()).ahead(leases(), Inventory::default());
         ahead.save(&leases(), &Inventory::default(), &wanted()).unwrap();
+        assert_eq!(State::open(dir.path()).leases, Some(leases()));
+    }
+
+    #[test]
+    fn a_link_that_lies_where_the_new_file_goes_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = dir.path().join("elsewhere");
+        fs::write(&elsewhere, "untouched").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, dir.path().join("leases.json.new")).unwrap();
+        State::open(dir.path()).save_leases(&leases()).unwrap();
+        assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "untouched");
         assert_eq!(State::open(dir.path()).leases, Some(leases()));
     }
 

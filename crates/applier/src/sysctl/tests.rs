@@ -47,7 +47,7 @@ fn apply_sets_the_live_value_and_the_drop_in_and_the_second_time_nothing() {
     let host = Host::new("0");
     let plan = host.sysctls.plan(&[Ipv4Forward]).unwrap();
     let applied = host.sysctls.apply(&[Ipv4Forward]).unwrap();
-    assert_eq!(applied, plan);
+    assert_eq!(applied.changes, plan);
     expect![[r#"
         - sysctl net.ipv4.ip_forward = 0
         + sysctl net.ipv4.ip_forward = 1
@@ -62,7 +62,7 @@ fn apply_sets_the_live_value_and_the_drop_in_and_the_second_time_nothing() {
     "#]]
     .assert_eq(&fs::read_to_string(host.drop_in()).unwrap());
     assert_eq!(fs::metadata(host.drop_in()).unwrap().permissions().mode() & 0o777, 0o644);
-    assert_eq!(host.sysctls.apply(&[Ipv4Forward]).unwrap(), []);
+    assert_eq!(host.sysctls.apply(&[Ipv4Forward]).unwrap().changes, []);
 }
 
 #[test]
@@ -88,14 +88,14 @@ fn remove_leaves_on_what_was_on_before_cachenat_came() {
 #[test]
 fn revert_restores_the_live_value_and_the_drop_in_as_they_were() {
     let host = Host::new("0");
-    let changes = host.sysctls.apply(&[Ipv4Forward]).unwrap();
+    let changes = host.sysctls.apply(&[Ipv4Forward]).unwrap().changes;
     host.sysctls.revert(&changes).unwrap();
     assert_eq!(host.live(Ipv4Forward), "0");
     assert!(!host.drop_in().exists());
 
     host.sysctls.apply(&[Ipv4Forward]).unwrap();
     let before = fs::read_to_string(host.drop_in()).unwrap();
-    let changes = host.sysctls.apply(&[Ipv4Forward, Ipv6Forward]).unwrap();
+    let changes = host.sysctls.apply(&[Ipv4Forward, Ipv6Forward]).unwrap().changes;
     host.sysctls.revert(&changes).unwrap();
     assert_eq!(fs::read_to_string(host.drop_in()).unwrap(), before);
     assert_eq!((host.live(Ipv4Forward), host.live(Ipv6Forward)), ("1".to_owned(), "0".to_owned()));
@@ -137,7 +137,7 @@ fn a_live_value_that_is_right_is_not_written_even_if_it_could_not_be() {
     host.sysctls.apply(&[Ipv4Forward]).unwrap();
     let path = host.sysctls.live_path(Ipv4Forward);
     let before = fs::metadata(&path).unwrap().modified().unwrap();
-    assert_eq!(host.sysctls.apply(&[Ipv4Forward]).unwrap(), []);
+    assert_eq!(host.sysctls.apply(&[Ipv4Forward]).unwrap().changes, []);
     assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before);
 }
 
@@ -165,7 +165,7 @@ fn a_drop_in_edited_by_hand_is_set_right_and_keeps_the_value_from_before() {
         - sysctl.d net.ipv4.ip_forward = 0
         + sysctl.d net.ipv4.ip_forward = 1
     "#]]
-    .assert_eq(&text(&host.sysctls.apply(&[Ipv4Forward]).unwrap()));
+    .assert_eq(&text(&host.sysctls.apply(&[Ipv4Forward]).unwrap().changes));
     host.sysctls.remove().unwrap();
     assert_eq!(host.live(Ipv4Forward), "0");
 }
