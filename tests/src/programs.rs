@@ -17,8 +17,7 @@ pub fn cachenat() -> PathBuf {
 ///
 /// If `scripts/setup` has not installed it.
 pub fn python() -> PathBuf {
-    let target = profile_dir().parent().map(Path::to_path_buf).unwrap_or_default();
-    present(target.join("venv/bin/python3"), "scripts/setup")
+    present(target_dir().join("venv/bin/python3"), "scripts/setup")
 }
 
 /// The Node packages of `tests/package.json`.
@@ -27,8 +26,20 @@ pub fn python() -> PathBuf {
 ///
 /// If `scripts/setup` has not installed them.
 pub fn node_modules() -> PathBuf {
-    let target = profile_dir().parent().map(Path::to_path_buf).unwrap_or_default();
-    present(target.join("node/node_modules"), "scripts/setup")
+    present(target_dir().join("node/node_modules"), "scripts/setup")
+}
+
+/// The root of a small system of this machine's own distribution.
+///
+/// # Panics
+///
+/// If `scripts/setup` has not made it.
+pub fn system() -> PathBuf {
+    present(target_dir().join("system"), "scripts/setup")
+}
+
+fn target_dir() -> PathBuf {
+    profile_dir().parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
 /// Where the projects of `tests/rust-clients` are built; their dependencies have been.

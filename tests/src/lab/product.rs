@@ -76,11 +76,7 @@ impl Lab {
         command.args(["--mount", "--", "sh", "-c", r#"mount --bind "$0" /etc/resolv.conf && exec "$@""#]);
         command.arg(self.resolv_conf()).arg(program);
         command.env("CACHENAT_CONFIG", self.config());
-        command.env("AWS_ENDPOINT_URL", format!("http://{API}"));
-        command.env("AWS_EC2_METADATA_DISABLED", "true");
-        command.env("AWS_REGION", "us-east-2");
-        command.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE");
-        command.env("AWS_SECRET_ACCESS_KEY", "not-a-secret");
+        command.envs(aws_environment());
         command.env_remove("AWS_PROFILE");
         command
     }
@@ -114,6 +110,17 @@ impl Lab {
     pub(super) fn resolv_conf(&self) -> PathBuf {
         self.dir().join("resolv.conf")
     }
+}
+
+/// What leads the AWS SDK to the lab's API, and to nothing else.
+pub fn aws_environment() -> [(&'static str, String); 5] {
+    [
+        ("AWS_ENDPOINT_URL", format!("http://{API}")),
+        ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ("AWS_REGION", "us-east-2".to_owned()),
+        ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "not-a-secret".to_owned()),
+    ]
 }
 
 fn source(cache: &Cache) -> String {

@@ -1,0 +1,9 @@
+//! The packages and what is in them, on a machine that is booted in the place of the lab's NAT instance.
+
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test that is not as it should be fails")]
+
+mod common;
+mod cron;
+mod packages;
+mod units;
+mod user_data;

@@ -1,0 +1,77 @@
+//! User-data, as cloud-init runs it: by root, on a machine that has just booted.
+
+use std::fs;
+
+use cachenat_tests::lab::Lab;
+use cachenat_tests::lab::machine::Machine;
+use cachenat_tests::lab::product::{Run, aws_environment};
+
+use crate::common::{
+    VERSION, example, forwards, in_force, lab, package, packages, reached, wait_until_reached,
+};
+
+/// Runs the example, of which only the place that the package comes from is another.
+fn user_data(machine: &Machine) -> Run {
+    let script = example("user-data.sh");
+    let place = script.lines().find_map(|line| line.strip_prefix("packages=")).unwrap();
+    machine.write("/root/user-data", &script.replace(place, "file:///root/packages"));
+    machine.command("bash").arg("/root/user-data").envs(aws_environment()).output().unwrap().into()
+}
+
+fn lab_with_packages() -> (Lab, Machine) {
+    let (lab, machine) = lab();
+    fs::create_dir(machine.path("/root/packages")).unwrap();
+    for extension in ["deb", "rpm"] {
+        let file = package(VERSION, extension);
+        fs::copy(&file, machine.path("/root/packages").join(file.file_name().unwrap())).unwrap();
+    }
+    assert!(packages().exists());
+    // What the services need to find the lab's API; on a real instance there is nothing to say.
+    fs::create_dir(machine.path("/etc/cachenat")).unwrap();
+    let environment: String =
+        aws_environment().iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+    machine.write("/etc/cachenat/environment", &environment);
+    (lab, machine)
+}
+
+#[track_caller]
+fn is_set_up(lab: &Lab, machine: &Machine) {
+    wait_until_reached(lab);
+    assert!(forwards(lab));
+    assert!(machine.path("/etc/sysctl.d/90-cachenat.conf").exists());
+    for unit in ["cachenat.timer", "cachenat-restore.service"] {
+        assert_eq!(machine.runs(&["systemctl", "is-enabled", unit]).stdout, "enabled\n", "{unit}");
+    }
+    assert_eq!(machine.unit("cachenat.timer", "ActiveState"), "active");
+}
+
+#[test]
+#[ignore = "needs root and a network namespace: scripts/test"]
+fn on_debian_and_ubuntu_it_sets_the_instance_up_and_a_second_time_changes_nothing() {
+    let (lab, machine) = lab_with_packages();
+    user_data(&machine).exits(0);
+    is_set_up(&lab, &machine);
+    let (rules, config) = (in_force(&lab), machine.read("/etc/cachenat/config.yaml"));
+    let again = user_data(&machine).exits(0);
+    assert!(!again.stdout.contains("Setting up cachenat"), "{}", again.stdout);
+    assert_eq!((in_force(&lab), machine.read("/etc/cachenat/config.yaml")), (rules, config));
+    is_set_up(&lab, &machine);
+    assert!(reached(&lab, 6379).is_some());
+}
+
+/// Amazon Linux is not to be had here: this is Debian under its name, with an rpm that is real and a dnf that hands it
+/// the package.
+#[test]
+#[ignore = "needs root and a network namespace: scripts/test"]
+fn on_amazon_linux_it_takes_the_rpm() {
+    let (lab, machine) = lab_with_packages();
+    machine.run(&["rm", "/etc/os-release"]);
+    machine.write("/etc/os-release", "ID=\"amzn\"\nID_LIKE=\"fedora\"\nVERSION_ID=\"2023\"\n");
+    machine.write("/usr/bin/dnf", "#!/bin/sh\nset -e\n[ \"$1 $2 $3\" = 'install --assumeyes --quiet' ]\nrpm --install --nodeps --replacepkgs \"$4\"\n");
+    machine.run(&["chmod", "+x", "/usr/bin/dnf"]);
+    user_data(&machine).exits(0);
+    is_set_up(&lab, &machine);
+    assert_eq!(machine.run(&["rpm", "--query", "cachenat"]), format!("cachenat-{VERSION}-1.x86_64\n"));
+    user_data(&machine).exits(0);
+    is_set_up(&lab, &machine);
+}
