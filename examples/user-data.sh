@@ -19,7 +19,7 @@ CONFIG
 fetch() {
     case $packages in
     s3://*) aws s3 cp --only-show-errors "$packages/$1" "$download/" ;;
-    *) curl --fail --silent --show-error --location --retry 5 --output "$download/$1" "$packages/$1" ;;
+    *) curl --fail --silent --show-error --location --retry 5 --retry-all-errors --output "$download/$1" "$packages/$1" ;;
     esac
 }
 apt() {

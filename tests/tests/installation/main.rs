@@ -2,6 +2,7 @@
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test that is not as it should be fails")]
 
+mod cloudformation;
 mod common;
 mod cron;
 mod packages;

@@ -151,14 +151,16 @@ fn a_boot_without_api_or_dns_brings_the_last_good_rules_back() {
 #[test]
 #[ignore = "needs root and a network namespace: scripts/test"]
 fn a_change_of_roots_that_nobody_confirmed_is_taken_back_by_the_service() {
-    let (lab, mut machine) = installed();
+    let (lab, machine) = installed();
     let mut apply = machine.command("cachenat");
     apply.args(["apply", "--confirm", "600"]).envs(cachenat_tests::lab::product::aws_environment());
     let _apply = cachenat_tests::lab::daemon::Daemon::start(&mut apply);
     wait_until_reached(&lab);
-    // Its guard goes down with the machine, and its file is root's.
-    machine.switch_off();
-    machine.switch_on();
+    // As when the machine loses its power: no guard is left, and its file is root's.
+    machine.run(&["sh", "-c", "kill -KILL $(grep -l ^cachenat /proc/[0-9]*/comm | cut -d/ -f3)"]);
+    wait_for("both to end", || {
+        (machine.runs(&["sh", "-c", "grep -q ^cachenat /proc/[0-9]*/comm"]).code == 1).then_some(())
+    });
     machine.write("/etc/cachenat/config.yaml", &lab.plain_config().replace("198.51.100.27", "198.51.100.28"));
     machine.start(SERVICES[0]);
     let journal = machine.journal(SERVICES[0]);
