@@ -314,16 +314,17 @@ mod tests {
         let before = ruleset.to_string();
         ruleset.offload(&"eth0".parse().unwrap());
         let after = ruleset.to_string();
-        let added: Vec<&str> = after.lines().filter(|line| !before.lines().any(|old| old == *line)).collect();
+        let added = after.lines().filter(|line| !before.lines().any(|old| old == *line));
+        let added: String = added.map(|line| format!("{}\n", line.trim())).collect();
         expect![[r#"
-            	flowtable fastpath {
-            		hook ingress priority filter
-            		devices = { "eth0" }
-            	chain forward {
-            		type filter hook forward priority filter; policy accept;
-            		oifname "eth0" ct state established ct status dnat ip daddr . tcp dport @backends4 flow add @fastpath
-            		oifname "eth0" ct state established ct status dnat ip6 daddr . tcp dport @backends6 flow add @fastpath
-        "#]].assert_eq(&(added.join("\n") + "\n"));
+            flowtable fastpath {
+            hook ingress priority filter
+            devices = { "eth0" }
+            chain forward {
+            type filter hook forward priority filter; policy accept;
+            oifname "eth0" ct state established ct status dnat ip daddr . tcp dport @backends4 flow add @fastpath
+            oifname "eth0" ct state established ct status dnat ip6 daddr . tcp dport @backends6 flow add @fastpath
+        "#]].assert_eq(&added);
         ruleset.forgo_offload();
         assert_eq!(ruleset.to_string(), before);
     }
