@@ -13,7 +13,7 @@ use tokio::runtime::Builder;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-/// How long a scrape may take, whoever is slow; Prometheus itself waits for 10 s.
+/// How long a client may take to ask, and then to take the answer; Prometheus itself waits for 10 s.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many may be slow at once; more wait their turn.
@@ -56,20 +56,20 @@ async fn accept(listener: &TcpListener, text: Arc<impl Fn() -> String + Send + S
         let text = Arc::clone(&text);
         tokio::spawn(async move {
             // Whoever is too slow, or goes away, has had its chance.
-            let _ = timeout(PATIENCE, answer(&mut stream, &*text)).await;
+            let _ = answer(&mut stream, &*text).await;
             drop(slot);
         });
     }
 }
 
-/// Reads one request and answers it.
+/// Reads one request and answers it. The answer takes as long as it takes: that is not the client's doing.
 async fn answer(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     text: impl Fn() -> String,
 ) -> io::Result<()> {
-    let head = read_head(stream).await?;
+    let head = timeout(PATIENCE, read_head(stream)).await??;
     let response = respond(head.as_deref(), text);
-    stream.write_all(response.as_bytes()).await?;
+    timeout(PATIENCE, stream.write_all(response.as_bytes())).await??;
     stream.shutdown().await
 }
 
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     fn answered(request: &[u8]) -> String {
-        let runtime = Builder::new_current_thread().build().unwrap();
+        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let (mut ours, mut theirs) = tokio::io::duplex(64 * 1024);
             theirs.write_all(request).await.unwrap();
