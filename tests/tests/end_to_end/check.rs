@@ -154,8 +154,8 @@ fn what_aws_denies_refuses_or_tells_otherwise_is_named() {
             "fail",
             "elasticache:DescribeCacheClusters is denied (not authorized); allow it in the IAM policy",
         ),
-        (None, 60, "clock", "warn", " s behind AWS's; set it"),
-        (None, -60, "clock", "warn", " s ahead of AWS's; set it"),
+        (None, 60, "clock", "warn", " s behind AWS's; set this host's clock"),
+        (None, -60, "clock", "warn", " s ahead of AWS's; set this host's clock"),
         (None, 400, "clock", "fail", "behind AWS's, which refuses requests that are 5 minutes off"),
         (
             refusal(clusters, "RequestTimeTooSkewed", "too large"),

@@ -10,6 +10,9 @@ const CLOCK_WARN: u64 = 10;
 /// AWS refuses signatures that are 5 minutes old or young (Signature Version 4).
 const CLOCK_FAIL: u64 = 300;
 
+const CLOCK_REMEDY: &str = "set this host's clock: 'timedatectl set-ntp true', and see 'chronyc tracking' (AWS's time server is \
+     169.254.169.123)";
+
 /// Whether every call that the sources need is allowed, and answered.
 pub(crate) fn calls(survey: &Survey) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -50,6 +53,15 @@ fn unanswered(action: Action, cause: &Cause) -> Finding {
     let what = format!("{action}: {cause}");
     let name = "AWS API";
     match cause {
+        Cause::Connection { message } if message.contains("certificate") => {
+            // A clock that is years off fails here, before any answer could tell the time.
+            let is_of_time = ["Expired", "expired", "NotValidYet", "not valid yet"];
+            let remedy = match is_of_time.iter().any(|word| message.contains(word)) {
+                true => CLOCK_REMEDY,
+                false => "install the package ca-certificates, or see who stands between this host and AWS",
+            };
+            Finding::fail(name, what, remedy)
+        }
         Cause::Timeout { .. } | Cause::Connection { .. } => {
             let remedy = "see whether this subnet leads to the internet or has a VPC endpoint for ElastiCache, \
                           and whether DNS answers";
@@ -66,7 +78,7 @@ fn unanswered(action: Action, cause: &Cause) -> Finding {
 /// Whether this host's clock agrees with AWS's; `None` where no answer told the time.
 pub(crate) fn clock(survey: &Survey) -> Option<Finding> {
     let name = "clock";
-    let remedy = "set it: 'timedatectl set-ntp true', and see 'chronyc tracking' (AWS's time server is 169.254.169.123)";
+    let remedy = CLOCK_REMEDY;
     let refused = survey.calls.values().find_map(|how| match how {
         Err(cause @ Cause::Clock { .. }) => Some(cause),
         _ => None,
@@ -154,6 +166,22 @@ mod tests {
             None,
         ));
         assert!(matches!(&found[..], [Finding { verdict: Fail, remedy: None, .. }]), "{found:?}");
+    }
+
+    #[test]
+    fn a_connection_that_fails_points_at_the_network_the_authorities_or_the_clock() {
+        let remedy = |message: &str| {
+            let failed = Err(Cause::Connection { message: message.to_owned() });
+            let found = calls(&survey(vec![(Action::DescribeCacheClusters, failed)], None));
+            assert_eq!(found[0].verdict, Fail);
+            found[0].remedy.clone().unwrap()
+        };
+        assert!(remedy("Connection refused (os error 111)").contains("VPC endpoint"));
+        assert!(remedy("invalid peer certificate: UnknownIssuer").contains("ca-certificates"));
+        assert!(
+            remedy("invalid peer certificate: certificate expired: verification time 7")
+                .contains("timedatectl")
+        );
     }
 
     #[test]
