@@ -97,7 +97,10 @@ impl Running {
         // A buffer of one byte takes nothing that `ends` is to read.
         let stdout = BufReader::with_capacity(1, self.child.stdout.as_mut().unwrap());
         let said = stdout.lines().map_while(Result::ok).any(|line| line.trim() == word);
-        assert!(said, "{}: {}", self.format, fs::read_to_string(&self.errors).unwrap());
+        if !said {
+            let errors = fs::read_to_string(&self.errors).unwrap();
+            panic!("{} never said {word}: {}: {errors}", self.format, self.child.wait().unwrap());
+        }
     }
 
     /// Lets it go on.
