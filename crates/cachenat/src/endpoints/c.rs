@@ -44,8 +44,10 @@ pub(super) fn hiredis(caches: &[Cache<'_>]) -> String {
     text
 }
 
+/// Where to connect, and with TLS the name that the certificate has to carry: one that can't be verified fails.
 fn outside(node: &Endpoint) -> String {
-    let name = node.certificate_name().map_or_else(|| "NULL".to_owned(), double);
+    let name = node.certificate_name().or(node.tls.then_some(node.public_host.as_str()));
+    let name = name.map_or_else(|| "NULL".to_owned(), double);
     format!("{}, {}, {name}", double(&node.public_host), node.public_port)
 }
 

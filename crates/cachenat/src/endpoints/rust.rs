@@ -25,8 +25,9 @@ fn redis_rs_cluster(cache: &Cache<'_>) -> String {
     let map = addresses(cache, |node| (node.dialled(), node.public_port));
     let seeds: String =
         cache.nodes().iter().map(|node| format!("        {},\n", double(&node.uri()))).collect();
+    let note = cache.hosts_note().map_or_else(String::new, |note| format!("\n// {note}"));
     format!(
-        "{map}\n/// `{function}().build()?.get_connection()?`; with `.read_routing_strategy(...)` before it, reads go to replicas.\n\
+        "{note}{map}\n/// `{function}().build()?.get_connection()?`; with `.read_routing_strategy(...)` before it, reads go to replicas.\n\
          pub fn {function}() -> ClusterClientBuilder {{\n    \
          let nodes = {name}.map(|(inside, outside)| (node(inside), node(outside)));\n    \
          ClusterClientBuilder::new([\n{seeds}    ])\n    .node_address_map(nodes.into())\n    \

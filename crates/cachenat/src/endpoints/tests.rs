@@ -225,6 +225,23 @@ fn a_library_for_the_other_protocol_is_refused() {
 }
 
 #[test]
+fn a_library_without_tls_is_refused_where_a_cache_wants_it() {
+    let mut endpoints = sessions();
+    endpoints.iter_mut().for_each(|endpoint| endpoint.tls = true);
+    let refused = FormatError::NoTls { library: "libmemcached", name: "sessions".to_owned() };
+    assert_eq!(text(Format::Libmemcached, &endpoints), Err(refused));
+}
+
+/// A node whose name is not known has to fail its verification, rather than be spoken to in clear.
+#[test]
+fn hiredis_is_given_a_name_to_verify_wherever_there_is_tls() {
+    let mut endpoints = shards(true);
+    endpoints.iter_mut().for_each(|endpoint| endpoint.host.clear());
+    let text = text(Format::Hiredis, &endpoints).unwrap();
+    assert!(text.contains(r#"{"10.0.1.240:6379", "203.0.113.73", 6382, "203.0.113.73"}"#), "{text}");
+}
+
+#[test]
 fn one_cache_is_found_by_its_name_and_an_unknown_name_is_told_the_others() {
     let all = || [example(), sessions()].concat();
     assert_eq!(of_cluster(all(), "sessions").unwrap(), sessions());
