@@ -202,7 +202,9 @@ impl Config {
 
     /// The pool that is a source's own, and the key that sets the one that it draws from, for messages.
     pub(crate) fn pool(&self, source: &SourceName) -> (Option<&Pool>, String) {
-        let own = self.sources.iter().enumerate().find(|(_, configured)| configured.source.name() == *source);
+        // Few have one, and to put a name together for all others takes long where there are thousands.
+        let mut own = self.sources.iter().enumerate().filter(|(_, configured)| configured.ports.is_some());
+        let own = own.find(|(_, configured)| configured.source.name() == *source);
         match own {
             Some((index, ConfiguredSource { ports: Some(pool), .. })) => {
                 (Some(pool), format!("sources[{index}].ports"))

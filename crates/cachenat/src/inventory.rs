@@ -121,9 +121,10 @@ fn with_reports(mut inventory: Inventory, config: &Config, last_good: Option<&In
             inventory.sources.push(SourceReport::complete(node.source.clone()));
         }
     }
+    let before = last_good.iter().flat_map(|before| &before.nodes);
+    let had_nodes: BTreeSet<&SourceName> = before.map(|node| &node.source).collect();
     for source in config.sources.iter().map(|configured| configured.source.name()) {
-        let had_nodes = last_good.is_some_and(|before| before.nodes.iter().any(|node| node.source == source));
-        if had_nodes && reported.insert(source.clone()) {
+        if had_nodes.contains(&source) && reported.insert(source.clone()) {
             inventory.sources.push(SourceReport::failed(source, "the inventory file does not speak of it"));
         }
     }

@@ -113,12 +113,17 @@ pub async fn list(sources: &[Source], options: &Options) -> Inventory {
 pub async fn resolve(listed: Inventory, options: &Options) -> (Inventory, Option<Duration>) {
     let mut inventory = listed;
     let ttl = resolve::resolve_nodes(&mut inventory.nodes, options).await;
+    let mut wrong: HashMap<&SourceName, Vec<(&Node, &String)>> = HashMap::new();
+    for node in inventory.nodes.iter().filter(|node| !node.is_leaving()) {
+        if let Some(error) = &node.error {
+            wrong.entry(&node.source).or_default().push((node, error));
+        }
+    }
     for report in &mut inventory.sources {
-        let of_source = |node: &&Node| node.source == report.source && !node.is_leaving();
-        let mut wrong =
-            inventory.nodes.iter().filter(of_source).filter_map(|node| Some((node, node.error.as_ref()?)));
-        let Some((first, error)) = wrong.next() else { continue };
-        let words = match wrong.count() {
+        let Some([(first, error), more @ ..]) = wrong.get(&report.source).map(Vec::as_slice) else {
+            continue;
+        };
+        let words = match more.len() {
             0 => format!("{}: {error}", first.id),
             more => format!("{}: {error} (and {more} more)", first.id),
         };

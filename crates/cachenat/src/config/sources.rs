@@ -1,6 +1,6 @@
 //! The `sources` list: each entry has one kind, and what goes with that kind.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 
 use discovery::{Expose, HostPort, NodeId, RedisSeed, Secret, Seed, Source, StaticNode, TlsTrust};
@@ -28,11 +28,11 @@ pub(super) fn all(fields: &Fields<'_>) -> Vec<ConfiguredSource> {
     // Without sources an inventory file can still be applied; whoever discovers asks for one.
     let Some(node) = fields.get("sources") else { return vec![] };
     let mut sources: Vec<ConfiguredSource> = Vec::new();
-    let mut static_ids = BTreeSet::new();
+    let (mut names, mut static_ids) = (HashSet::new(), BTreeSet::new());
     for item in node.list(what) {
         let Some(configured) = one(&item) else { continue };
         let name = configured.source.name();
-        if sources.iter().any(|other| other.source.name() == name) {
+        if !names.insert(name.clone()) {
             item.mistake(format!("{name} stands here twice"), "name each source once");
             continue;
         }
