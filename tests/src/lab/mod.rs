@@ -186,7 +186,8 @@ impl Lab {
 
     fn next_address(&mut self) -> Ipv4Addr {
         let address = Ipv4Addr::new(10, 0, 1, self.next_host);
-        self.next_host += 1;
+        // Replaced again and again, nodes come round to the subnet's lower half.
+        self.next_host = if self.next_host == 254 { 2 } else { self.next_host + 1 };
         address
     }
 

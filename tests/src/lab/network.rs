@@ -70,6 +70,13 @@ impl Network {
         host
     }
 
+    /// A new host in the VPC's public subnet, 10.0.0.0/24, where NAT instances are.
+    pub fn public_host(&self, address: Ipv4Addr) -> Namespace {
+        let host = Namespace::new();
+        self.wire(&self.vpc, "public", &host, address);
+        host
+    }
+
     /// Gives `host` an `eth0` on a bridge of `router`, whose own address is the subnet's first.
     fn wire(&self, router: &Namespace, bridge: &str, host: &Namespace, address: Ipv4Addr) {
         let port = format!("port{}", self.ports.fetch_add(1, Ordering::Relaxed));

@@ -28,7 +28,7 @@ impl Nodes {
     }
 
     /// The address of a node: all different, all private.
-    fn address(self, number: u16) -> Ipv4Addr {
+    pub(crate) fn address(self, number: u16) -> Ipv4Addr {
         let network = if self.moved && number == self.size / 2 { 0x0a80_0000 } else { 0x0a10_0000 };
         Ipv4Addr::from_bits(network + u32::from(number))
     }

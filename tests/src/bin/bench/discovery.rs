@@ -8,13 +8,15 @@ use std::time::Duration;
 use cachenat_tests::fake_aws::{FakeAws, Scenario, shapes::Group};
 use cachenat_tests::fake_dns::FakeDns;
 use cachenat_tests::programs;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::Plan;
 use crate::measure::{Runs, peak};
 
 const GROUPS: usize = 300;
-const NODES: usize = 3 * GROUPS;
+/// Nodes of each group.
+const EACH: usize = 3;
+const NODES: usize = EACH * GROUPS;
 const CALL: Duration = Duration::from_millis(50);
 /// DescribeCacheClusters of the members, 100 an answer: each page names the next.
 const PAGES: u32 = 9;
@@ -22,7 +24,7 @@ const PAGES: u32 = 9;
 const WATCHED: Duration = Duration::from_secs(15);
 
 pub(crate) fn measure(plan: Plan) -> String {
-    let account = Account::start();
+    let account = Account::start(GROUPS, CALL);
     let mut runs = Runs::default();
     for round in 1..=plan.long_rounds {
         eprintln!("discovery of {NODES} nodes: round {round} of {}", plan.long_rounds);
@@ -47,17 +49,18 @@ pub(crate) fn measure(plan: Plan) -> String {
 }
 
 /// Both fakes on this namespace's loopback, where the program finds them as it would find the real ones.
-struct Account {
+pub(crate) struct Account {
     aws: FakeAws,
     _dns: FakeDns,
     dir: tempfile::TempDir,
 }
 
 impl Account {
-    fn start() -> Self {
+    /// An account of so many replication groups, whose API answers each call after a while.
+    pub(crate) fn start(groups: usize, call: Duration) -> Self {
         let at = |port: u16| ([127, 0, 0, 1], port).into();
         let (aws, dns) = (FakeAws::start(at(0)), FakeDns::start(at(53)));
-        let delay_ms = u64::try_from(CALL.as_millis()).unwrap();
+        let delay_ms = u64::try_from(call.as_millis()).unwrap();
         let mut scenario = Scenario { delay_ms, ..Scenario::default() };
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().display();
@@ -65,8 +68,8 @@ impl Account {
             "clients: [198.51.100.27/32]\ngateway: {{interface: lo, addresses: [10.255.0.55]}}\nstate_dir: {root}\n\
              sysctl_dir: {root}\nlock_file: {root}/lock\nsources:\n"
         );
-        for n in 0..GROUPS {
-            let group = Group::new(&format!("cluster-{n:03}"), NODES / GROUPS);
+        for n in 0..groups {
+            let group = Group::new(&format!("cluster-{n:03}"), EACH);
             group.add_to(&mut scenario);
             config.push_str(&format!("  - replication_group: {}\n", group.id));
             for (m, (_, member)) in group.members().iter().enumerate() {
@@ -84,7 +87,7 @@ impl Account {
         Self { aws, _dns: dns, dir }
     }
 
-    fn discover(&self) -> Command {
+    pub(crate) fn discover(&self) -> Command {
         self.cachenat(&["discover", "--json"])
     }
 
@@ -113,5 +116,12 @@ impl Account {
             .env("AWS_SECRET_ACCESS_KEY", "secret")
             .env("AWS_EC2_METADATA_DISABLED", "true");
         cachenat
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        // The next one's file can't be mounted on this one's once it is deleted.
+        umount2("/etc/resolv.conf", MntFlags::MNT_DETACH).unwrap();
     }
 }

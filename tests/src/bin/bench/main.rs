@@ -1,5 +1,4 @@
-//! Measures the control path beside its peers and writes docs/BENCHMARKS.md; `scripts/bench` runs it in namespaces of
-//! its own.
+//! Measures cachenat beside its peers and writes docs/BENCHMARKS.md; `scripts/bench` runs it in namespaces of its own.
 //!
 //! Machines are shared and noisy, so what is compared is measured in turns within one run; medians are shown, with the
 //! range of the middle half.
@@ -8,15 +7,23 @@
 
 mod data;
 mod discovery;
+mod following;
+mod growth;
 mod library;
 mod measure;
+mod page;
+mod plot;
 mod processes;
+mod section;
+mod stats;
+mod traffic;
 
-use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use cachenat_tests::lab::shell::run;
+use section::{Progress, Section};
 
 /// How much is measured.
 #[derive(Clone, Copy)]
@@ -25,56 +32,76 @@ struct Plan {
     rounds: usize,
     /// The same for things that take a second.
     long_rounds: usize,
+    quick: bool,
 }
+
+/// A part of the run, in a process of its own.
+struct Part {
+    name: &'static str,
+    measure: fn(Plan, &mut Progress) -> Section,
+    /// How many seconds it takes, about: as a whole, and quickly. It may take four times as many before it is given up.
+    seconds: [u64; 2],
+}
+
+const PARTS: [Part; 4] = [
+    Part { name: "data path", measure: traffic::measure, seconds: [400, 55] },
+    Part { name: "following", measure: following::measure, seconds: [180, 40] },
+    Part { name: "control path", measure: control_path, seconds: [150, 40] },
+    Part { name: "growth", measure: growth::measure, seconds: [120, 25] },
+];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let plan = match words.as_slice() {
-        [measure::PEAK, command @ ..] => return measure::print_peak(command),
-        [] => Plan { rounds: 31, long_rounds: 11 },
-        ["--quick"] => Plan { rounds: 7, long_rounds: 3 },
+    match words.as_slice() {
+        [measure::PEAK, command @ ..] => measure::print_peak(command),
+        [section::SECTION, name, after, options @ ..] => {
+            let part = PARTS.iter().find(|part| part.name == *name).expect("a part of this program");
+            let mut progress = Progress::new(Duration::from_secs(after.parse().unwrap()));
+            let found = (part.measure)(plan(options), &mut progress);
+            println!("{}", serde_json::to_string(&found).unwrap());
+        }
+        options => whole(plan(options), options),
+    }
+}
+
+fn plan(options: &[&str]) -> Plan {
+    match options {
+        [] => Plan { rounds: 31, long_rounds: 11, quick: false },
+        ["--quick"] => Plan { rounds: 7, long_rounds: 3, quick: true },
         _ => panic!("usage: scripts/bench [--quick]"),
-    };
+    }
+}
+
+fn whole(plan: Plan, options: &[&str]) {
     // The address of the gateway that the configuration names.
     run(Command::new("ip").args("address add 10.0.0.55/32 dev lo".split(' ')));
-
     let load = fs::read_to_string("/proc/loadavg").unwrap();
     let load = load.split(' ').next().unwrap_or_default();
-    let mut page = format!("{HEAD}{}, load average {load} as it began; {}.\n\n", machine(), rounds(plan));
-    page.push_str(&processes::measure(plan));
-    page.push_str(&library::measure(plan));
-    page.push_str(&discovery::measure(plan));
+    let seconds = |part: &Part| part.seconds[usize::from(plan.quick)];
+    let mut chapters = Vec::new();
+    for (place, part) in PARTS.iter().enumerate() {
+        let after = Duration::from_secs(PARTS[place + 1..].iter().map(seconds).sum());
+        let limit = Duration::from_secs(4 * seconds(part));
+        let found = section::run(part.name, options, after, limit);
+        if let Err(why) = &found {
+            eprintln!("{} failed: {why}", part.name);
+        }
+        chapters.push((part.name, found));
+    }
+    let (page, plots) = page::compose(plan, load, &chapters);
+    for (name, svg) in plots {
+        fs::write(format!("docs/{name}"), svg).unwrap();
+    }
     print!("{page}");
     fs::write("docs/BENCHMARKS.md", page).unwrap();
+    if chapters.iter().any(|(_, found)| found.is_err()) {
+        std::process::exit(1);
+    }
 }
 
-const HEAD: &str = "# Benchmarks
-
-What the control path costs: the time from a node's move to new rules, and what cron pays when nothing has changed. The
-data path is one hash lookup for the first packet of a connection, at any number of forwards.
-
-```sh
-scripts/bench            # two minutes; writes this page
-scripts/bench --quick    # the same with fewer rounds
-```
-
-Figures are medians, with the middle half of the measurements in brackets. What stands in one table was measured in turns
-in one run, at a raised priority; compare within a table, and trust ratios more than times. ";
-
-fn rounds(plan: Plan) -> String {
-    format!("{} rounds, {} where one takes a second", plan.rounds, plan.long_rounds)
-}
-
-fn machine() -> String {
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap();
-    let cores = info.lines().filter(|line| line.starts_with("processor")).count();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
-    let mut machine = String::from("Measured on ");
-    write!(machine, "{cores} cores of {}", model.trim_start_matches(['\t', ':', ' '])).unwrap();
-    let nft = run(Command::new("nft").arg("--version"));
-    let nft = nft.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
-    write!(machine, ", Linux {}, {nft}", kernel.trim()).unwrap();
-    machine
+fn control_path(plan: Plan, progress: &mut Progress) -> Section {
+    progress.step("control path");
+    let text = [processes::measure(plan), library::measure(plan), discovery::measure(plan)].concat();
+    Section { text, ..Section::default() }
 }

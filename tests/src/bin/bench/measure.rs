@@ -1,39 +1,14 @@
-//! Times, their medians, and processes that are timed.
+//! Processes that are timed.
 
-use std::fmt::{self, Display, Formatter};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 
+use crate::stats::Samples;
+
 /// Measurements of one thing, in milliseconds.
-#[derive(Clone, Default)]
-pub(crate) struct Times(Vec<f64>);
-
-impl Times {
-    pub(crate) fn push(&mut self, time: Duration) {
-        self.0.push(time.as_secs_f64() * 1000.0);
-    }
-
-    pub(crate) fn median(&self) -> f64 {
-        self.quantile(0.5)
-    }
-
-    fn quantile(&self, share: f64) -> f64 {
-        let mut sorted = self.0.clone();
-        sorted.sort_by(f64::total_cmp);
-        sorted[((sorted.len() - 1) as f64 * share).round() as usize]
-    }
-}
-
-/// `12.3 [11.8-13.0]`
-impl Display for Times {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let [low, median, high] = [0.25, 0.5, 0.75].map(|share| self.quantile(share));
-        let digits = if median < 10.0 { 2 } else { 1 };
-        write!(f, "{median:.digits$} [{low:.digits$}-{high:.digits$}]")
-    }
-}
+pub(crate) type Times = Samples;
 
 /// `10,000`
 pub(crate) fn grouped(number: u16) -> String {
