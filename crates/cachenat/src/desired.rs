@@ -133,14 +133,9 @@ pub(crate) fn desired(
         backends.extend(unspoken(&unread, known.last_good, &backends, &in_force, &mut kept));
     }
 
-    let requests = requests(config, gateway, &backends);
-    let leases = assign(&requests, &config.pins, leases(gateway, &known), known.now)?;
-    let holders = leases.holders();
-    let forwards: Vec<Forward> = backends
-        .into_iter()
-        .filter_map(|backend| Some((*holders.get(&backend.id)?, backend)))
-        .flat_map(|(listener, backend)| forwards(backend, gateway, listener))
-        .collect();
+    let leases = leases(gateway, &known);
+    let leases = assign(&requests(config, gateway, &backends), &config.pins, leases, known.now)?;
+    let forwards = forwards(backends, gateway, &leases);
     let mut ruleset = render(&forwards, &config.clients, &as_seen_by_rules(gateway, &forwards));
     if config.gateway.flowtable {
         ruleset.offload(&gateway.interface);
@@ -385,8 +380,18 @@ fn pool(config: &Config, gateway: &Gateway, node: Option<&Node>) -> Pool {
     }
 }
 
+/// The forwards to the backends on the listeners that they hold.
+fn forwards(backends: Vec<Backend<'_>>, gateway: &Gateway, leases: &Leases) -> Vec<Forward> {
+    let holders = leases.holders();
+    backends
+        .into_iter()
+        .filter_map(|backend| Some((*holders.get(&backend.id)?, backend)))
+        .flat_map(|(listener, backend)| forwards_to(backend, gateway, listener))
+        .collect()
+}
+
 /// One forward per family in which the gateway and the node both have an address.
-fn forwards<'a>(
+fn forwards_to<'a>(
     backend: Backend<'_>,
     gateway: &'a Gateway,
     listener: Listener,

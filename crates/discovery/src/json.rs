@@ -170,7 +170,8 @@ impl Inventory {
 fn lines<T: Serialize>(entries: &[T]) -> impl Iterator<Item = String> + '_ {
     let separators = std::iter::once("\n").chain(std::iter::repeat(",\n"));
     entries.iter().zip(separators).map(|(entry, before)| {
-        let mut line = before.as_bytes().to_vec();
+        let mut line = Vec::with_capacity(256);
+        line.extend_from_slice(before.as_bytes());
         serde_json::to_writer(&mut line, entry).expect("strings, numbers and lists always serialise");
         String::from_utf8(line).expect("JSON is UTF-8")
     })

@@ -243,7 +243,8 @@ fn chain_forms(chains: &BTreeMap<Chain, Vec<Rule>>) -> BTreeMap<String, Vec<Rule
 /// The JSON, behind `before`, of what is made of strings, numbers and maps with string keys, and so cannot fail to
 /// serialize.
 fn compact(before: &str, form: &impl Serialize) -> String {
-    let mut json = before.as_bytes().to_vec();
+    let mut json = Vec::with_capacity(128);
+    json.extend_from_slice(before.as_bytes());
     serde_json::to_writer(&mut json, form).expect("strings, numbers and maps with string keys serialize");
     String::from_utf8(json).expect("JSON is UTF-8")
 }
