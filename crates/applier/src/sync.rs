@@ -67,7 +67,8 @@ pub enum SyncError {
 
 /// Dumps the table, commits what separates it from `desired` (`None`: it shall go), and reads back.
 ///
-/// A commit that meets another writer is tried again from a new dump; a lost answer is resolved by a dump.
+/// A commit that meets another writer is tried again from a new dump, and so is one that is refused if there is
+/// something else by then; a lost answer is resolved by a dump.
 ///
 /// # Errors
 ///
@@ -114,6 +115,16 @@ pub fn sync_from(
                 last = Some(error);
                 sent.get_or_insert(changes);
                 dump = kernel.dump().map_err(SyncError::ReadBack)?;
+            }
+            // A commit counts the generation up a moment before it shows what is new (`nf_tables_commit`), so a dump that
+            // falls in between is not what the transaction meets. If there is something else by now, that is why.
+            Err(error @ CommitError::Refused { .. }) => {
+                let seen = kernel.dump()?;
+                if seen.table == dump.table {
+                    return Err(SyncError::Commit(error));
+                }
+                last = Some(error);
+                dump = seen;
             }
             Err(error) => return Err(SyncError::Commit(error)),
         }

@@ -1,7 +1,7 @@
 use nix::errno::Errno;
 use rules::diff::TableChange;
 use rules::ruleset::{Chain, Element, Endpoint, Key, Set, SetKind};
-use rules::{Family, Forward, Gateway, Snat, render};
+use rules::{Family, Forward, Gateway, Snat, Transaction, render};
 
 use super::*;
 use crate::fake::{CarriedOut, Fake};
@@ -87,6 +87,41 @@ fn a_few_other_writers_are_waited_out_and_endless_ones_are_reported() {
         "{error}"
     );
     assert_eq!(table(&mut kernel), Table::Absent);
+}
+
+/// A kernel whose dumps show for once what was there before.
+struct Behind {
+    kernel: Fake,
+    dumps: Vec<Table>,
+}
+
+impl Netfilter for Behind {
+    fn dump(&mut self) -> Result<Dump, DumpError> {
+        let dump = self.kernel.dump()?;
+        Ok(match self.dumps.pop() {
+            Some(table) => Dump { table, ..dump },
+            None => dump,
+        })
+    }
+
+    fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Reading, DumpError> {
+        self.kernel.elements(keys)
+    }
+
+    fn commit(&mut self, transaction: &Transaction, generation: Generation) -> Result<(), CommitError> {
+        self.kernel.commit(transaction, generation)
+    }
+}
+
+#[test]
+fn a_plan_from_a_dump_of_half_a_commit_is_made_anew_and_what_is_refused_for_good_is_told() {
+    let (desired, was, is) = (nodes(&["230", "240"]), ours(nodes(&["230", "231"])), ours(nodes(&["230"])));
+    // To take node-231's element away is refused: it is gone.
+    let behind = |dumps| Behind { kernel: Fake::with(is.clone()), dumps };
+    let synced = sync(&mut behind(vec![was.clone()]), Some(&desired)).unwrap();
+    assert_eq!(synced.dump.table, ours(desired.clone()));
+    let error = sync(&mut behind(vec![was.clone(), was]), Some(&desired)).unwrap_err();
+    assert!(matches!(error, SyncError::Commit(CommitError::Refused { .. })), "{error}");
 }
 
 #[test]
