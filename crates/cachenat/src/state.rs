@@ -98,6 +98,19 @@ impl State {
         damaged.pop().map_or(Ok(wanted), Err)
     }
 
+    /// Forgets what was asked of the kernel last, so that nothing brings it back.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`], if the file is there and can't be deleted.
+    pub(crate) fn forget_ruleset(dir: &Path) -> Result<(), StateError> {
+        let file = dir.join("ruleset.json");
+        match fs::remove_file(&file) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StateError::Io { file, source }),
+            _ => Ok(()),
+        }
+    }
+
     /// When what is asked of the kernel last changed, in seconds since 1970; `None` if that is not known.
     pub(crate) fn last_change(dir: &Path) -> Option<u64> {
         let modified = fs::metadata(dir.join("ruleset.json")).and_then(|file| file.modified()).ok()?;

@@ -35,6 +35,17 @@ fn without_an_earlier_run_there_is_nothing_to_restore() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
+fn what_was_removed_does_not_come_back_at_boot_and_its_ports_are_remembered() {
+    let lab = spelled_out(&[(1, "10.0.1.230")]);
+    lab.cachenat(&["apply"]).exits(0);
+    lab.cachenat(&["remove"]).exits(0);
+    lab.cachenat(&["restore"]).exits(2);
+    assert_eq!(in_force(&lab), "");
+    assert!(lab.cachenat(&["leases"]).exits(0).stdout.contains("local-001"));
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
 fn a_damaged_ruleset_is_named_and_touches_nothing() {
     let lab = spelled_out(&[(1, "10.0.1.230")]);
     lab.cachenat(&["apply"]).exits(0);

@@ -150,9 +150,9 @@ fn a_state_file_that_cannot_be_made_durable_is_a_warning_and_3() {
 fn a_flush_between_dump_and_commit_is_noticed_and_the_whole_table_is_made() {
     let moved = Moved::new();
     let commit = moved.number_of(COMMIT);
-    let delay = format!("sendmsg:delay_enter=4000000:when={commit}");
+    let delay = format!("sendmsg:delay_enter=8000000:when={commit}");
     let mut apply = Daemon::start(&mut moved.strace(&[], &delay));
-    // strace writes a call down as it enters it, and holds this one for four seconds.
+    // strace writes a call down as it enters it, and holds this one for eight seconds.
     wait_for("the commit", || fs::read_to_string(moved.trace()).ok()?.contains(COMMIT).then_some(()));
     moved.lab.network.nat.nft("flush ruleset");
     assert_eq!(in_force(&moved.lab), "", "the commit is still to come");

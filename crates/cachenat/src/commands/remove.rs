@@ -7,9 +7,10 @@ use applier::sysctl::Sysctls;
 
 use crate::args::Global;
 use crate::config::Config;
-use crate::output::{Exit, Output};
+use crate::output::{Exit, Output, with_cause};
 use crate::pending;
 use crate::report::Report;
+use crate::state::State;
 
 pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     let output = Output::new(global);
@@ -18,6 +19,9 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     pending::refuse(&config, output)?;
     let Synced { changes, .. } = sync(&mut Kernel::open()?, None)?;
     let sysctls = Sysctls::new(&config.sysctl_dir).remove()?;
+    if let Err(error) = State::forget_ruleset(&config.state_dir) {
+        output.warn(&format!("{}; 'cachenat restore' would bring the rules back", with_cause(&error)));
+    }
     let report = Report { changes, sysctls, warnings: vec![] };
     output.data(&report.lines())?;
     if report.is_empty() {
