@@ -203,11 +203,7 @@ impl Netfilter for Growing {
         self.kernel.elements(keys)
     }
 
-    fn commit(
-        &mut self,
-        transaction: &rules::Transaction,
-        generation: Generation,
-    ) -> Result<(), CommitError> {
+    fn commit(&mut self, transaction: &Transaction, generation: Generation) -> Result<(), CommitError> {
         self.kernel.commit(transaction, generation)
     }
 }
@@ -250,11 +246,7 @@ impl Netfilter for Watched {
         self.kernel.elements(keys)
     }
 
-    fn commit(
-        &mut self,
-        transaction: &rules::Transaction,
-        generation: Generation,
-    ) -> Result<(), CommitError> {
+    fn commit(&mut self, transaction: &Transaction, generation: Generation) -> Result<(), CommitError> {
         let mut transaction = transaction.clone();
         if self.forgetful {
             transaction.operations.pop();

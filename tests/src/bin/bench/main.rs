@@ -76,8 +76,7 @@ fn plan(options: &[&str]) -> Plan {
 fn whole(plan: Plan, options: &[&str]) {
     // The address of the gateway that the configuration names.
     run(Command::new("ip").args("address add 10.0.0.55/32 dev lo".split(' ')));
-    let load = fs::read_to_string("/proc/loadavg").unwrap();
-    let load = load.split(' ').next().unwrap_or_default();
+    let busy = stats::busy_percent(Duration::from_secs(3));
     let seconds = |part: &Part| part.seconds[usize::from(plan.quick)];
     let mut chapters = Vec::new();
     for (place, part) in PARTS.iter().enumerate() {
@@ -89,7 +88,7 @@ fn whole(plan: Plan, options: &[&str]) {
         }
         chapters.push((part.name, found));
     }
-    let (page, plots) = page::compose(plan, load, &chapters);
+    let (page, plots) = page::compose(plan, busy, &chapters);
     for (name, svg) in plots {
         fs::write(format!("docs/{name}"), svg).unwrap();
     }
@@ -102,6 +101,7 @@ fn whole(plan: Plan, options: &[&str]) {
 
 fn control_path(plan: Plan, progress: &mut Progress) -> Section {
     progress.step("control path");
-    let text = [processes::measure(plan), library::measure(plan), discovery::measure(plan)].concat();
-    Section { text, ..Section::default() }
+    let (processes, targets) = processes::measure(plan);
+    let text = [processes, library::measure(plan), discovery::measure(plan)].concat();
+    Section { text, targets, ..Section::default() }
 }

@@ -19,12 +19,11 @@ const LINEAR: f64 = 1.1;
 pub(crate) type Chapter = (&'static str, Result<Section, String>);
 
 /// The whole page, and the pictures that go with it.
-pub(crate) fn compose(plan: Plan, load: &str, chapters: &[Chapter]) -> (String, Vec<(String, String)>) {
+pub(crate) fn compose(plan: Plan, busy: f64, chapters: &[Chapter]) -> (String, Vec<(String, String)>) {
     let sections = || chapters.iter().filter_map(|(_, chapter)| chapter.as_ref().ok());
     let growth: Vec<&Growth> = sections().flat_map(|section| &section.growth).collect();
     let targets: Vec<&Target> = sections().flat_map(|section| &section.targets).collect();
-    let mut page =
-        format!("{HEAD}{}, load average {load} as it began.{}\n\n", machine(), caution(plan, load));
+    let mut page = format!("{HEAD}{}, {busy:.0} % busy as it began.{}\n\n", machine(), caution(plan, busy));
     page.push_str(&summary(&targets, &growth, chapters));
     for (name, chapter) in chapters {
         match chapter {
@@ -36,6 +35,7 @@ pub(crate) fn compose(plan: Plan, load: &str, chapters: &[Chapter]) -> (String, 
         }
     }
     page.push_str(&growth_chapter(&growth));
+    page.push_str(include_str!("tried.md"));
     let mut plots: Vec<(String, String)> = sections().flat_map(|section| section.plots.clone()).collect();
     if !growth.is_empty() {
         plots.push(("bench-growth.svg".to_owned(), growth_plot(&growth)));
@@ -56,8 +56,8 @@ scripts/bench --quick    # within three minutes: fewer rounds, the same page
 Figures are medians, with the middle half of the measurements in brackets. What stands in one table was measured in turns in one
 run, at a raised priority; compare within a table, and trust ratios more than times. ";
 
-fn caution(plan: Plan, load: &str) -> &'static str {
-    if load.parse().is_ok_and(|load: f64| load > 1.0) {
+fn caution(plan: Plan, busy: f64) -> &'static str {
+    if busy > 20.0 {
         " **The machine had other work to do: its figures are not to be trusted.**"
     } else if plan.quick {
         " **A `--quick` run: its figures are rough.**"
@@ -156,7 +156,7 @@ fn growth_chapter(growth: &[&Growth]) -> String {
         )
         .unwrap();
     }
-    text + "\n![Growth with the number of nodes](bench-growth.svg)\n"
+    text + "\n![Growth with the number of nodes](bench-growth.svg)\n\n"
 }
 
 fn growth_plot(growth: &[&Growth]) -> String {

@@ -11,18 +11,29 @@ use cachenat_tests::programs;
 use crate::Plan;
 use crate::data::{FIRST_PORT, Nodes};
 use crate::measure::{Runs, grouped, peak, run};
+use crate::section::Target;
 
 const MANY: Nodes = Nodes { size: 10_000, moved: false };
 const FEW: Nodes = Nodes { size: 100, moved: false };
 const MOST: Nodes = Nodes { size: 60_000, moved: false };
 
-pub(crate) fn measure(plan: Plan) -> String {
+/// Writes a chapter, and adds what was to be reached.
+type Part = fn(&Bench, Plan, &mut Vec<Target>) -> String;
+
+/// The chapters, and what was to be reached.
+pub(crate) fn measure(plan: Plan) -> (String, Vec<Target>) {
     let bench = Bench::new();
-    let parts: [fn(&Bench, Plan) -> String; 5] = [starts, one_moves, one_of_most_moves, in_step, anew];
-    parts.map(|part| part(&bench, plan)).concat() + &memory(&bench)
+    let mut targets = Vec::new();
+    let parts: [Part; 6] = [starts, one_moves, one_of_most_moves, in_step, anew, memory];
+    let text = parts.map(|part| part(&bench, plan, &mut targets)).concat();
+    (text, targets)
 }
 
-fn starts(bench: &Bench, plan: Plan) -> String {
+fn target(what: &str, wanted: &str, measured: String, reached: bool) -> Target {
+    Target { what: what.to_owned(), wanted: wanted.to_owned(), measured, reached, note: String::new() }
+}
+
+fn starts(bench: &Bench, plan: Plan, targets: &mut Vec<Target>) -> String {
     bench.start_with(FEW);
     let commands: [&[&str]; 9] = [
         &["--version"],
@@ -51,10 +62,16 @@ fn starts(bench: &Bench, plan: Plan) -> String {
         contenders.push((name, start));
     }
     let runs = in_turns("cold starts", plan.rounds, &mut contenders, || {});
-    format!("## Starting, with 100 nodes in step\n\n{}\n", table(&contenders, &runs, 0))
+    let start = runs[0].wall.median();
+    targets.push(target("start (`--version`)", "under 5 ms", format!("{start:.1} ms"), start < 5.0));
+    let size = fs::metadata(programs::cachenat()).unwrap().len() as f64 / f64::from(1 << 20);
+    format!(
+        "## Starting, with 100 nodes in step\n\nThe binary has {size:.1} MiB, stripped and with link-time optimisation.\n\n{}\n",
+        table(&contenders, &runs, 0)
+    )
 }
 
-fn one_of_most_moves(bench: &Bench, plan: Plan) -> String {
+fn one_of_most_moves(bench: &Bench, plan: Plan, targets: &mut Vec<Target>) -> String {
     bench.start_with(MOST);
     let mut apply = || bench.apply(MOST.moved());
     let mut delta = || {
@@ -70,10 +87,13 @@ fn one_of_most_moves(bench: &Bench, plan: Plan) -> String {
     let runs = in_turns("one of 60,000 nodes moves", plan.long_rounds, &mut contenders, || {
         run(&mut bench.apply(MOST));
     });
+    let ratio = ratio(&runs[0], &runs[1]);
+    let what = "one change at 60,000 nodes, to `nft`'s list and change";
+    targets.push(target(what, "under 0.50", format!("{ratio:.2}"), ratio < 0.5));
     format!("## One of 60,000 nodes moves\n\n{}\n", table(&contenders, &runs, 1))
 }
 
-fn one_moves(bench: &Bench, plan: Plan) -> String {
+fn one_moves(bench: &Bench, plan: Plan, _: &mut Vec<Target>) -> String {
     bench.start_with(MANY);
     let others = Namespace::new();
     let mut apply = || bench.apply(MANY.moved());
@@ -99,7 +119,7 @@ fn one_moves(bench: &Bench, plan: Plan) -> String {
     )
 }
 
-fn in_step(bench: &Bench, plan: Plan) -> String {
+fn in_step(bench: &Bench, plan: Plan, targets: &mut Vec<Target>) -> String {
     let mut page = String::from("## Nothing has changed\n\nWhat cron pays each minute.\n");
     let mut few_cpu = 0.0;
     for nodes in [FEW, MANY] {
@@ -114,6 +134,11 @@ fn in_step(bench: &Bench, plan: Plan) -> String {
         if nodes.size == FEW.size {
             few_cpu = runs[0].cpu.median();
         }
+        if nodes.size == MANY.size {
+            let ratio = ratio(&runs[0], &runs[1]);
+            let what = "`apply` in step at 10,000 nodes, to `nft list table`";
+            targets.push(target(what, "under 1.00", format!("{ratio:.2}"), ratio < 1.0));
+        }
         page.push_str(&format!("\n{}", table(&contenders, &runs, 1)));
     }
     page + &format!(
@@ -121,7 +146,7 @@ fn in_step(bench: &Bench, plan: Plan) -> String {
     )
 }
 
-fn anew(bench: &Bench, plan: Plan) -> String {
+fn anew(bench: &Bench, plan: Plan, _: &mut Vec<Target>) -> String {
     bench.start_with(MANY);
     let (for_nft, for_iptables) = (Namespace::new(), Namespace::new());
     let mut apply = || bench.apply(MANY);
@@ -149,7 +174,7 @@ fn anew(bench: &Bench, plan: Plan) -> String {
     )
 }
 
-fn memory(bench: &Bench) -> String {
+fn memory(bench: &Bench, _: Plan, targets: &mut Vec<Target>) -> String {
     let mut page = String::from(
         "## Memory\n\nPeak resident memory of `cachenat apply --inventory`, in MiB.\n\n| nodes | first | one moved | in \
          step |\n|--:|--:|--:|--:|\n",
@@ -164,6 +189,9 @@ fn memory(bench: &Bench) -> String {
         peaks.push(first.max(moved).max(idle));
     }
     bench.forget();
+    let most = peaks[2] * f64::from(1 << 20) / 1e6;
+    let what = "peak memory at 60,000 nodes";
+    targets.push(target(what, "under 100 MB", format!("{most:.0} MB"), most < 100.0));
     let each = (peaks[2] - peaks[0]) * 1024.0 / f64::from(MOST.size - FEW.size);
     page + &format!("\nEach node takes {each:.1} KiB.\n\n")
 }

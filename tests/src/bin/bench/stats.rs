@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
+use std::{fs, thread};
 
 /// Measurements of one thing, all in one unit.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +51,24 @@ impl FromIterator<f64> for Samples {
     fn from_iter<T: IntoIterator<Item = f64>>(values: T) -> Self {
         Self(values.into_iter().collect())
     }
+}
+
+/// How busy the machine's processors are, in percent, over that time; the load average would still tell of a build that
+/// has just ended.
+pub(crate) fn busy_percent(during: Duration) -> f64 {
+    let begin = cpu_times();
+    thread::sleep(during);
+    let end = cpu_times();
+    let (all, idle) = (end.0 - begin.0, end.1 - begin.1);
+    100.0 * (1.0 - idle / all)
+}
+
+/// All that the processors have been through, and how much of it idle, in ticks (proc_stat(5)).
+fn cpu_times() -> (f64, f64) {
+    let stat = fs::read_to_string("/proc/stat").unwrap();
+    let times = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    let times: Vec<f64> = times.filter_map(|time| time.parse().ok()).take(8).collect();
+    (times.iter().sum(), times.get(3..5).map_or(0.0, |idle| idle.iter().sum()))
 }
 
 /// `12.3 [11.8-13.0]`: the median, and the middle half.
