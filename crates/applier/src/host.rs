@@ -12,6 +12,8 @@ use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
 use rules::{Family, IfName, NameError};
 
+use crate::netlink::sock_diag;
+
 /// How much is read at a time, at least; a socket takes 150 bytes.
 const ONE_READ: usize = 8 * 1024;
 
@@ -31,7 +33,7 @@ pub struct Listener {
     pub address: IpAddr,
     /// The port.
     pub port: u16,
-    inode: u64,
+    pub(crate) inode: u64,
 }
 
 /// A process.
@@ -121,10 +123,16 @@ pub fn kernel_release() -> String {
 
 /// The TCP sockets that listen on this host.
 ///
+/// sock_diag(7) is asked, and `/proc/net` where the kernel has none or cannot load it (`CONFIG_INET_DIAG`).
+///
 /// # Errors
 ///
 /// See [`HostError`].
 pub fn listeners() -> Result<Vec<Listener>, HostError> {
+    sock_diag::listeners().or_else(|_| listeners_in_proc())
+}
+
+fn listeners_in_proc() -> Result<Vec<Listener>, HostError> {
     let mut listeners = proc_net::listeners(&read("tcp")?);
     listeners.extend(proc_net::listeners(&read_if_there("tcp6")?));
     Ok(listeners)
@@ -212,14 +220,26 @@ mod tests {
     }
 
     #[test]
-    fn a_listening_socket_of_this_process_is_found_with_its_owner() {
+    fn a_listening_socket_of_this_process_is_found_with_its_owner_either_way() {
+        for bound in ["127.0.0.1", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1"] {
+            let socket = TcpListener::bind((bound, 0)).unwrap();
+            let port = socket.local_addr().unwrap().port();
+            let address = bound.parse::<IpAddr>().unwrap().to_canonical();
+            for found in [sock_diag::listeners().unwrap(), listeners_in_proc().unwrap()] {
+                let ours = |listener: &&Listener| (listener.address, listener.port) == (address, port);
+                assert_eq!(found.iter().find(ours).unwrap().process().unwrap().pid, std::process::id());
+            }
+        }
+    }
+
+    #[test]
+    fn a_connection_is_no_listener() {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = socket.local_addr().unwrap().port();
-        let address = "127.0.0.1".parse().unwrap();
-        let found = listeners().unwrap();
-        let listener = found.iter().find(|listener| listener.takes(address, port)).unwrap();
-        assert_eq!(listener.process().unwrap().pid, std::process::id());
-        assert!(!listener.takes("10.0.0.55".parse().unwrap(), port));
+        let connection = std::net::TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+        let port = connection.local_addr().unwrap().port();
+        for found in [sock_diag::listeners().unwrap(), listeners_in_proc().unwrap()] {
+            assert!(found.iter().all(|listener| listener.port != port));
+        }
     }
 
     #[test]
@@ -230,6 +250,7 @@ mod tests {
         assert!(takes("::", "10.0.0.55"));
         assert!(takes("::", "2001:db8::55"));
         assert!(!takes("0.0.0.0", "2001:db8::55"));
+        assert!(takes("10.0.0.55", "10.0.0.55"));
         assert!(!takes("10.0.0.56", "10.0.0.55"));
         assert!(!listener("0.0.0.0").takes("10.0.0.55".parse().unwrap(), 23));
     }

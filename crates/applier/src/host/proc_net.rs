@@ -75,7 +75,7 @@ fn ip(word: &str) -> Option<IpAddr> {
             let groups = [octets(0)?, octets(8)?, octets(16)?, octets(24)?];
             let address = Ipv6Addr::from(<[u8; 16]>::try_from(groups.concat()).ok()?);
             // A socket on ::ffff:10.0.0.55 takes IPv4 connections only.
-            Some(address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4))
+            Some(address.to_canonical())
         }
         _ => None,
     }

@@ -17,7 +17,7 @@ use rules::{Change, Endpoint};
 
 use super::attribute::Malformed;
 use super::message::{Answer, Messages, os_error};
-use super::socket::Socket;
+use super::socket::{Bus, Socket};
 use super::uapi::flow_message as kind;
 use flow::Flow;
 
@@ -153,7 +153,7 @@ impl Conntrack {
     ///
     /// [`ConntrackError::Unsupported`] without netfilter netlink, [`ConntrackError::Io`].
     pub fn open() -> Result<Self, ConntrackError> {
-        let socket = Socket::open().map_err(|error| failed(OPEN, error))?;
+        let socket = Socket::open(Bus::Netfilter).map_err(|error| failed(OPEN, error))?;
         Ok(Self { socket, sequence: 0 })
     }
 

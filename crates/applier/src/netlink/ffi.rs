@@ -160,9 +160,9 @@ pub(super) struct MnlSocket(mnl::Socket);
 unsafe impl Send for MnlSocket {}
 
 impl MnlSocket {
-    /// Opens and binds a socket to netfilter's subsystems, in the network namespace of the calling thread.
-    pub(super) fn open() -> io::Result<Self> {
-        mnl::Socket::new(mnl::Bus::Netfilter).map(Self)
+    /// Opens and binds a socket to a part of the kernel, in the network namespace of the calling thread.
+    pub(super) fn open(bus: mnl::Bus) -> io::Result<Self> {
+        mnl::Socket::new(bus).map(Self)
     }
 
     /// The socket's descriptor, for nix.

@@ -125,15 +125,22 @@ pub(super) fn build_for(
     sequence: u32,
     fill: impl FnOnce(&mut Writer),
 ) -> Vec<u8> {
+    build_raw(u16::from_be_bytes([subsystem as u8, kind]), flags, sequence, |writer| {
+        // The version is 0, and there is no resource id.
+        writer.0.extend_from_slice(&[family, 0, 0, 0]);
+        fill(writer);
+    })
+}
+
+/// A message to any part of the kernel; `fill` writes all behind the header.
+pub(super) fn build_raw(kind: u16, flags: i32, sequence: u32, fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
     let mut writer = Writer::default();
     let flags = (flags | libc::NLM_F_REQUEST) as u16;
     writer.0.extend_from_slice(&[0; 4]);
-    writer.0.extend_from_slice(&u16::from_be_bytes([subsystem as u8, kind]).to_ne_bytes());
+    writer.0.extend_from_slice(&kind.to_ne_bytes());
     writer.0.extend_from_slice(&flags.to_ne_bytes());
     writer.0.extend_from_slice(&sequence.to_ne_bytes());
     writer.0.extend_from_slice(&[0; 4]);
-    // The version is 0, and there is no resource id.
-    writer.0.extend_from_slice(&[family, 0, 0, 0]);
     fill(&mut writer);
     let length = u32::try_from(writer.0.len()).expect("a message is at most a few attributes of 64 KiB");
     if let Some(slot) = writer.0.first_chunk_mut() {

@@ -15,6 +15,7 @@ mod message;
 pub mod monitor;
 mod read;
 mod set;
+pub(crate) mod sock_diag;
 mod socket;
 mod uapi;
 mod userdata;
@@ -31,7 +32,7 @@ pub use base_chain::{BaseChain, End, Hook};
 use encode::{Encoded, encode};
 pub use foreign::{Interface, Taken};
 use message::{Answer, Messages, os_error};
-use socket::Socket;
+use socket::{Bus, Socket};
 
 /// The running kernel, in the network namespace in which it was opened.
 pub struct Kernel {
@@ -57,7 +58,7 @@ impl Kernel {
     ///
     /// See [`OpenError`].
     pub fn open() -> Result<Self, OpenError> {
-        match Socket::open() {
+        match Socket::open(Bus::Netfilter) {
             Ok(socket) => Ok(Self { socket, sequence: 0 }),
             Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => {
                 Err(OpenError::Unsupported(error))

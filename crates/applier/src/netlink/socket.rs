@@ -10,6 +10,7 @@ use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce, ReceiveTimeout, SndBuf, Snd
 use nix::sys::socket::{MsgFlags, NetlinkAddr, recv, sendmsg, setsockopt};
 
 use super::ffi::MnlSocket;
+pub(super) use mnl::Bus;
 
 /// The kernel answers while we call it, so this is long.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -20,7 +21,7 @@ const DATAGRAM: usize = 64 * 1024;
 /// Room for the verdicts on some thousand refused operations.
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 
-/// A socket to the kernel's netfilter subsystems.
+/// A socket to a part of the kernel, which needs no privilege yet.
 pub(super) struct Socket {
     socket: MnlSocket,
     buffer: Vec<u8>,
@@ -29,8 +30,8 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn open() -> io::Result<Self> {
-        let socket = MnlSocket::open()?;
+    pub(super) fn open(bus: Bus) -> io::Result<Self> {
+        let socket = MnlSocket::open(bus)?;
         let descriptor = socket.descriptor();
         let seconds = i64::try_from(TIMEOUT.as_secs()).unwrap_or(i64::MAX);
         setsockopt(&descriptor, ReceiveTimeout, &nix::sys::time::TimeVal::new(seconds, 0))?;
