@@ -196,9 +196,10 @@ impl World {
             20..24 => Mishap::Contended,
             _ => Mishap::None,
         };
-        // What only the kernel knows is known to nobody once it is flushed.
+        // What only the kernel knows is known to nobody once it is flushed, or once a second run that was killed has taken
+        // a removed node's forward away.
         match (self.last_mishap, mishap) {
-            (Mishap::Killed, Mishap::Flushed) => Mishap::None,
+            (Mishap::Killed, Mishap::Flushed | Mishap::Killed) => Mishap::None,
             _ => mishap,
         }
     }
