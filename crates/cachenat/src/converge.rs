@@ -19,14 +19,14 @@ use crate::report::Report;
 use crate::setting::{Setting, is_whole, now};
 use crate::state::{State, StateError};
 
-/// Plans what is wanted from what was found and what is in force.
+/// Plans what is wanted from what was found and what is in force, and uses up what the state knows.
 ///
 /// # Errors
 ///
 /// If the table is foreign, the plan is impossible, or nothing at all is known.
 pub(crate) fn plan(
     setting: &Setting,
-    state: &State,
+    state: &mut State,
     fresh: Inventory,
     dump: &Dump,
     emptied: Emptied,
@@ -161,7 +161,7 @@ pub(crate) fn cut(config: &Config, changes: &Changes, output: Output) {
 
 /// Writes the state; the rules are in force by now, so what can't be written costs memory and not traffic.
 pub(crate) fn remember(state: &State, desired: &Desired, output: Output) -> bool {
-    remembered(state.save(&desired.leases, &desired.inventory, &desired.wanted), output)
+    remembered(state.save(desired), output)
 }
 
 /// Tells of state that could not be written.

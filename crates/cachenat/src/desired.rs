@@ -22,14 +22,14 @@ use crate::gateway::Gateway;
 use crate::setting::is_whole;
 
 /// What is known when the plan is made, beside what discovery found now.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Known<'a> {
     /// What discovery found when it was last sure.
-    pub(crate) last_good: Option<&'a Inventory>,
+    pub(crate) last_good: Option<Inventory>,
     /// What to make of a source that has no node any more.
     pub(crate) emptied: Emptied,
     /// The leases so far, which the kernel's comments add to; `None`: the state is lost.
-    pub(crate) leases: Option<&'a Leases>,
+    pub(crate) leases: Option<Leases>,
     /// What is in force.
     pub(crate) actual: &'a Ruleset,
     /// Seconds since 1970.
@@ -43,6 +43,8 @@ pub(crate) struct Desired {
     pub(crate) leases: Leases,
     /// The fresh inventory laid over the last good one: the next last good.
     pub(crate) inventory: Inventory,
+    /// Whether it is another than the last good one.
+    pub(crate) is_news: bool,
     /// What was kept as it was because the inventory leaves it open; each line names the node or source and why.
     pub(crate) kept: Vec<String>,
 }
@@ -123,17 +125,21 @@ pub(crate) fn desired(
     let of_sources = fresh.nodes.chunk_by(|one, other| one.source == other.source);
     let named: HashSet<SourceName> =
         of_sources.filter_map(|nodes| Some(nodes.first()?.source.clone())).collect();
-    let Merged { inventory, unseen, kept } = over_last_good(fresh, known.last_good, policy);
+    let Merged { inventory, unseen, kept } = over_last_good(fresh, known.last_good.as_ref(), policy);
     let inventory = in_order(config, inventory);
     let mut kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
     let in_force = InForce::new(known.actual);
     let mut backends = backends(&inventory, &unseen, gateway, &in_force, &mut kept);
     let unread = unread(&inventory, &named, known.emptied);
     if !unread.is_empty() {
-        backends.extend(unspoken(&unread, known.last_good, &backends, &in_force, &mut kept));
+        backends.extend(unspoken(&unread, known.last_good.as_ref(), &backends, &in_force, &mut kept));
     }
 
-    let leases = leases(gateway, &known);
+    let is_news = known.last_good.as_ref() != Some(&inventory);
+    // Of 60,000 nodes it takes 21 MB, and what follows has no use for it.
+    drop(known.last_good);
+
+    let leases = leases(gateway, known.leases, known.actual, known.now);
     let leases = assign(&requests(config, gateway, &backends), &config.pins, leases, known.now)?;
     let forwards = forwards(backends, gateway, &leases);
     let mut ruleset = render(&forwards, &config.clients, &as_seen_by_rules(gateway, &forwards));
@@ -141,17 +147,17 @@ pub(crate) fn desired(
         ruleset.offload(&gateway.interface);
     }
     let sysctls = Sysctl::needed_by(&ruleset);
-    Ok(Desired { wanted: Wanted { ruleset, sysctls }, leases, inventory, kept })
+    Ok(Desired { wanted: Wanted { ruleset, sysctls }, leases, inventory, is_news, kept })
 }
 
 /// The leases so far, as the gateway has its addresses now, and what the kernel knows beyond them.
-fn leases(gateway: &Gateway, known: &Known<'_>) -> Leases {
-    let mut leases = known.leases.cloned().unwrap_or_default();
+fn leases(gateway: &Gateway, known: Option<Leases>, actual: &Ruleset, now: u64) -> Leases {
+    let mut leases = known.unwrap_or_default();
     if let Some(first) = gateway.addresses.leased().next() {
         leases = leases.of_gateway(first, gateway.addresses.are_several());
     }
-    let in_kernel = legs(known.actual).map(|(id, listen, _)| (id, gateway.addresses.listener(listen)));
-    leases.with_kernel(in_kernel, known.now)
+    let in_kernel = legs(actual).map(|(id, listen, _)| (id, gateway.addresses.listener(listen)));
+    leases.with_kernel(in_kernel, now)
 }
 
 /// The nodes in the order in which they get their ports: by the configuration's sources, then shard and id.

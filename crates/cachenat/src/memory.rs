@@ -43,7 +43,7 @@ mod tests {
 
     fn desired(inventory: Inventory) -> Desired {
         let wanted = Wanted { ruleset: rules::Ruleset::default(), sysctls: vec![] };
-        Desired { wanted, leases: Leases::default(), inventory, kept: vec![] }
+        Desired { wanted, leases: Leases::default(), inventory, is_news: true, kept: vec![] }
     }
 
     fn another() -> Inventory {
@@ -55,12 +55,11 @@ mod tests {
     fn only_what_another_run_wrote_overtakes_us() {
         let dir = tempfile::tempdir().unwrap();
         let (mut memory, ours) = (Memory::default(), desired(Inventory::default()));
-        let wanted = ours.wanted.clone();
-        State::open(dir.path()).save(&ours.leases, &ours.inventory, &wanted).unwrap();
+        State::open(dir.path()).save(&ours).unwrap();
         assert_eq!(memory.overtaken(&State::open(dir.path())), None, "nothing is known yet");
         memory.note(ours, true);
         assert_eq!(memory.overtaken(&State::open(dir.path())), None);
-        State::open(dir.path()).save(&Leases::default(), &another(), &wanted).unwrap();
+        State::open(dir.path()).save(&desired(another())).unwrap();
         assert_eq!(memory.overtaken(&State::open(dir.path())), Some(another()));
     }
 

@@ -24,7 +24,7 @@ use rules::{Leases, Ruleset, SysctlChange};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::converge::{cut, left_to_root, remembered};
+use crate::converge::{cut, left_to_root, remember};
 use crate::desired::Desired;
 use crate::output::{Output, say};
 use crate::state::{self, State};
@@ -237,11 +237,11 @@ pub(crate) fn confirm(config: &Config, output: Output) -> anyhow::Result<bool> {
     let pending = read(config, file)?;
     let inventory =
         Inventory::from_json(&pending.inventory).context("the inventory of the pending change")?;
-    let after = Wanted::from_json(&pending.after).context("the rules of the pending change")?;
+    let wanted = Wanted::from_json(&pending.after).context("the rules of the pending change")?;
+    let done = Desired { wanted, leases: pending.leases, inventory, is_news: true, kept: vec![] };
     // First the guard, or it would take back what is remembered as done.
     end(config)?;
-    let saved = State::open(&config.state_dir).save(&pending.leases, &inventory, &after);
-    Ok(remembered(saved, output))
+    Ok(remember(&State::open(&config.state_dir), &done, output))
 }
 
 /// Waits for the operator's yes, here or by `cachenat confirm`, or for the guard.

@@ -72,15 +72,15 @@ impl Setting {
         state
     }
 
-    /// Plans; [`Desired::warnings`] says what is kept although the sources leave it open.
+    /// Plans, and uses up what the state knows; [`Desired::warnings`] says what is kept although the sources leave it open.
     pub(crate) fn desired(
         &self,
         fresh: Inventory,
-        state: &State,
+        state: &mut State,
         actual: &Ruleset,
         emptied: Emptied,
     ) -> anyhow::Result<Desired> {
-        let (last_good, leases) = (state.last_good.as_ref(), state.leases.as_ref());
+        let (last_good, leases) = (state.last_good.take(), state.leases.take());
         let known = Known { last_good, emptied, leases, actual, now: now() };
         Ok(desired(&self.config, &self.gateway, fresh, known)?)
     }

@@ -256,9 +256,9 @@ impl World {
     fn apply(&mut self, fresh: &Inventory) -> Desired {
         let dump = self.kernel.dump().unwrap();
         let known = Known {
-            last_good: self.last_good.as_ref(),
+            last_good: self.last_good.clone(),
             emptied: Emptied::Keep,
-            leases: self.leases.as_ref(),
+            leases: self.leases.clone(),
             actual: ours(&dump).unwrap().map_or(&self.ruleset, |actual| &actual.ruleset),
             now: self.now,
         };

@@ -13,6 +13,8 @@ use rules::json::{JsonError, Wanted};
 use rules::{Leases, Ruleset};
 use serde::{Deserialize, Serialize};
 
+use crate::desired::Desired;
+
 const VERSION: u32 = 1;
 
 /// The directory and what it held when it was opened.
@@ -25,7 +27,7 @@ pub(crate) struct State {
     pub(crate) last_good: Option<Inventory>,
     /// Files that were there and could not be read.
     pub(crate) damaged: Vec<StateError>,
-    /// Whether more is known here than the files hold.
+    /// Whether `last_good` is another than the file's.
     is_ahead: bool,
 }
 
@@ -142,32 +144,22 @@ impl State {
     /// # Errors
     ///
     /// [`StateError::Io`]; a file is then as it was.
-    pub(crate) fn save(
-        &self,
-        leases: &Leases,
-        last_good: &Inventory,
-        ruleset: &Wanted,
-    ) -> Result<(), StateError> {
+    pub(crate) fn save(&self, desired: &Desired) -> Result<(), StateError> {
         for file in self.damaged.iter().map(StateError::file) {
             let aside = file.with_extension("json.damaged");
             fs::rename(file, aside).map_err(|source| StateError::Io { file: file.to_owned(), source })?;
         }
-        // The rules first: no file may know more than what `restore` puts in force. They are compared by themselves, as a
-        // run that was ended after its commit has changed the kernel and no file.
-        let file = self.dir.join("ruleset.json");
-        if !holds(&file, ruleset.to_json_pieces()).unwrap_or(false) {
-            write(&file, ruleset.to_json_pieces())?;
-        }
-        if self.is_ahead || self.leases.as_ref() != Some(leases) {
-            self.save_leases(leases)?;
-        }
-        if self.is_ahead || self.last_good.as_ref() != Some(last_good) {
-            write(&self.dir.join("inventory.json"), last_good.to_json_pieces())?;
+        // The rules first: no file may know more than what `restore` puts in force.
+        keep(&self.dir.join("ruleset.json"), || desired.wanted.to_json_pieces())?;
+        self.save_leases(&desired.leases)?;
+        // To make its text takes as long as to read the kernel's table, so the plan has compared it.
+        if self.is_ahead || desired.is_news {
+            write(&self.dir.join("inventory.json"), desired.inventory.to_json_pieces())?;
         }
         Ok(())
     }
 
-    /// Writes the leases.
+    /// Writes the leases, if the file holds others.
     ///
     /// # Errors
     ///
@@ -176,7 +168,7 @@ impl State {
         let file = self.dir.join("leases.json");
         let form = LeaseFile { version: VERSION, leases: Cow::Borrowed(leases) };
         match serde_json::to_string(&form) {
-            Ok(text) => write(&file, [text + "\n"]),
+            Ok(text) => keep(&file, || [text.as_str(), "\n"].into_iter()),
             Err(source) => Err(StateError::Leases { file, source }),
         }
     }
@@ -221,14 +213,21 @@ fn parse_ruleset(file: &Path, text: &str) -> Result<Wanted, StateError> {
     Wanted::from_json(text).map_err(|source| StateError::Ruleset { file: file.to_owned(), source })
 }
 
+/// Writes the file, unless it holds this text already. What it holds is read and not remembered: a run that was ended
+/// halfway has written some of the files, and another may have been there since.
+fn keep<I: Iterator<Item: AsRef<[u8]>>>(file: &Path, pieces: impl Fn() -> I) -> Result<(), StateError> {
+    if holds(file, pieces()).unwrap_or(false) { Ok(()) } else { write(file, pieces()) }
+}
+
 /// Whether the file holds this text and no more, read along with it: of 60,000 nodes the text is 8 MB.
-fn holds(file: &Path, pieces: impl Iterator<Item = String>) -> io::Result<bool> {
+fn holds(file: &Path, pieces: impl Iterator<Item: AsRef<[u8]>>) -> io::Result<bool> {
     let mut there = BufReader::new(File::open(file)?);
     let mut found = Vec::new();
     for piece in pieces {
+        let piece = piece.as_ref();
         found.resize(piece.len(), 0);
         there.read_exact(&mut found)?;
-        if found != piece.as_bytes() {
+        if found != piece {
             return Ok(false);
         }
     }
@@ -240,7 +239,7 @@ fn holds(file: &Path, pieces: impl Iterator<Item = String>) -> io::Result<bool> 
 /// The caller holds the lock, so the new file has a fixed name: what a killed run leaves, the next one deletes. It is
 /// made anew and never written through, as the directory belongs to the service's user and root works in it too: a
 /// symbolic link must not lead root elsewhere, and a file of root's must not be in the way.
-pub(crate) fn write(file: &Path, pieces: impl IntoIterator<Item = String>) -> Result<(), StateError> {
+pub(crate) fn write(file: &Path, pieces: impl IntoIterator<Item: AsRef<[u8]>>) -> Result<(), StateError> {
     let write = || {
         let dir = file.parent().ok_or(io::ErrorKind::InvalidFilename)?;
         fs::create_dir_all(dir)?;
@@ -250,7 +249,7 @@ pub(crate) fn write(file: &Path, pieces: impl IntoIterator<Item = String>) -> Re
             _ => {}
         }
         let written = File::create_new(&new).map(BufWriter::new).and_then(|mut file| {
-            pieces.into_iter().try_for_each(|piece| file.write_all(piece.as_bytes()))?;
+            pieces.into_iter().try_for_each(|piece| file.write_all(piece.as_ref()))?;
             file.into_inner()?.sync_all()
         });
         if let Err(error) = written {
@@ -267,40 +266,49 @@ pub(crate) fn write(file: &Path, pieces: impl IntoIterator<Item = String>) -> Re
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     fn leases() -> Leases {
         serde_json::from_str(r#"[{"port":6379,"id":"my-cluster-001","since":7}]"#).unwrap()
     }
 
-    fn wanted() -> Wanted {
-        Wanted { ruleset: Ruleset::default(), sysctls: vec![rules::Sysctl::Ipv4Forward] }
+    fn desired() -> Desired {
+        let wanted = Wanted { ruleset: Ruleset::default(), sysctls: vec![rules::Sysctl::Ipv4Forward] };
+        Desired { wanted, leases: leases(), inventory: Inventory::default(), is_news: true, kept: vec![] }
     }
 
     #[test]
     fn what_was_saved_is_read_back_and_an_unchanged_file_is_not_written_again() {
         let dir = tempfile::tempdir().unwrap();
-        let inventory = Inventory::default();
-        State::open(dir.path()).save(&leases(), &inventory, &wanted()).unwrap();
+        State::open(dir.path()).save(&desired()).unwrap();
         let state = State::open(dir.path());
-        assert_eq!(
-            (state.leases.clone(), state.last_good.clone()),
-            (Some(leases()), Some(inventory.clone()))
-        );
+        let (leases, last_good) = (state.leases.clone(), state.last_good.clone());
+        assert_eq!((leases, last_good), (Some(desired().leases), Some(desired().inventory)));
 
-        let inode = |name| std::os::unix::fs::MetadataExt::ino(&fs::metadata(dir.path().join(name)).unwrap());
-        let before = inode("leases.json");
-        state.save(&leases(), &inventory, &wanted()).unwrap();
-        assert_eq!(inode("leases.json"), before);
+        let files = ["leases.json", "inventory.json", "ruleset.json"];
+        let inodes = || {
+            let inode = |name| fs::metadata(dir.path().join(name)).unwrap().ino();
+            files.map(inode)
+        };
+        let before = inodes();
+        state.save(&Desired { is_news: false, ..desired() }).unwrap();
+        assert_eq!(inodes(), before);
+        state.save(&Desired { leases: Leases::default(), ..desired() }).unwrap();
+        let is_new: Vec<bool> = before.iter().zip(&inodes()).map(|(before, after)| before != after).collect();
+        assert_eq!(is_new, [true, true, false]);
     }
 
     #[test]
     fn what_could_not_be_written_is_written_later_though_nothing_is_new_then() {
         let dir = tempfile::tempdir().unwrap();
-        State::open(dir.path()).save(&Leases::default(), &Inventory::default(), &wanted()).unwrap();
+        State::open(dir.path()).save(&Desired { leases: Leases::default(), ..desired() }).unwrap();
+        fs::remove_file(dir.path().join("inventory.json")).unwrap();
         let ahead = State::open(dir.path()).ahead(leases(), Inventory::default());
-        ahead.save(&leases(), &Inventory::default(), &wanted()).unwrap();
-        assert_eq!(State::open(dir.path()).leases, Some(leases()));
+        ahead.save(&Desired { is_news: false, ..desired() }).unwrap();
+        let state = State::open(dir.path());
+        assert_eq!((state.leases, state.last_good), (Some(leases()), Some(Inventory::default())));
     }
 
     #[test]
@@ -321,7 +329,7 @@ mod tests {
             fs::write(dir.path().join("leases.json"), text).unwrap();
             let state = State::open(dir.path());
             assert_eq!((state.leases.is_none(), state.damaged.len()), (true, 1), "{text}");
-            state.save(&leases(), &Inventory::default(), &wanted()).unwrap();
+            state.save(&desired()).unwrap();
             assert_eq!(fs::read_to_string(dir.path().join("leases.json.damaged")).unwrap(), text);
             assert_eq!(State::open(dir.path()).leases, Some(leases()));
         }

@@ -36,10 +36,10 @@ pub(super) fn run(
     let dump = kernel.dump()?;
     ours(&dump)?;
 
-    let state = setting.state();
+    let mut state = setting.state();
     let (own, last_good) = (&setting.gateway.addresses, state.last_good.as_ref());
     let fresh = inventory::take(&setting.config, own, global.inventory.as_deref(), last_good, wait)?;
-    let desired = plan(&setting, &state, fresh, &dump, emptied)?;
+    let desired = plan(&setting, &mut state, fresh, &dump, emptied)?;
     let warnings = desired.warnings(now());
     warnings.iter().for_each(|line| setting.output.warn(line));
     let whole = desired.is_whole();

@@ -85,7 +85,7 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
         found.extend(aws::clock(survey));
     }
 
-    let state = setting.state();
+    let mut state = setting.state();
     let last_run =
         lock::last_held(&setting.config.lock_file).and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     found.push(nodes::last_good(state.last_good.as_ref(), last_run.map(|at| at.as_secs()), now()));
@@ -97,7 +97,7 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
     });
     let kernel = of_kernel(&mut found);
     let dump = kernel.as_ref().map(|(dump, _)| dump);
-    let desired = plan(&setting, &state, fresh, dump, &mut found);
+    let desired = plan(&setting, &mut state, fresh, dump, &mut found);
     if let Some((dump, chains)) = &kernel {
         found.extend(of_chains(&setting, dump, chains, desired.as_ref()));
     }
@@ -180,7 +180,7 @@ fn of_chains(
 /// What is wanted; `None`, with a finding, if there can be no plan.
 fn plan(
     setting: &Setting,
-    state: &State,
+    state: &mut State,
     fresh: Inventory,
     dump: Option<&Dump>,
     found: &mut Vec<Finding>,

@@ -26,15 +26,15 @@ use crate::state::State;
 pub(super) fn run(global: &Global, format: DiffFormat, against: Option<&Path>) -> anyhow::Result<Exit> {
     let setting = Setting::read(global)?;
     let state = setting.state();
-    let take = || {
-        let (own, last_good) = (&setting.gateway.addresses, state.last_good.as_ref());
-        inventory::take(&setting.config, own, global.inventory.as_deref(), last_good, Duration::ZERO)
+    let take = |last_good: Option<&Inventory>| {
+        let (own, file) = (&setting.gateway.addresses, global.inventory.as_deref());
+        inventory::take(&setting.config, own, file, last_good, Duration::ZERO)
     };
     let (report, whole) = match against {
-        Some(file) => against_file(&setting, &state, file, take)?,
+        Some(file) => against_file(&setting, state, file, take)?,
         None => {
             setting.check_host()?;
-            against_kernel(&setting, &state, take)?
+            against_kernel(&setting, state, take)?
         }
     };
     match format {
@@ -56,12 +56,13 @@ pub(super) fn run(global: &Global, format: DiffFormat, against: Option<&Path>) -
 
 fn against_kernel(
     setting: &Setting,
-    state: &State,
-    take: impl FnOnce() -> anyhow::Result<Inventory>,
+    mut state: State,
+    take: impl FnOnce(Option<&Inventory>) -> anyhow::Result<Inventory>,
 ) -> anyhow::Result<(Report, bool)> {
     let dump = Kernel::open()?.dump()?;
-    let fresh = take()?;
-    let desired = setting.desired(fresh, state, &*in_force(state, &dump)?, Emptied::Keep)?;
+    let fresh = take(state.last_good.as_ref())?;
+    let actual = &*in_force(&state, &dump)?;
+    let desired = setting.desired(fresh, &mut state, actual, Emptied::Keep)?;
     let warnings = warn(setting, &desired);
     let changes = difference(&dump, Some(&desired.wanted.ruleset))?;
     let sysctls = Sysctls::new(&setting.config.sysctl_dir).plan(&desired.wanted.sysctls)?;
@@ -71,14 +72,14 @@ fn against_kernel(
 
 fn against_file(
     setting: &Setting,
-    state: &State,
+    mut state: State,
     file: &Path,
-    take: impl FnOnce() -> anyhow::Result<Inventory>,
+    take: impl FnOnce(Option<&Inventory>) -> anyhow::Result<Inventory>,
 ) -> anyhow::Result<(Report, bool)> {
     let name = || format!("rendered ruleset {}", file.display());
     let before = Wanted::from_json(&fs::read_to_string(file).with_context(name)?).with_context(name)?;
-    let fresh = take()?;
-    let after = setting.desired(fresh, state, &before.ruleset, Emptied::Keep)?;
+    let fresh = take(state.last_good.as_ref())?;
+    let after = setting.desired(fresh, &mut state, &before.ruleset, Emptied::Keep)?;
     let warnings = warn(setting, &after);
     let actual = Actual { ruleset: before.ruleset, strangers: vec![] };
     let changes = diff(Some(&actual), Some(&after.wanted.ruleset));

@@ -29,7 +29,7 @@ pub(super) fn run(global: &Global, format: Format, cluster: Option<&str>) -> any
 
 /// The nodes as they were last known, or as the file has them, and their ports.
 fn known(setting: &Setting, global: &Global) -> anyhow::Result<(Inventory, Leases)> {
-    let state = setting.state();
+    let mut state = setting.state();
     let fresh = match (&global.inventory, &state.last_good) {
         (Some(file), last_good) => {
             let own = &setting.gateway.addresses;
@@ -41,7 +41,8 @@ fn known(setting: &Setting, global: &Global) -> anyhow::Result<(Inventory, Lease
             setting.config.state_dir.display()
         ),
     };
-    let desired = setting.desired(fresh, &state, &remembered(&state), Emptied::Keep)?;
+    let actual = remembered(&state);
+    let desired = setting.desired(fresh, &mut state, &actual, Emptied::Keep)?;
     Ok((desired.inventory, desired.leases))
 }
 

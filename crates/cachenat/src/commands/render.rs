@@ -20,11 +20,12 @@ pub(super) fn run(global: &Global, format: RenderFormat) -> anyhow::Result<Exit>
     if setting.gateway.absent_addresses()?.is_empty() {
         setting.gateway.check_listening(&setting.config)?;
     }
-    let state = setting.state();
+    let mut state = setting.state();
     let (own, last_good) = (&setting.gateway.addresses, state.last_good.as_ref());
     let fresh =
         inventory::take(&setting.config, own, global.inventory.as_deref(), last_good, Duration::ZERO)?;
-    let desired = setting.desired(fresh, &state, &remembered(&state), Emptied::Keep)?;
+    let actual = remembered(&state);
+    let desired = setting.desired(fresh, &mut state, &actual, Emptied::Keep)?;
     desired.warnings(now()).iter().for_each(|line| setting.output.warn(line));
     let text = match format {
         RenderFormat::Nft => {

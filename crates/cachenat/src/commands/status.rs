@@ -108,17 +108,21 @@ pub(super) fn run(global: &Global, format: StatusFormat) -> anyhow::Result<Exit>
 }
 
 /// Looks at the kernel and at the state directory; what is amiss and no error goes to `warnings`.
-pub(super) fn gather(setting: &Setting, state: State, warnings: &mut Vec<String>) -> anyhow::Result<Status> {
+pub(super) fn gather(
+    setting: &Setting,
+    mut state: State,
+    warnings: &mut Vec<String>,
+) -> anyhow::Result<Status> {
     let dump = Kernel::open()?.dump()?;
     let nothing = Ruleset::default();
     let actual = ours(&dump)?;
     let in_force = actual.map_or(&nothing, |actual| &actual.ruleset);
+    // Before the first run there is nothing that could have drifted.
+    let (expected, is_leased) = (state.last_good.is_some(), state.leases.is_some());
     let last_good = state.last_good.clone().unwrap_or_default();
 
-    let desired = setting.desired(last_good.clone(), &state, in_force, Emptied::Keep)?;
+    let desired = setting.desired(last_good.clone(), &mut state, in_force, Emptied::Keep)?;
     warnings.extend(desired.warnings(now()));
-    // Before the first run there is nothing that could have drifted.
-    let expected = state.last_good.is_some();
     let changes =
         if expected { difference(&dump, Some(&desired.wanted.ruleset))? } else { Changes::default() };
     let sysctls = if expected {
@@ -132,7 +136,7 @@ pub(super) fn gather(setting: &Setting, state: State, warnings: &mut Vec<String>
     let since: BTreeMap<(&ForwardId, u16), u64> = desired
         .leases
         .iter()
-        .filter(|lease| lease.released.is_none() && state.leases.is_some())
+        .filter(|lease| lease.released.is_none() && is_leased)
         .map(|lease| ((&lease.id, lease.port.get()), lease.since))
         .collect();
     let forwards = report.changes.forwards();

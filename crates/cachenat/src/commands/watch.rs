@@ -290,7 +290,7 @@ impl<'a> Watch<'a> {
             state.forget_held();
         }
         let dump = self.kernel.dump()?;
-        let desired = plan(&self.setting, &state, found, &dump, Emptied::Keep)?;
+        let desired = plan(&self.setting, &mut state, found, &dump, Emptied::Keep)?;
         let done = carry_out(&self.setting.config, &mut self.kernel, dump, &desired.wanted, output)?;
         let Done { synced, sysctls } = done;
         self.generation = Some(synced.dump.generation);

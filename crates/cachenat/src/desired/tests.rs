@@ -76,9 +76,9 @@ impl World {
 
     fn try_run(&mut self, fresh: &Inventory) -> Result<Vec<String>, PlanError> {
         let known = Known {
-            last_good: self.last_good.as_ref(),
+            last_good: self.last_good.clone(),
             emptied: Emptied::Keep,
-            leases: self.leases.as_ref(),
+            leases: self.leases.clone(),
             actual: &self.actual,
             now: 1_000_000,
         };

@@ -96,14 +96,29 @@ fn commands(
             .to_owned(),
         ..of("the kernel's dump", "ms", |costs| costs.dump.median())
     };
-    vec![
+    let mut growth = vec![
         of("first `apply`", "ms", |costs| costs.first.cpu.median()),
         of("`apply` in step", "ms", |costs| costs.in_step.cpu.median()),
         of("`apply` of one change", "ms", |costs| costs.change.cpu.median()),
         of("`render`", "ms", |costs| costs.render.cpu.median()),
         dump,
         of("peak memory", "MiB", |costs| costs.memory.median()),
-    ]
+    ];
+    if with == "nodes" {
+        // Each reads the table whole once: before its commit, or after it where there was none.
+        growth.extend([
+            of("first `apply` but for the dump", "ms", |costs| {
+                costs.first.cpu.median() - costs.dump.median()
+            }),
+            of("`apply` in step but for the dump", "ms", |costs| {
+                costs.in_step.cpu.median() - costs.dump.median()
+            }),
+            of("`apply` of one change but for the dump", "ms", |costs| {
+                costs.change.cpu.median() - costs.dump.median()
+            }),
+        ]);
+    }
+    growth
 }
 
 /// A configuration and inventories of one size, and a namespace to apply them in.
