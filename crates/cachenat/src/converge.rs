@@ -2,12 +2,13 @@
 
 use applier::conntrack::{self, Conntrack};
 use applier::host;
-use applier::kernel::{CommitError, Dump, Netfilter};
+use applier::kernel::{CommitError, Dump, Generation, Netfilter};
 use applier::sync::{SyncError, Synced, ours, sync_from};
 use applier::sysctl::{Applied, SysctlError, Sysctls};
 use discovery::{Emptied, Inventory};
+use rules::diff::Change;
 use rules::json::Wanted;
-use rules::{Changes, Operation, Rule, Ruleset, SysctlChange};
+use rules::{Operation, Rule, Ruleset};
 use std::borrow::Cow;
 use std::io;
 
@@ -54,8 +55,10 @@ pub(crate) fn in_force<'a>(state: &State, dump: &'a Dump) -> Result<Cow<'a, Rule
 
 /// What [`carry_out`] did.
 pub(crate) struct Done {
-    pub(crate) synced: Synced,
-    pub(crate) sysctls: Vec<SysctlChange>,
+    /// Without the warnings of the plan.
+    pub(crate) report: Report,
+    /// What is in force is of this generation, or somebody else's doing.
+    pub(crate) generation: Generation,
 }
 
 /// Makes the kernel's settings and rules what is wanted; the dump is what the plan was made from.
@@ -76,22 +79,24 @@ pub(crate) fn carry_out(
     let settings = Sysctls::new(&config.sysctl_dir);
     let Applied { changes: sysctls, left } = settings.apply(&wanted.sysctls)?;
     left.iter().for_each(|denied| output.warn(&left_to_root(denied)));
-    let synced = match sync_from(kernel, dump, Some(&wanted.ruleset)) {
-        Ok(synced) => synced,
-        Err(error) => {
-            if nothing_changed(&error)
-                && let Err(left) = settings.revert(&sysctls)
-            {
-                output.warn(&format!("kernel settings were changed and could not be put back: {left}"));
+    let Synced { changes, dump: Dump { generation, .. } } =
+        match sync_from(kernel, dump, Some(&wanted.ruleset)) {
+            Ok(synced) => synced,
+            Err(error) => {
+                if nothing_changed(&error)
+                    && let Err(left) = settings.revert(&sysctls)
+                {
+                    output.warn(&format!("kernel settings were changed and could not be put back: {left}"));
+                }
+                return Err(explained(config, error));
             }
-            return Err(explained(config, error));
-        }
-    };
-    cut(config, &synced.changes, output);
-    if !synced.changes.is_empty() {
-        remembered(Moves::note(&config.state_dir, &synced.changes.forwards(), now()), output);
+        };
+    let report = Report::new(changes, sysctls, vec![]);
+    cut(config, &report.forwards, output);
+    if !report.forwards.is_empty() {
+        remembered(Moves::note(&config.state_dir, &report.forwards, now()), output);
     }
-    Ok(Done { synced, sysctls })
+    Ok(Done { report, generation })
 }
 
 /// The error, and what of the configuration it is about if that can be told.
@@ -142,8 +147,8 @@ fn nothing_changed(error: &SyncError) -> bool {
 }
 
 /// Cuts the flows to targets that their listener no longer leads to, unless they are to drain.
-pub(crate) fn cut(config: &Config, changes: &Changes, output: Output) {
-    let gone = conntrack::gone(&changes.forwards());
+pub(crate) fn cut(config: &Config, changes: &[Change], output: Output) {
+    let gone = conntrack::gone(changes);
     if gone.is_empty() || config.on_move == OnMove::Drain {
         return;
     }

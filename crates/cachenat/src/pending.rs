@@ -216,7 +216,7 @@ fn take_back(config: &Config, pending: &Pending, output: Output) -> anyhow::Resu
     let before = pending.before.as_deref().map(Wanted::from_json).transpose();
     let before = before.context("the rules before the change")?;
     let Synced { changes, .. } = sync(&mut Kernel::open()?, before.as_ref().map(|wanted| &wanted.ruleset))?;
-    cut(config, &changes, output);
+    cut(config, &changes.forwards(), output);
     match Sysctls::new(&config.sysctl_dir).revert(&pending.sysctls) {
         // Root began the probation, and a service of less privilege ends it.
         Err(denied) if denied.is_denied_drop_in() => output.warn(&left_to_root(&denied)),

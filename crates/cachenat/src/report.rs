@@ -11,6 +11,8 @@ use serde::Serialize;
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) changes: Changes,
+    /// What the changes mean for clients.
+    pub(crate) forwards: Vec<Change>,
     pub(crate) sysctls: Vec<SysctlChange>,
     /// What the sources leave open, and what was kept for that.
     pub(crate) warnings: Vec<String>,
@@ -44,8 +46,8 @@ struct SysctlForm<'a> {
     to: Option<&'a str>,
 }
 
-impl From<Change> for ChangeForm {
-    fn from(change: Change) -> Self {
+impl From<&Change> for ChangeForm {
+    fn from(change: &Change) -> Self {
         let joined = |endpoints: &[Endpoint]| (!endpoints.is_empty()).then(|| targets(endpoints));
         Self {
             action: change.action,
@@ -58,6 +60,10 @@ impl From<Change> for ChangeForm {
 }
 
 impl Report {
+    pub(crate) fn new(changes: Changes, sysctls: Vec<SysctlChange>, warnings: Vec<String>) -> Self {
+        Self { forwards: changes.forwards(), changes, sysctls, warnings }
+    }
+
     /// Whether there is anything to change.
     pub(crate) fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.sysctls.is_empty()
@@ -69,7 +75,7 @@ impl Report {
         let document = Document {
             version: 1,
             changed: !self.is_empty(),
-            changes: self.changes.forwards().into_iter().map(ChangeForm::from).collect(),
+            changes: self.forwards.iter().map(ChangeForm::from).collect(),
             sysctls: self
                 .sysctls
                 .iter()
@@ -94,7 +100,7 @@ impl Report {
 
     /// What changes for clients, a line each.
     pub(crate) fn lines(&self) -> String {
-        let forwards = self.changes.forwards().into_iter().map(|change| format!("{change}\n"));
+        let forwards = self.forwards.iter().map(|change| format!("{change}\n"));
         let sysctls = self.sysctls.iter().map(|change| {
             let to = change.to.as_deref().unwrap_or("not set");
             let place = match change.place {
@@ -108,8 +114,7 @@ impl Report {
 
     /// The changes in numbers: `1 added, 2 moved`.
     pub(crate) fn summary(&self) -> String {
-        let forwards = self.changes.forwards();
-        let count = |action| forwards.iter().filter(|change| change.action == action).count();
+        let count = |action| self.forwards.iter().filter(|change| change.action == action).count();
         let counts = [
             (count(Action::Add), "added"),
             (count(Action::Remove), "removed"),

@@ -192,33 +192,36 @@ impl Changes {
 
     /// What the changes mean for clients, by listener.
     pub fn forwards(&self) -> Vec<Change> {
-        let mut listeners: BTreeMap<Endpoint, (Vec<&Leg>, Vec<&Leg>)> = BTreeMap::new();
-        let (removed, added): (Vec<Leg>, Vec<Leg>) = (self.legs(|c| &c.removed), self.legs(|c| &c.added));
-        for leg in &removed {
-            listeners.entry(leg.listen).or_default().0.push(leg);
-        }
-        for leg in &added {
-            listeners.entry(leg.listen).or_default().1.push(leg);
-        }
-        listeners.into_iter().flat_map(|(listen, (from, to))| Change::between(listen, &from, &to)).collect()
-    }
-
-    fn legs(&self, side: impl Fn(&SetChange) -> &Elements) -> Vec<Leg> {
-        let maps = self.sets.iter().filter(|(set, _)| set.is_map());
-        maps.flat_map(|(_, change)| side(change))
-            .filter_map(|(key, element)| {
-                let (Key::Endpoint(listen) | Key::Slots { listen, .. }) = *key else { return None };
-                Some(Leg { listen, id: element.comment.clone().unwrap_or_default(), target: element.data? })
+        let maps = self.sets.iter().filter(|(set, _)| set.is_map()).map(|(_, change)| change);
+        let sides = maps.flat_map(|change| [(&change.removed, false), (&change.added, true)]);
+        let mut legs: Vec<Leg<'_>> = sides.flat_map(|(elements, is_new)| Leg::of(elements, is_new)).collect();
+        legs.sort_by_key(|leg| (leg.listen, leg.is_new));
+        let listeners = legs.chunk_by(|one, other| one.listen == other.listen);
+        listeners
+            .flat_map(|legs| {
+                let (from, to) = legs.split_at(legs.partition_point(|leg| !leg.is_new));
+                Change::between(from, to)
             })
             .collect()
     }
 }
 
 /// One element of a map: a listener, what it is called and where it leads.
-struct Leg {
+struct Leg<'a> {
     listen: Endpoint,
-    id: SmolStr,
+    id: Option<&'a SmolStr>,
     target: Endpoint,
+    /// Whether it is added, or else removed.
+    is_new: bool,
+}
+
+impl<'a> Leg<'a> {
+    fn of(elements: &'a Elements, is_new: bool) -> impl Iterator<Item = Self> {
+        elements.iter().filter_map(move |(key, element)| {
+            let (Key::Endpoint(listen) | Key::Slots { listen, .. }) = *key else { return None };
+            Some(Self { listen, id: element.comment.as_ref(), target: element.data?, is_new })
+        })
+    }
 }
 
 /// What happens to a listener.
@@ -251,14 +254,18 @@ pub struct Change {
 }
 
 impl Change {
-    fn between(listen: Endpoint, from: &[&Leg], to: &[&Leg]) -> Vec<Self> {
-        let targets = |legs: &[&Leg]| {
+    /// What happens to one listener.
+    fn between(from: &[Leg<'_>], to: &[Leg<'_>]) -> Vec<Self> {
+        let targets = |legs: &[Leg<'_>]| {
             let mut targets: Vec<Endpoint> = legs.iter().map(|leg| leg.target).collect();
             targets.sort_unstable();
             targets.dedup();
             targets
         };
-        let change = |action, leg: &Leg, from, to| Self { action, id: leg.id.clone(), listen, from, to };
+        let change = |action, leg: &Leg<'_>, from, to| {
+            let id = leg.id.cloned().unwrap_or_default();
+            Self { action, id, listen: leg.listen, from, to }
+        };
         match (from.first(), to.first()) {
             (None, None) => vec![],
             (None, Some(new)) => vec![change(Action::Add, new, vec![], targets(to))],

@@ -31,14 +31,16 @@ pub(super) fn run(
     // Taken before discovery: of two runs the later one has the later answer.
     let lock = lock::acquire(&setting.config.lock_file, lock::WAIT)?;
     pending::refuse(&setting.config, setting.output)?;
+    // The files first, one after the other: each text is gone before what comes next takes its room.
+    let given = inventory::given(global)?;
+    let mut state = setting.state();
     let mut kernel = Kernel::open()?;
     // Dumped before discovery too: without privilege or with a foreign table nobody needs to wait for AWS.
     let dump = kernel.dump()?;
     ours(&dump)?;
 
-    let mut state = setting.state();
     let (own, last_good) = (&setting.gateway.addresses, state.last_good.as_ref());
-    let fresh = inventory::take(&setting.config, own, global.inventory.as_deref(), last_good, wait)?;
+    let fresh = inventory::take(&setting.config, own, given, last_good, wait)?;
     let desired = plan(&setting, &mut state, fresh, &dump, emptied)?;
     let warnings = desired.warnings(now());
     warnings.iter().for_each(|line| setting.output.warn(line));
@@ -48,7 +50,7 @@ pub(super) fn run(
         None => None,
     };
     let done = carry_out(&setting.config, &mut kernel, dump, &desired.wanted, setting.output);
-    let (Done { synced, sysctls }, saved) = match (done, probation) {
+    let (Done { report: done, .. }, saved) = match (done, probation) {
         (Ok(done), None) => (done, remember(&state, &desired, setting.output)),
         (Ok(done), Some((seconds, guard))) => {
             drop(lock);
@@ -65,7 +67,7 @@ pub(super) fn run(
             return Err(error);
         }
     };
-    report(setting.output, &Report { changes: synced.changes, sysctls, warnings }, json)?;
+    report(setting.output, &Report { warnings, ..done }, json)?;
     Ok(Exit::of(whole && saved))
 }
 

@@ -85,12 +85,14 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
         found.extend(aws::clock(survey));
     }
 
+    let given = inventory::given(global);
     let mut state = setting.state();
     let last_run =
         lock::last_held(&setting.config.lock_file).and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     found.push(nodes::last_good(state.last_good.as_ref(), last_run.map(|at| at.as_secs()), now()));
     let (own, last_good) = (&setting.gateway.addresses, state.last_good.as_ref());
-    let fresh = inventory::take(&setting.config, own, global.inventory.as_deref(), last_good, Duration::ZERO);
+    let fresh =
+        given.and_then(|given| inventory::take(&setting.config, own, given, last_good, Duration::ZERO));
     let fresh = fresh.unwrap_or_else(|error| {
         found.push(Finding::error("sources", error.as_ref()));
         last_good.cloned().unwrap_or_default()
@@ -266,7 +268,7 @@ fn of_rules(dump: &Dump, desired: &Desired) -> Finding {
         Ok(changes) => changes,
         Err(error) => return Finding::error("rules", &error),
     };
-    let report = Report { changes, ..Report::default() };
+    let report = Report::new(changes, vec![], vec![]);
     match ours(dump) {
         Ok(Some(_)) if report.is_empty() => Finding::ok("rules", "what is wanted is in force"),
         Ok(Some(_)) => Finding::warn(

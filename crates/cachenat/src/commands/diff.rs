@@ -25,16 +25,11 @@ use crate::state::State;
 
 pub(super) fn run(global: &Global, format: DiffFormat, against: Option<&Path>) -> anyhow::Result<Exit> {
     let setting = Setting::read(global)?;
-    let state = setting.state();
-    let take = |last_good: Option<&Inventory>| {
-        let (own, file) = (&setting.gateway.addresses, global.inventory.as_deref());
-        inventory::take(&setting.config, own, file, last_good, Duration::ZERO)
-    };
     let (report, whole) = match against {
-        Some(file) => against_file(&setting, state, file, take)?,
+        Some(file) => against_file(&setting, global, file)?,
         None => {
             setting.check_host()?;
-            against_kernel(&setting, state, take)?
+            against_kernel(&setting, global)?
         }
     };
     match format {
@@ -54,38 +49,38 @@ pub(super) fn run(global: &Global, format: DiffFormat, against: Option<&Path>) -
     })
 }
 
-fn against_kernel(
-    setting: &Setting,
-    mut state: State,
-    take: impl FnOnce(Option<&Inventory>) -> anyhow::Result<Inventory>,
-) -> anyhow::Result<(Report, bool)> {
+fn against_kernel(setting: &Setting, global: &Global) -> anyhow::Result<(Report, bool)> {
     let dump = Kernel::open()?.dump()?;
-    let fresh = take(state.last_good.as_ref())?;
+    let (mut state, fresh) = take(setting, global)?;
     let actual = &*in_force(&state, &dump)?;
     let desired = setting.desired(fresh, &mut state, actual, Emptied::Keep)?;
     let warnings = warn(setting, &desired);
     let changes = difference(&dump, Some(&desired.wanted.ruleset))?;
     let sysctls = Sysctls::new(&setting.config.sysctl_dir).plan(&desired.wanted.sysctls)?;
     let whole = desired.is_whole();
-    Ok((Report { changes, sysctls, warnings }, whole))
+    Ok((Report::new(changes, sysctls, warnings), whole))
 }
 
-fn against_file(
-    setting: &Setting,
-    mut state: State,
-    file: &Path,
-    take: impl FnOnce(Option<&Inventory>) -> anyhow::Result<Inventory>,
-) -> anyhow::Result<(Report, bool)> {
+fn against_file(setting: &Setting, global: &Global, file: &Path) -> anyhow::Result<(Report, bool)> {
     let name = || format!("rendered ruleset {}", file.display());
     let before = Wanted::from_json(&fs::read_to_string(file).with_context(name)?).with_context(name)?;
-    let fresh = take(state.last_good.as_ref())?;
+    let (mut state, fresh) = take(setting, global)?;
     let after = setting.desired(fresh, &mut state, &before.ruleset, Emptied::Keep)?;
     let warnings = warn(setting, &after);
     let actual = Actual { ruleset: before.ruleset, strangers: vec![] };
     let changes = diff(Some(&actual), Some(&after.wanted.ruleset));
     let sysctls = between(&before.sysctls, &after.wanted.sysctls);
     let whole = after.is_whole();
-    Ok((Report { changes, sysctls, warnings }, whole))
+    Ok((Report::new(changes, sysctls, warnings), whole))
+}
+
+/// The state, and the inventory to plan from.
+fn take(setting: &Setting, global: &Global) -> anyhow::Result<(State, Inventory)> {
+    let given = inventory::given(global)?;
+    let state = setting.state();
+    let (own, last_good) = (&setting.gateway.addresses, state.last_good.as_ref());
+    let fresh = inventory::take(&setting.config, own, given, last_good, Duration::ZERO)?;
+    Ok((state, fresh))
 }
 
 fn warn(setting: &Setting, desired: &Desired) -> Vec<String> {

@@ -16,7 +16,7 @@ pub(super) fn run(global: &Global, json: bool) -> anyhow::Result<Exit> {
     let config = Config::read(&global.config)?;
     // Discovery works off the gateway too; only there is an address known that can be no target.
     let own = Gateway::resolve(&config).map(|gateway| gateway.addresses).unwrap_or_default();
-    let inventory = inventory::take(&config, &own, global.inventory.as_deref(), None, Duration::ZERO)?;
+    let inventory = inventory::take(&config, &own, inventory::given(global)?, None, Duration::ZERO)?;
     for report in &inventory.sources {
         if let Some(error) = &report.error {
             output.warn(&format!("{}: {error}", report.source));

@@ -29,11 +29,12 @@ pub(super) fn run(global: &Global, format: Format, cluster: Option<&str>) -> any
 
 /// The nodes as they were last known, or as the file has them, and their ports.
 fn known(setting: &Setting, global: &Global) -> anyhow::Result<(Inventory, Leases)> {
+    let given = inventory::given(global)?;
     let mut state = setting.state();
-    let fresh = match (&global.inventory, &state.last_good) {
-        (Some(file), last_good) => {
+    let fresh = match (given, &state.last_good) {
+        (Some(given), last_good) => {
             let own = &setting.gateway.addresses;
-            inventory::take(&setting.config, own, Some(file), last_good.as_ref(), Duration::ZERO)?
+            inventory::take(&setting.config, own, Some(given), last_good.as_ref(), Duration::ZERO)?
         }
         (None, Some(last_good)) => last_good.clone(),
         (None, None) => anyhow::bail!(

@@ -22,7 +22,7 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     if let Err(error) = State::forget_ruleset(&config.state_dir) {
         output.warn(&format!("{}; 'cachenat restore' would bring the rules back", with_cause(&error)));
     }
-    let report = Report { changes, sysctls, warnings: vec![] };
+    let report = Report::new(changes, sysctls, vec![]);
     output.data(&report.lines())?;
     if report.is_empty() {
         output.idle("nothing of cachenat was there");

@@ -20,10 +20,10 @@ pub(super) fn run(global: &Global, format: RenderFormat) -> anyhow::Result<Exit>
     if setting.gateway.absent_addresses()?.is_empty() {
         setting.gateway.check_listening(&setting.config)?;
     }
+    let given = inventory::given(global)?;
     let mut state = setting.state();
     let (own, last_good) = (&setting.gateway.addresses, state.last_good.as_ref());
-    let fresh =
-        inventory::take(&setting.config, own, global.inventory.as_deref(), last_good, Duration::ZERO)?;
+    let fresh = inventory::take(&setting.config, own, given, last_good, Duration::ZERO)?;
     let actual = remembered(&state);
     let desired = setting.desired(fresh, &mut state, &actual, Emptied::Keep)?;
     desired.warnings(now()).iter().for_each(|line| setting.output.warn(line));

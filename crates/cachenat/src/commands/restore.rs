@@ -7,10 +7,9 @@ use applier::sync::ours;
 
 use crate::args::Global;
 use crate::config::Config;
-use crate::converge::{Done, carry_out, report};
+use crate::converge::{carry_out, report};
 use crate::output::{Exit, Output};
 use crate::pending;
-use crate::report::Report;
 use crate::state::State;
 
 pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
@@ -35,7 +34,7 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
         output
             .note("gateway.flowtable is left to the next apply: at boot its interface may not be there yet");
     }
-    let Done { synced, sysctls } = carry_out(&config, &mut kernel, dump, &wanted, output)?;
-    report(output, &Report { changes: synced.changes, sysctls, warnings: vec![] }, false)?;
+    let done = carry_out(&config, &mut kernel, dump, &wanted, output)?;
+    report(output, &done.report, false)?;
     Ok(Exit::Done)
 }

@@ -130,7 +130,7 @@ pub(super) fn gather(
     } else {
         vec![]
     };
-    let report = Report { changes, sysctls, warnings: vec![] };
+    let report = Report::new(changes, sysctls, vec![]);
 
     let nodes: BTreeMap<&str, &Node> = last_good.nodes.iter().map(|node| (node.id.as_str(), node)).collect();
     let since: BTreeMap<(&ForwardId, u16), u64> = desired
@@ -139,9 +139,8 @@ pub(super) fn gather(
         .filter(|lease| lease.released.is_none() && is_leased)
         .map(|lease| ((&lease.id, lease.port.get()), lease.since))
         .collect();
-    let forwards = report.changes.forwards();
     let drift: BTreeMap<(&str, Endpoint), Action> =
-        forwards.iter().map(|change| ((&*change.id, change.listen), change.action)).collect();
+        report.forwards.iter().map(|change| ((&*change.id, change.listen), change.action)).collect();
     let moves = Moves::read(&setting.config.state_dir);
     let (connections, flows) = (connections(&dump), flows(warnings));
     let listener = |(id, listen, to): (ForwardId, Endpoint, Vec<Endpoint>)| {
@@ -168,7 +167,7 @@ pub(super) fn gather(
         }
     };
     // What is missing from the kernel is a line as well: it is what somebody looks for.
-    let missing = forwards.iter().filter(|change| change.action == Action::Add);
+    let missing = report.forwards.iter().filter(|change| change.action == Action::Add);
     let missing =
         missing.filter_map(|change| Some((change.id.parse().ok()?, change.listen, change.to.clone())));
     let last_run = lock::last_held(&setting.config.lock_file);

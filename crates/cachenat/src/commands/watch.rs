@@ -29,7 +29,6 @@ use crate::inventory;
 use crate::memory::Memory;
 use crate::output::Exit;
 use crate::pending as probation;
-use crate::report::Report;
 use crate::setting::{Setting, is_whole, now};
 use crate::state::State;
 use metrics::{Metrics, Sync};
@@ -292,12 +291,11 @@ impl<'a> Watch<'a> {
         let dump = self.kernel.dump()?;
         let desired = plan(&self.setting, &mut state, found, &dump, Emptied::Keep)?;
         let done = carry_out(&self.setting.config, &mut self.kernel, dump, &desired.wanted, output)?;
-        let Done { synced, sysctls } = done;
-        self.generation = Some(synced.dump.generation);
+        let Done { report, generation } = done;
+        self.generation = Some(generation);
         self.is_repeated = true;
 
         self.warn(desired.warnings(now()).into_iter().collect());
-        let report = Report { changes: synced.changes, sysctls, warnings: vec![] };
         output.changes(&report.lines())?;
         let (nodes, kept) = (desired.inventory.nodes.len(), desired.kept.len());
         let unsure = if kept > 0 { format!(", {kept} kept as they were") } else { String::new() };

@@ -29,8 +29,7 @@ impl Report {
 
     /// A row per listener, and per kernel setting.
     fn table(&self) -> String {
-        let forwards = self.changes.forwards();
-        let forwards = forwards.iter().map(|change| {
+        let forwards = self.forwards.iter().map(|change| {
             let action = match change.action {
                 Action::Add => "add",
                 Action::Remove => "remove",
@@ -120,7 +119,7 @@ mod tests {
     fn report(before: &[(&str, u16, &str)], after: &[(&str, u16, &str)]) -> Report {
         let actual = Actual { ruleset: ruleset(before), strangers: vec![] };
         let changes = diff(Some(&actual), Some(&ruleset(after)));
-        Report { changes, ..Report::default() }
+        Report::new(changes, vec![], vec![])
     }
 
     #[test]
