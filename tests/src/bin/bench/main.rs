@@ -44,7 +44,7 @@ struct Part {
 }
 
 const PARTS: [Part; 4] = [
-    Part { name: "data path", measure: traffic::measure, seconds: [400, 55] },
+    Part { name: "data path", measure: traffic::measure, seconds: [480, 65] },
     Part { name: "following", measure: following::measure, seconds: [180, 40] },
     Part { name: "control path", measure: control_path, seconds: [150, 40] },
     Part { name: "growth", measure: growth::measure, seconds: [120, 25] },

@@ -23,6 +23,8 @@ struct Amount {
     rounds: usize,
     /// For how long new connections are made.
     connecting: Duration,
+    /// How many short turns each of [`CLOSE`] has.
+    turns: usize,
     /// How many first packets are timed.
     first: usize,
     /// How many requests are made, one at a time and pipelined.
@@ -33,9 +35,10 @@ impl Amount {
     fn of(plan: Plan) -> Self {
         if plan.quick {
             let connecting = Duration::from_millis(200);
-            return Self { rounds: 2, connecting, first: 60, requests: [6_000, 40_000] };
+            return Self { rounds: 2, connecting, turns: 6, first: 60, requests: [6_000, 40_000] };
         }
-        Self { rounds: 7, connecting: Duration::from_millis(1000), first: 300, requests: [40_000, 200_000] }
+        let connecting = Duration::from_millis(1000);
+        Self { rounds: 7, connecting, turns: 80, first: 300, requests: [40_000, 200_000] }
     }
 }
 
@@ -64,6 +67,19 @@ const CELLS: [(Peer, u16); 21] = [
     (Peer::Socat, 3),
 ];
 
+/// Those whose new connections are compared closely. They are measured in short turns one right after the other, so that
+/// what else the machine does falls on all of them alike: the differences are smaller than what it does in a minute.
+const CLOSE: [(Peer, u16); 5] = [
+    (Peer::Conntrack, 1),
+    (Peer::NatInstance, 1),
+    (Peer::Cachenat, 3),
+    (Peer::Cachenat, 50_000),
+    (Peer::IptablesNft, 3),
+];
+
+/// How long such a turn is.
+const TURN: Duration = Duration::from_millis(250);
+
 /// How many requests are pipelined on a connection.
 const PIPELINES: [usize; 2] = [1, 16];
 
@@ -76,6 +92,8 @@ struct Cell {
     /// Why it is not measured, or no longer.
     failed: Option<String>,
     rounds: Vec<Option<Round>>,
+    /// Of each of the short turns, if it is one of [`CLOSE`].
+    turns: Vec<Option<Connections>>,
 }
 
 struct Round {
@@ -91,7 +109,7 @@ pub(crate) fn measure(plan: Plan, progress: &mut Progress) -> Section {
     let mut wires = Wires::new();
     let mut cells: Vec<Cell> =
         CELLS.iter().map(|&(peer, forwards)| set_up(&mut wires, peer, forwards)).collect();
-    progress.begin(amount.rounds * cells.len());
+    progress.begin(amount.rounds * cells.len() + 1);
     for round in 1..=amount.rounds {
         // Each time in another order, so that nobody always comes after the same.
         let mut order: Vec<usize> = (0..cells.len()).collect();
@@ -103,7 +121,22 @@ pub(crate) fn measure(plan: Plan, progress: &mut Progress) -> Section {
             cell.rounds.push(measured);
         }
     }
-    report::section(&cells, amount.rounds)
+    progress.step("data path, new connections in short turns");
+    compare_closely(&mut cells, &wires.network.client, amount.turns);
+    report::section(&cells, &amount)
+}
+
+fn compare_closely(cells: &mut [Cell], client: &Namespace, turns: usize) {
+    let is_close = |cell: &Cell| CLOSE.contains(&(cell.peer, cell.forwards)) && cell.failed.is_none();
+    let mut order: Vec<usize> = (0..cells.len()).filter(|&place| is_close(&cells[place])).collect();
+    for _ in 0..turns {
+        fastrand::shuffle(&mut order);
+        for &place in &order {
+            let cell = &mut cells[place];
+            let measured = load::connections(client, cell.listeners(), TURN, || cell.forget());
+            cell.turns.push(measured.ok());
+        }
+    }
 }
 
 fn set_up(wires: &mut Wires, peer: Peer, forwards: u16) -> Cell {
@@ -112,7 +145,8 @@ fn set_up(wires: &mut Wires, peer: Peer, forwards: u16) -> Cell {
         Ok(proxy) => (proxy, None),
         Err(why) => (None, Some(why)),
     };
-    let mut cell = Cell { peer, forwards, gateway, _proxy: proxy, failed, rounds: Vec::new() };
+    let mut cell =
+        Cell { peer, forwards, gateway, _proxy: proxy, failed, rounds: Vec::new(), turns: Vec::new() };
     // Whoever lets nobody through is told of now; and addresses are resolved once.
     if cell.failed.is_none()
         && let Err(error) = load::first(&wires.network.client, cell.listeners(), 5)
