@@ -116,7 +116,7 @@ struct Watch<'a> {
     found: Option<Inventory>,
     /// The kernel's generation after our own last look or commit; what is later is somebody else's.
     generation: Option<Generation>,
-    /// When somebody else's change was met last.
+    /// When somebody else's change was met last, or a retry.
     repaired: Option<Instant>,
     /// When to converge although nothing new was heard.
     retry: Option<Instant>,
@@ -204,6 +204,8 @@ impl<'a> Watch<'a> {
                 Some(noticed) = notices.recv() => self.repair(&noticed?),
                 () = at(self.retry) => {
                     self.retry = None;
+                    // It may be a repair that was put off: the next one waits again.
+                    self.repaired = Some(Instant::now());
                     self.converge();
                 }
                 () = tick(&mut watchdog) => notify(&[NotifyState::Watchdog]),
