@@ -25,7 +25,7 @@ impl Memory {
     /// The inventory of another run that has asked the sources since; it knows more than an answer of ours.
     pub(crate) fn overtaken(&self, state: &State) -> Option<Inventory> {
         let left = self.left.as_ref()?;
-        state.last_good.clone().filter(|found| found != left)
+        state.last_good.as_ref().filter(|found| *found != left).cloned()
     }
 
     /// Takes note of what was written, or should have been.

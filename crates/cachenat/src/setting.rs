@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use discovery::{Emptied, Inventory, Outcome, instance_facts};
 use rules::Ruleset;
@@ -11,6 +11,7 @@ use crate::args::Global;
 use crate::config::{Auto, Config, PublicAddress};
 use crate::desired::{Desired, Known, desired};
 use crate::gateway::Gateway;
+use crate::inventory;
 use crate::output::{Output, with_cause};
 use crate::state::State;
 
@@ -70,6 +71,15 @@ impl Setting {
             self.output.warn(&format!("{error}; what the kernel tells stands in for it"));
         }
         state
+    }
+
+    /// The state and the inventory of now, for a command that only shows what it plans.
+    pub(crate) fn state_and_inventory(&self, global: &Global) -> anyhow::Result<(State, Inventory)> {
+        let given = inventory::given(global)?;
+        let state = self.state();
+        let (own, last_good) = (&self.gateway.addresses, state.last_good.as_ref());
+        let fresh = inventory::take(&self.config, own, given, last_good, Duration::ZERO)?;
+        Ok((state, fresh))
     }
 
     /// Plans, and uses up what the state knows; [`Desired::warnings`] says what is kept although the sources leave it open.

@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Context;
 use applier::kernel::Netfilter;
 use applier::netlink::Kernel;
 use applier::sync::difference;
 use applier::sysctl::Sysctls;
-use discovery::{Emptied, Inventory};
+use discovery::Emptied;
 use rules::json::Wanted;
 use rules::sysctl::{Place, SysctlChange};
 use rules::{Actual, Sysctl, diff};
@@ -17,11 +16,9 @@ use rules::{Actual, Sysctl, diff};
 use crate::args::{DiffFormat, Global};
 use crate::converge::in_force;
 use crate::desired::Desired;
-use crate::inventory;
 use crate::output::Exit;
 use crate::report::Report;
 use crate::setting::{Setting, now};
-use crate::state::State;
 
 pub(super) fn run(global: &Global, format: DiffFormat, against: Option<&Path>) -> anyhow::Result<Exit> {
     let setting = Setting::read(global)?;
@@ -51,7 +48,7 @@ pub(super) fn run(global: &Global, format: DiffFormat, against: Option<&Path>) -
 
 fn against_kernel(setting: &Setting, global: &Global) -> anyhow::Result<(Report, bool)> {
     let dump = Kernel::open()?.dump()?;
-    let (mut state, fresh) = take(setting, global)?;
+    let (mut state, fresh) = setting.state_and_inventory(global)?;
     let actual = &*in_force(&state, &dump)?;
     let desired = setting.desired(fresh, &mut state, actual, Emptied::Keep)?;
     let warnings = warn(setting, &desired);
@@ -64,7 +61,7 @@ fn against_kernel(setting: &Setting, global: &Global) -> anyhow::Result<(Report,
 fn against_file(setting: &Setting, global: &Global, file: &Path) -> anyhow::Result<(Report, bool)> {
     let name = || format!("rendered ruleset {}", file.display());
     let before = Wanted::from_json(&fs::read_to_string(file).with_context(name)?).with_context(name)?;
-    let (mut state, fresh) = take(setting, global)?;
+    let (mut state, fresh) = setting.state_and_inventory(global)?;
     let after = setting.desired(fresh, &mut state, &before.ruleset, Emptied::Keep)?;
     let warnings = warn(setting, &after);
     let actual = Actual { ruleset: before.ruleset, strangers: vec![] };
@@ -72,15 +69,6 @@ fn against_file(setting: &Setting, global: &Global, file: &Path) -> anyhow::Resu
     let sysctls = between(&before.sysctls, &after.wanted.sysctls);
     let whole = after.is_whole();
     Ok((Report::new(changes, sysctls, warnings), whole))
-}
-
-/// The state, and the inventory to plan from.
-fn take(setting: &Setting, global: &Global) -> anyhow::Result<(State, Inventory)> {
-    let given = inventory::given(global)?;
-    let state = setting.state();
-    let (own, last_good) = (&setting.gateway.addresses, state.last_good.as_ref());
-    let fresh = inventory::take(&setting.config, own, given, last_good, Duration::ZERO)?;
-    Ok((state, fresh))
 }
 
 fn warn(setting: &Setting, desired: &Desired) -> Vec<String> {

@@ -1,7 +1,5 @@
 //! `render`: prints the ruleset and the kernel settings that are wanted.
 
-use std::time::Duration;
-
 use applier::kernel::Netfilter;
 use applier::netlink::Kernel;
 use applier::sync::ours;
@@ -10,7 +8,6 @@ use rules::Ruleset;
 use rules::iptables::iptables_restore;
 
 use crate::args::{Global, RenderFormat};
-use crate::inventory;
 use crate::output::Exit;
 use crate::setting::{Setting, now};
 use crate::state::State;
@@ -20,24 +17,15 @@ pub(super) fn run(global: &Global, format: RenderFormat) -> anyhow::Result<Exit>
     if setting.gateway.absent_addresses()?.is_empty() {
         setting.gateway.check_listening(&setting.config)?;
     }
-    let given = inventory::given(global)?;
-    let mut state = setting.state();
-    let (own, last_good) = (&setting.gateway.addresses, state.last_good.as_ref());
-    let fresh = inventory::take(&setting.config, own, given, last_good, Duration::ZERO)?;
+    let (mut state, fresh) = setting.state_and_inventory(global)?;
     let actual = remembered(&state);
     let desired = setting.desired(fresh, &mut state, &actual, Emptied::Keep)?;
     desired.warnings(now()).iter().for_each(|line| setting.output.warn(line));
+    let sysctls =
+        || -> String { desired.wanted.sysctls.iter().map(|sysctl| format!("# sysctl {sysctl}\n")).collect() };
     let text = match format {
-        RenderFormat::Nft => {
-            let sysctls: String =
-                desired.wanted.sysctls.iter().map(|sysctl| format!("# sysctl {sysctl}\n")).collect();
-            sysctls + &desired.wanted.ruleset.script()
-        }
-        RenderFormat::IptablesRestore => {
-            let sysctls: String =
-                desired.wanted.sysctls.iter().map(|sysctl| format!("# sysctl {sysctl}\n")).collect();
-            sysctls + &iptables_restore(&desired.wanted.ruleset)
-        }
+        RenderFormat::Nft => sysctls() + &desired.wanted.ruleset.script(),
+        RenderFormat::IptablesRestore => sysctls() + &iptables_restore(&desired.wanted.ruleset),
         RenderFormat::Json => desired.wanted.to_json(),
     };
     setting.output.data(&text)?;

@@ -77,8 +77,7 @@ impl Report<'_> {
 
     /// A cell's figure to another's of the same round.
     fn ratios(&self, cell: &Cell, to: Option<&Cell>, figure: Figure) -> Samples {
-        let pairs = cell.rounds.iter().zip(to.into_iter().flat_map(|to| &to.rounds));
-        pairs.filter_map(|(one, other)| Some(figure(one.as_ref()?)? / figure(other.as_ref()?)?)).collect()
+        ratios(&cell.rounds, to.map_or(&[], |to| &to.rounds), figure)
     }
 
     fn to_baseline(&self, cell: &Cell, figure: Figure) -> Samples {
@@ -150,8 +149,7 @@ impl Report<'_> {
 
     /// One cell's short turns to another's.
     fn turn_ratios(&self, cell: &Cell, to: Option<&Cell>, figure: fn(&Connections) -> f64) -> Samples {
-        let pairs = cell.turns.iter().zip(to.into_iter().flat_map(|to| &to.turns));
-        pairs.filter_map(|(one, other)| Some(figure(one.as_ref()?) / figure(other.as_ref()?))).collect()
+        ratios(&cell.turns, to.map_or(&[], |to| &to.turns), |turn| Some(figure(turn)))
     }
 
     fn closely(&self, turns: usize) -> String {
@@ -335,6 +333,12 @@ impl Report<'_> {
             ),
         ]
     }
+}
+
+/// A figure of the one to that of the other, pair by pair where both were measured.
+fn ratios<T>(one: &[Option<T>], other: &[Option<T>], figure: impl Fn(&T) -> Option<f64>) -> Samples {
+    let pairs = one.iter().zip(other);
+    pairs.filter_map(|(one, other)| Some(figure(one.as_ref()?)? / figure(other.as_ref()?)?)).collect()
 }
 
 impl Cell {
