@@ -8,11 +8,12 @@ use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
 use rules::{Family, IfName, NameError};
 
-use crate::netlink::sock_diag;
+use crate::netlink::{rtnetlink, sock_diag};
 
 /// How much is read at a time, at least; a socket takes 150 bytes.
 const ONE_READ: usize = 8 * 1024;
@@ -24,6 +25,19 @@ pub struct InterfaceAddress {
     pub interface: String,
     /// The address.
     pub address: IpAddr,
+}
+
+/// A way out of this host: a unicast route of the main routing table, or one of its next hops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where it leads.
+    pub destination: IpNet,
+    /// Of several routes to one destination the kernel takes the one with the lowest.
+    pub metric: u32,
+    /// The name of the interface that packets leave by.
+    pub interface: String,
+    /// Whether the interface is made by software (`IFLA_INFO_KIND`): a bridge, a tunnel, a veth, the loopback.
+    pub is_virtual: bool,
 }
 
 /// A TCP socket that listens on this host.
@@ -60,6 +74,9 @@ pub enum HostError {
     /// The interfaces' addresses cannot be listed.
     #[error("list the addresses of this host's interfaces")]
     Addresses(#[source] io::Error),
+    /// The routing table cannot be read.
+    #[error("list the routes of this host")]
+    Routes(#[source] io::Error),
     /// The default route leaves by an interface whose name cannot stand in a rule.
     #[error("the default route's interface")]
     Interface(#[source] NameError),
@@ -94,6 +111,17 @@ pub fn addresses() -> Result<Vec<InterfaceAddress>, HostError> {
         Some(InterfaceAddress { interface: interface.interface_name, address })
     });
     Ok(with_address.collect())
+}
+
+/// The unicast routes of the main routing table, in the kernel's order.
+///
+/// Rules that choose another table (`ip rule`) are not followed: forwarded packets of clients seldom meet any.
+///
+/// # Errors
+///
+/// See [`HostError`].
+pub fn routes() -> Result<Vec<Route>, HostError> {
+    rtnetlink::routes().map_err(HostError::Routes)
 }
 
 fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
@@ -253,6 +281,31 @@ mod tests {
         assert!(takes("10.0.0.55", "10.0.0.55"));
         assert!(!takes("10.0.0.56", "10.0.0.55"));
         assert!(!listener("0.0.0.0").takes("10.0.0.55".parse().unwrap(), 23));
+    }
+
+    #[test]
+    #[ignore = "needs a network namespace: scripts/test"]
+    fn routes_tell_interfaces_made_by_software() {
+        let ip = |words: &str| {
+            let status = std::process::Command::new("ip").args(words.split(' ')).status().unwrap();
+            assert!(status.success(), "ip {words}");
+        };
+        ip("link add out type veth peer name far");
+        ip("link set far up");
+        ip("address add 172.17.0.1/16 dev out");
+        ip("-6 address add fd12::1/64 dev out nodad");
+        ip("link set out up");
+        ip("route add 10.9.0.0/16 metric 7 nexthop via 172.17.0.2 nexthop via 172.17.0.3");
+        ip("route add blackhole 10.8.0.0/16");
+        ip("route add 10.7.0.0/16 dev out table 99");
+        let found = routes().unwrap();
+        let line = |route: &Route| format!("{} {} {}", route.destination, route.interface, route.metric);
+        let lines: Vec<String> = found.iter().map(line).collect();
+        for wanted in ["172.17.0.0/16 out 0", "10.9.0.0/16 out 7", "fd12::/64 out 256"] {
+            assert!(lines.contains(&wanted.to_owned()), "{lines:?}");
+        }
+        assert!(!lines.iter().any(|line| line.starts_with("10.8") || line.starts_with("10.7")), "{lines:?}");
+        assert!(found.iter().all(|route| route.is_virtual));
     }
 
     #[test]

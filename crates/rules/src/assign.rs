@@ -1,6 +1,7 @@
 //! Who gets which listener.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -65,7 +66,8 @@ pub enum PlanError {
     /// All listeners of the pool are held, or rest after their node was removed.
     #[error(
         "no port is left for {id}: of {pool} {held} are held and {resting} rest for 7 days after their node was \
-         removed ('cachenat leases' names them, 'cachenat leases release ID' ends it); widen {}", pool.key
+         removed ('cachenat leases' names them, 'cachenat leases release ID' ends it){}; widen {}",
+        others(*taken), pool.key
     )]
     PoolFull {
         /// Who needed one.
@@ -76,6 +78,8 @@ pub enum PlanError {
         held: usize,
         /// How many of them were released less than [`QUARANTINE`] ago.
         resting: usize,
+        /// How many of them another program of this host listens on.
+        taken: usize,
     },
     /// A pin names a listener which belongs to a node that is there and pinned nowhere else.
     #[error(
@@ -92,12 +96,17 @@ pub enum PlanError {
     },
 }
 
+fn others(taken: usize) -> String {
+    if taken == 0 { String::new() } else { format!(", and other programs listen on {taken}") }
+}
+
 /// Gives each request its listener, and returns the leases as they are then.
 ///
 /// In the order of `requests`: a pin wins; a listener that the id holds, or held last, stays its own if its pool still
 /// has it; else the lowest of the pool that was never given out; else the one released longest ago, at least
 /// [`QUARANTINE`] seconds.
 /// Leases of ids that nobody requests are released at `now` (seconds since 1970). A pinned listener goes to no other.
+/// One that is `taken`, by a program of this host, is given to none; who holds it already keeps it.
 ///
 /// # Errors
 ///
@@ -105,10 +114,11 @@ pub enum PlanError {
 pub fn assign(
     requests: &[Request],
     pins: &BTreeMap<ForwardId, Listener>,
+    taken: &BTreeSet<Listener>,
     leases: Leases,
     now: u64,
 ) -> Result<Leases, PlanError> {
-    let mut plan = Plan::carry_over(requests, pins, leases, now);
+    let mut plan = Plan::carry_over(requests, pins, taken, leases, now);
     for request in requests {
         if !plan.placed.contains_key(&request.id) {
             let listener = plan.choose(request, now)?;
@@ -124,9 +134,11 @@ struct Plan<'a> {
     /// The listeners that pins keep for one id each.
     pinned: BTreeMap<Listener, &'a ForwardId>,
     pins: &'a BTreeMap<ForwardId, Listener>,
-    /// The listeners at rest whose last holder is asked for again.
-    former: HashMap<ForwardId, Listener>,
-    /// By pool: every listener before this place has been given out or is pinned, so the search goes on from here.
+    /// The listeners that something else on this host has.
+    taken: &'a BTreeSet<Listener>,
+    /// The listeners at rest whose last holder is asked for again, the one that it held last first.
+    former: HashMap<ForwardId, Vec<Listener>>,
+    /// By pool: every listener before this place can't be given out fresh, so the search goes on from here.
     searched: HashMap<Arc<Pool>, usize>,
 }
 
@@ -135,16 +147,21 @@ impl<'a> Plan<'a> {
     fn carry_over(
         requests: &'a [Request],
         pins: &'a BTreeMap<ForwardId, Listener>,
+        taken: &'a BTreeSet<Listener>,
         mut leases: Leases,
         now: u64,
     ) -> Self {
         let wanted: HashMap<&ForwardId, &Request> = requests.iter().map(|r| (&r.id, r)).collect();
         let pinned: BTreeMap<Listener, &ForwardId> = pins.iter().map(|(id, &at)| (at, id)).collect();
-        let former = leases
+        let mut resting: Vec<&Lease> = leases
             .iter()
             .filter(|lease| lease.released.is_some() && wanted.contains_key(&lease.id))
-            .map(|lease| (lease.id.clone(), lease.listener()))
             .collect();
+        resting.sort_by_key(|lease| Reverse(lease.released));
+        let mut former: HashMap<ForwardId, Vec<Listener>> = HashMap::new();
+        for lease in resting {
+            former.entry(lease.id.clone()).or_default().push(lease.listener());
+        }
         let mut placed = HashMap::new();
         leases.release(now, |lease| {
             let listener = lease.listener();
@@ -154,7 +171,7 @@ impl<'a> Plan<'a> {
             });
             stays.is_some_and(|request| placed.insert(&request.id, listener).is_none())
         });
-        Self { leases, placed, pinned, pins, former, searched: HashMap::new() }
+        Self { leases, placed, pinned, pins, taken, former, searched: HashMap::new() }
     }
 
     fn give(&mut self, listener: Listener, id: &'a ForwardId, now: u64) {
@@ -175,8 +192,9 @@ impl<'a> Plan<'a> {
             Some(other) => &Arc::new(Pool { addresses: vec![other.address], ..Pool::clone(&request.pool) }),
             None => &request.pool,
         };
-        let own = self.former.get(&request.id).filter(|listener| {
-            !self.leases.is_held(listener) && pool.contains(listener) && !self.pinned.contains_key(listener)
+        let mut former = self.former.get(&request.id).into_iter().flatten();
+        let own = former.find(|listener| {
+            !self.leases.is_held(listener) && pool.contains(listener) && self.is_free(listener)
         });
         match own.copied().or_else(|| self.fresh(pool)) {
             Some(listener) => Ok(listener),
@@ -184,12 +202,17 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Whether neither a pin nor another program has it.
+    fn is_free(&self, listener: &Listener) -> bool {
+        !self.pinned.contains_key(listener) && !self.taken.contains(listener)
+    }
+
     /// The lowest listener of the pool that was never given out.
     fn fresh(&mut self, pool: &Arc<Pool>) -> Option<Listener> {
         let start = self.searched.get(pool).copied().unwrap_or_default();
         let found = (start..pool.size())
             .filter_map(|at| Some((at, pool.get(at)?)))
-            .find(|(_, listener)| self.leases.get(listener).is_none() && !self.pinned.contains_key(listener));
+            .find(|(_, listener)| self.leases.get(listener).is_none() && self.is_free(listener));
         self.searched.insert(Arc::clone(pool), found.map_or(pool.size(), |(at, _)| at));
         found.map(|(_, listener)| listener)
     }
@@ -200,17 +223,22 @@ impl<'a> Plan<'a> {
             .leases
             .iter()
             .map(|lease| (lease.released, lease.listener()))
-            .filter(|(_, listener)| pool.contains(listener) && !self.pinned.contains_key(listener))
+            .filter(|(_, listener)| pool.contains(listener) && self.is_free(listener))
             .filter_map(|(released, listener)| Some((released?, listener)))
             .collect();
         // A clock that was set back makes a release lie in the future; such a listener rests on.
         let rested = |&&(at, _): &&(u64, Listener)| now.checked_sub(at).is_some_and(|age| age >= QUARANTINE);
         let oldest = released.iter().filter(rested).min();
-        oldest.map(|&(_, listener)| listener).ok_or_else(|| PlanError::PoolFull {
-            id: id.clone(),
-            pool: Arc::clone(pool),
-            held: pool.size() - released.len(),
-            resting: released.len(),
+        oldest.map(|&(_, listener)| listener).ok_or_else(|| {
+            let others = |listener: &&Listener| pool.contains(listener) && !self.leases.is_held(listener);
+            let taken = self.taken.iter().filter(others).count();
+            PlanError::PoolFull {
+                id: id.clone(),
+                pool: Arc::clone(pool),
+                held: pool.size() - released.len() - taken,
+                resting: released.len(),
+                taken,
+            }
         })
     }
 }
@@ -233,7 +261,7 @@ mod tests {
     }
 
     fn plan(ids: &[&str], pool: RangeInclusive<u16>, leases: &Leases, now: u64) -> Result<Leases, PlanError> {
-        assign(&requests(ids, pool), &BTreeMap::new(), leases.clone(), now)
+        assign(&requests(ids, pool), &BTreeMap::new(), &BTreeSet::new(), leases.clone(), now)
     }
 
     fn on(port: u16) -> Listener {
@@ -283,6 +311,36 @@ mod tests {
     }
 
     #[test]
+    fn of_several_resting_ports_a_node_gets_the_one_it_held_last() {
+        // Its pool was moved to 20-30 and back, so both of its ports rest; 10 was its own first.
+        let json = r#"[{"port":10,"id":"a","since":1,"released":5},{"port":21,"id":"a","since":5,"released":9},
+            {"port":11,"id":"a","since":0,"released":1}]"#;
+        let leases: Leases = serde_json::from_str(json).unwrap();
+        assert_eq!(held(&plan(&["a"], 10..=30, &leases, 10).unwrap()), [("a".to_owned(), 21)]);
+        // Where the last one can't be had, the one before it.
+        assert_eq!(held(&plan(&["a"], 10..=19, &leases, 10).unwrap()), [("a".to_owned(), 10)]);
+    }
+
+    #[test]
+    fn a_port_that_something_listens_on_is_given_to_none() {
+        let taken: BTreeSet<Listener> = [on(10), on(12)].into();
+        let with = |ids: &[&str], pool, leases: &Leases, now| {
+            assign(&requests(ids, pool), &BTreeMap::new(), &taken, leases.clone(), now)
+        };
+        let leases = with(&["a", "b"], 10..=13, &Leases::default(), 0).unwrap();
+        assert_eq!(held(&leases), [("a".to_owned(), 11), ("b".to_owned(), 13)]);
+        let error = with(&["a", "b", "c"], 10..=13, &leases, 0).unwrap_err();
+        assert!(matches!(error, PlanError::PoolFull { held: 2, resting: 0, taken: 2, .. }), "{error}");
+        assert!(error.to_string().contains("other programs listen on 2; widen ports"), "{error}");
+        // Who held it before keeps it, and who comes back to it gets another.
+        let before = plan(&["a", "b"], 10..=13, &Leases::default(), 0).unwrap();
+        assert_eq!(held(&with(&["a", "b"], 10..=13, &before, 1).unwrap()), held(&before));
+        let without = plan(&["b"], 10..=13, &before, 1).unwrap();
+        let again = with(&["a", "b"], 10..=13, &without, 2).unwrap();
+        assert_eq!(held(&again), [("a".to_owned(), 13), ("b".to_owned(), 11)]);
+    }
+
+    #[test]
     fn a_clock_that_was_set_back_frees_nothing_early() {
         let full = plan(&["a"], 10..=10, &Leases::default(), 1_000_000).unwrap();
         let none = plan(&[], 10..=10, &full, 1_000_000).unwrap();
@@ -292,7 +350,7 @@ mod tests {
     #[test]
     fn a_pin_wins_over_the_order_and_is_given_to_no_other() {
         let leases =
-            assign(&requests(&["a", "b"], 10..=20), &pins(&[("b", 10)]), Leases::default(), 0).unwrap();
+            assign(&requests(&["a", "b"], 10..=20), &pins(&[("b", 10)]), &BTreeSet::new(), Leases::default(), 0).unwrap();
         assert_eq!(held(&leases), [("a".to_owned(), 11), ("b".to_owned(), 10)]);
     }
 
@@ -300,10 +358,10 @@ mod tests {
     fn a_pin_on_a_port_that_another_node_holds_is_refused() {
         let before = plan(&["a", "b"], 10..=20, &Leases::default(), 0).unwrap();
         let error =
-            assign(&requests(&["a", "b"], 10..=20), &pins(&[("b", 10)]), before.clone(), 1).unwrap_err();
+            assign(&requests(&["a", "b"], 10..=20), &pins(&[("b", 10)]), &BTreeSet::new(), before.clone(), 1).unwrap_err();
         assert!(matches!(error, PlanError::PinTaken { .. }), "{error}");
         let swapped =
-            assign(&requests(&["a", "b"], 10..=20), &pins(&[("b", 10), ("a", 11)]), before, 1).unwrap();
+            assign(&requests(&["a", "b"], 10..=20), &pins(&[("b", 10), ("a", 11)]), &BTreeSet::new(), before, 1).unwrap();
         assert_eq!(held(&swapped), [("a".to_owned(), 11), ("b".to_owned(), 10)]);
     }
 
@@ -349,7 +407,7 @@ mod tests {
     #[test]
     fn with_several_addresses_each_node_keeps_the_port_on_an_address_of_its_own() {
         let plan = |ids: &[&str], count, leases, now| {
-            assign(&on_own_addresses(ids, count), &BTreeMap::new(), leases, now)
+            assign(&on_own_addresses(ids, count), &BTreeMap::new(), &BTreeSet::new(), leases, now)
         };
         let before = plan(&["a", "b", "c"], 3, Leases::default(), 0).unwrap();
         assert_eq!(listeners(&before), ["a 10.0.0.55:6379", "b 10.0.0.56:6379", "c 10.0.0.57:6379"]);
@@ -372,7 +430,7 @@ mod tests {
         let reader = requests.last_mut().unwrap();
         reader.pool = Arc::new(Pool { ports: 6380..=6380, ..Pool::clone(&reader.pool) });
         reader.beside = Some(id("b"));
-        let leases = assign(&requests, &BTreeMap::new(), Leases::default(), 0).unwrap();
+        let leases = assign(&requests, &BTreeMap::new(), &BTreeSet::new(), Leases::default(), 0).unwrap();
         assert_eq!(listeners(&leases), ["a 10.0.0.55:6379", "b 10.0.0.56:6379", "b/reader 10.0.0.56:6380"]);
     }
 }

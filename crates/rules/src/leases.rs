@@ -119,7 +119,8 @@ impl Leases {
     /// These leases as a gateway sees them whose first address is `first`, one of several, or which has only one.
     ///
     /// A gateway that gets more addresses goes on with what it leased on its first; one that is left with that
-    /// address alone goes on as well. Of two leases of one listener then, one that is held counts.
+    /// address alone goes on as well. Of two leases of one listener then, one that is held counts, and of two that are
+    /// held the one that was there: its clients connect to that listener already. The same goes for two of one id.
     #[must_use]
     pub fn of_gateway(self, first: IpAddr, has_several: bool) -> Self {
         let (before, after) = if has_several { (None, Some(first)) } else { (Some(first), None) };
@@ -128,9 +129,15 @@ impl Leases {
         }
         let (moved, mut leases): (BTreeMap<_, _>, BTreeMap<_, _>) =
             self.0.into_iter().partition(|(listener, _)| listener.address == before);
+        let held = leases.values().filter(|lease: &&Lease| lease.released.is_none());
+        let holders: HashSet<ForwardId> = held.map(|lease| lease.id.clone()).collect();
         for lease in moved.into_values().map(|lease| Lease { address: after, ..lease }) {
-            let twin = leases.get(&lease.listener());
-            if lease.released.is_none() || twin.is_none() {
+            let is_held = lease.released.is_none();
+            let may_have_it = match leases.get(&lease.listener()) {
+                None => true,
+                Some(twin) => is_held && twin.released.is_some(),
+            };
+            if may_have_it && !(is_held && holders.contains(&lease.id)) {
                 leases.insert(lease.listener(), lease);
             }
         }
@@ -253,5 +260,23 @@ mod tests {
         let held = r#"[{"address":"10.0.0.55","port":10,"id":"a","since":7}]"#;
         assert_eq!(json(&both.clone().of_gateway(first, true)), held);
         assert_eq!(json(&both.of_gateway(first, false)), r#"[{"port":10,"id":"a","since":7}]"#);
+    }
+
+    #[test]
+    fn a_held_lease_gives_way_to_none_that_moves() {
+        let first = "10.0.0.55".parse().unwrap();
+        for there in [
+            r#"[{"address":"10.0.0.55","port":10,"id":"b","since":8}]"#,
+            // The id of the lease that moves has a listener here already.
+            r#"[{"address":"10.0.0.55","port":11,"id":"a","since":8}]"#,
+        ] {
+            let mut both: Vec<Lease> = serde_json::from_str(there).unwrap();
+            let moves = r#"{"port":10,"id":"a","since":7}"#;
+            both.push(serde_json::from_str(moves).unwrap());
+            // Two listeners held by one id are no list of leases; one of each kind may be left by two versions of a state.
+            let leases = Leases(both.into_iter().map(|lease| (lease.listener(), lease)).collect());
+            let after = leases.of_gateway(first, true);
+            assert_eq!(serde_json::to_string(&after).unwrap(), there);
+        }
     }
 }

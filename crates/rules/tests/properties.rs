@@ -180,7 +180,7 @@ proptest! {
         for (now, nodes) in (0u64..).zip(steps) {
             let request = |&number| Request { id: id(number), pool: Arc::clone(&pool), beside: None };
             let requests: Vec<Request> = nodes.iter().map(request).collect();
-            let Ok(plan) = assign(&requests, &pins, leases, now) else {
+            let Ok(plan) = assign(&requests, &pins, &BTreeSet::new(), leases, now) else {
                 // Two pins on one listener are refused by the configuration; here the plan refuses them.
                 prop_assert_eq!(pins.values().collect::<BTreeSet<_>>().len(), 1);
                 return Ok(());

@@ -80,16 +80,7 @@ struct Reader {
 
 /// `NFT_MSG_NEWRULE`: its effect on TCP packets.
 pub(super) fn effect(fields: &Fields<'_, 16>) -> Result<Effect, Malformed> {
-    let mut reader = Reader {
-        loaded: Loaded::Unknown,
-        low: 0,
-        high: u16::MAX,
-        address: None,
-        interface: None,
-        has_condition: false,
-        is_certain: true,
-        is_of_another_protocol: false,
-    };
+    let mut reader = Reader::new();
     let mut verdict = Effect::Other;
     for element in Attributes(fields.get(rule::EXPRESSIONS).unwrap_or_default()) {
         let expression = Fields::<4>::parse(element?.value)?;
@@ -118,6 +109,19 @@ pub(super) fn effect(fields: &Fields<'_, 16>) -> Result<Effect, Malformed> {
 }
 
 impl Reader {
+    fn new() -> Self {
+        Self {
+            loaded: Loaded::Unknown,
+            low: 0,
+            high: u16::MAX,
+            address: None,
+            interface: None,
+            has_condition: false,
+            is_certain: true,
+            is_of_another_protocol: false,
+        }
+    }
+
     /// Reads a condition, or what loads its operand. Rules of iptables and nft use one register, one after the other.
     fn read(&mut self, name: &[u8], data: &Fields<'_, 16>) -> Result<(), Malformed> {
         self.has_condition = true;
@@ -177,8 +181,9 @@ impl Reader {
         Some(())
     }
 
+    /// Each condition holds besides those before it; of two that exclude each other no port is left.
     fn narrow(&mut self, low: u16, high: u16) {
-        (self.low, self.high) = (low, high);
+        (self.low, self.high) = (self.low.max(low), self.high.min(high));
     }
 
     fn taken(&self, chain: &[u8]) -> Taken {
@@ -220,6 +225,16 @@ mod tests {
                 let _ = effect(&fields);
             }
         }
+    }
+
+    #[test]
+    fn two_conditions_on_the_port_hold_together() {
+        let mut reader = Reader::new();
+        reader.narrow(6379, 6390);
+        reader.narrow(0, 6380);
+        assert_eq!(reader.taken(b"c").ports, 6379..=6380);
+        reader.narrow(80, 80);
+        assert!(reader.taken(b"c").ports.is_empty());
     }
 
     #[test]

@@ -1,0 +1,172 @@
+//! The interfaces and the main routing table, by rtnetlink(7).
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use nix::libc;
+
+use super::attribute::{Fields, Malformed, shown};
+use super::message::{Answer, Message, Messages, build_raw, os_error};
+use super::socket::{Bus, Socket};
+use crate::host::Route;
+
+/// `sizeof(struct ifinfomsg)`, `linux/rtnetlink.h`
+const LINK: usize = 16;
+
+/// `sizeof(struct rtmsg)` and of `struct rtnexthop`, `linux/rtnetlink.h`
+const ROUTE: usize = 12;
+const NEXT_HOP: usize = 8;
+
+/// `IFLA_*`, `linux/if_link.h`
+mod link {
+    pub(super) const NAME: u16 = 3;
+    pub(super) const INFO: u16 = 18;
+    pub(super) const INFO_KIND: u16 = 1;
+}
+
+/// `RTA_*`, `linux/rtnetlink.h`
+mod route {
+    pub(super) const DESTINATION: u16 = 1;
+    pub(super) const INTERFACE: u16 = 4;
+    pub(super) const METRIC: u16 = 6;
+    pub(super) const MULTIPATH: u16 = 9;
+    pub(super) const TABLE: u16 = 15;
+}
+
+struct Link {
+    name: String,
+    is_virtual: bool,
+}
+
+/// The unicast routes of the main table, in the kernel's order.
+pub(crate) fn routes() -> io::Result<Vec<Route>> {
+    let mut socket = Socket::open(Bus::Route)?;
+    let mut links: HashMap<u32, Link> = HashMap::new();
+    dump(&mut socket, libc::RTM_GETLINK, libc::AF_UNSPEC, LINK, |message| {
+        links.extend(read_link(message)?);
+        Ok(())
+    })?;
+    let mut routes = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        dump(&mut socket, libc::RTM_GETROUTE, family, ROUTE, |message| {
+            if let Some((destination, metric, interfaces)) = read_route(message)? {
+                let links = interfaces.iter().filter_map(|index| links.get(index));
+                routes.extend(links.map(|link| Route {
+                    destination,
+                    metric,
+                    interface: link.name.clone(),
+                    is_virtual: link.is_virtual,
+                }));
+            }
+            Ok(())
+        })?;
+    }
+    Ok(routes)
+}
+
+/// Asks for all objects of a kind; the header behind `struct nlmsghdr` begins with the address family.
+fn dump(
+    socket: &mut Socket,
+    request: u16,
+    family: i32,
+    header: usize,
+    mut take: impl FnMut(&Message<'_>) -> Result<(), Malformed>,
+) -> io::Result<()> {
+    let malformed = |Malformed(fault)| io::Error::new(io::ErrorKind::InvalidData, fault);
+    let sequence = u32::from(request) << 8 | family.cast_unsigned();
+    socket.send(&[&build_raw(request, libc::NLM_F_DUMP, sequence, |writer| {
+        writer.0.push(family as u8);
+        writer.0.resize(writer.0.len() + header - 1, 0);
+    })])?;
+    loop {
+        for message in Messages(socket.receive()?) {
+            let message = message.map_err(malformed)?;
+            if message.sequence != sequence {
+                continue;
+            }
+            match message.answer().map_err(malformed)? {
+                Answer::Done(0) => return Ok(()),
+                Answer::Done(errno) | Answer::Verdict { errno, .. } => return Err(os_error(errno)),
+                _ => take(&message).map_err(malformed)?,
+            }
+        }
+    }
+}
+
+fn body<'a>(message: &Message<'a>, header: usize) -> Result<(&'a [u8], &'a [u8]), Malformed> {
+    message.body.split_at_checked(header).ok_or(Malformed("a message of rtnetlink is cut off"))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes)
+}
+
+/// `struct ifinfomsg` has the index at its fifth byte. What is no device of a bus says what kind it is of.
+fn read_link(message: &Message<'_>) -> Result<Option<(u32, Link)>, Malformed> {
+    if message.kind != libc::RTM_NEWLINK {
+        return Ok(None);
+    }
+    let (header, attributes) = body(message, LINK)?;
+    let fields = Fields::<32>::parse(attributes)?;
+    let info = Fields::<8>::parse(fields.get(link::INFO).unwrap_or_default())?;
+    let name = shown(fields.name(link::NAME));
+    let is_virtual = name == "lo" || !info.name(link::INFO_KIND).is_empty();
+    Ok(u32_at(header, 4).map(|index| (index, Link { name, is_virtual })))
+}
+
+/// Destination, metric and the indices of the interfaces of a unicast route of the main table.
+fn read_route(message: &Message<'_>) -> Result<Option<(IpNet, u32, Vec<u32>)>, Malformed> {
+    if message.kind != libc::RTM_NEWROUTE {
+        return Ok(None);
+    }
+    let (header, attributes) = body(message, ROUTE)?;
+    let &[family, length, _, _, table, _, _, kind, ..] = header else { return Ok(None) };
+    let fields = Fields::<32>::parse(attributes)?;
+    let number = |kind| fields.get(kind).and_then(|value| u32_at(value, 0));
+    if kind != libc::RTN_UNICAST || number(route::TABLE).unwrap_or(table.into()) != u32::from(libc::RT_TABLE_MAIN) {
+        return Ok(None);
+    }
+    let Some(destination) = destination(family, length, fields.get(route::DESTINATION)) else { return Ok(None) };
+    let mut interfaces: Vec<u32> = number(route::INTERFACE).into_iter().collect();
+    let mut hops = fields.get(route::MULTIPATH).unwrap_or_default();
+    // struct rtnexthop: its length, 2 bytes, the interface's index, and attributes.
+    while let (Some(&[low, high]), Some(index)) = (hops.first_chunk(), u32_at(hops, 4)) {
+        interfaces.push(index);
+        let length = usize::from(u16::from_ne_bytes([low, high])).max(NEXT_HOP).next_multiple_of(4);
+        hops = hops.get(length..).unwrap_or_default();
+    }
+    Ok(Some((destination, number(route::METRIC).unwrap_or(0), interfaces)))
+}
+
+/// A default route has no destination.
+fn destination(family: u8, length: u8, address: Option<&[u8]>) -> Option<IpNet> {
+    let address = match i32::from(family) {
+        libc::AF_INET => match address {
+            Some(bytes) => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+            None => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        },
+        libc::AF_INET6 => match address {
+            Some(bytes) => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)),
+            None => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        },
+        _ => return None,
+    };
+    IpNet::new(address, length).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_answer_ends_and_never_panics(body: Vec<u8>, kind in 16..28_u16) {
+            let message = Message { kind, flags: 0, sequence: 1, body: &body };
+            let _ = (read_link(&message), read_route(&message));
+        }
+    }
+}
