@@ -219,20 +219,10 @@ impl Config {
         sources.filter(|source| !matches!(source, Source::Static { .. }))
     }
 
-    /// The pools that sources draw from, each with its key.
-    fn pools(&self) -> impl Iterator<Item = (Vec<Step>, &Pool)> {
-        let own = self.sources.iter().enumerate().filter_map(|(index, source)| {
-            let key = vec![Step::key("sources"), Step::Index(index), Step::key("ports")];
-            Some((key, source.ports.as_ref()?))
-        });
-        let shared = self.sources.iter().any(|source| source.ports.is_none()) || self.sources.is_empty();
-        let shared = shared && self.gateway.several_addresses().is_none();
-        own.chain(shared.then(|| (vec![Step::key("ports")], &self.ports)))
-    }
-
     /// Whether a pool or a pin takes the port.
     pub(crate) fn uses(&self, port: NonZeroU16) -> bool {
-        self.pools().any(|(_, pool)| pool.contains(port)) || self.pins.values().any(|pin| pin.port == port)
+        let pools = self.sources.iter().filter_map(|source| source.ports.as_ref());
+        pools.chain([&self.ports]).any(|pool| pool.contains(port)) || self.is_pinned(port)
     }
 
     /// The mistake of asking for a flowtable where there can be none, at the line that asks for it.
@@ -242,34 +232,27 @@ impl Config {
         ConfigError::Mistaken { file: self.file.clone(), mistakes: vec![mistake] }
     }
 
-    /// Checks that no pool and no pin takes a port that this host itself listens on.
+    /// Whether the port is fixed by hand for a node.
+    pub(crate) fn is_pinned(&self, port: NonZeroU16) -> bool {
+        self.pins.values().any(|pin| pin.port == port)
+    }
+
+    /// Checks that no pin takes a port that this host itself listens on.
     ///
     /// `listening` are the ports with what is known of who listens: `sshd on 0.0.0.0`.
     ///
     /// # Errors
     ///
-    /// Every clash, with the line and key of the pool or pin.
-    pub(crate) fn check_listening(
-        &self,
-        listening: &BTreeMap<NonZeroU16, String>,
-    ) -> Result<(), ConfigError> {
-        let mut mistakes = Vec::new();
-        let mut clash = |key: Vec<Step>, port: NonZeroU16, who: &str, remedy: String| {
-            let what = format!("port {port} is taken on this host: {who} listens on it");
-            mistakes.push(Mistake::new(&self.text, key, what, remedy));
+    /// Every clash, with the line and key of the pin.
+    pub(crate) fn check_pins(&self, listening: &BTreeMap<NonZeroU16, String>) -> Result<(), ConfigError> {
+        let clash = |(id, pin): (&ForwardId, &Listener)| {
+            let who = listening.get(&pin.port)?;
+            let what = format!("port {} is taken on this host: {who} listens on it", pin.port);
+            let remedy = format!("pin {id} to another port, or move that service");
+            let key = vec![Step::key("pins"), Step::key(id.as_str())];
+            Some(Mistake::new(&self.text, key, what, remedy))
         };
-        for (key, pool) in self.pools() {
-            for (&port, who) in listening.iter().filter(|(port, _)| pool.contains(**port)) {
-                let remedy = format!("choose a range without {port}, or move that service");
-                clash(key.clone(), port, who, remedy);
-            }
-        }
-        for (id, pin) in &self.pins {
-            if let Some(who) = listening.get(&pin.port) {
-                let key = vec![Step::key("pins"), Step::key(id.as_str())];
-                clash(key, pin.port, who, format!("pin {id} to another port, or move that service"));
-            }
-        }
+        let mistakes: Vec<Mistake> = self.pins.iter().filter_map(clash).collect();
         let file = self.file.clone();
         if mistakes.is_empty() { Ok(()) } else { Err(ConfigError::Mistaken { file, mistakes }) }
     }

@@ -1,5 +1,6 @@
 //! From what is wanted to what is in force: kernel settings, rules, state, one step after the other.
 
+use anyhow::Context;
 use applier::conntrack::{self, Conntrack};
 use applier::host;
 use applier::kernel::{CommitError, Dump, Generation, Netfilter};
@@ -7,13 +8,16 @@ use applier::sync::{SyncError, Synced, ours, sync_from};
 use applier::sysctl::{Applied, SysctlError, Sysctls};
 use discovery::{Emptied, Inventory};
 use rules::diff::Change;
-use rules::json::Wanted;
 use rules::{Operation, Rule, Ruleset};
 use std::borrow::Cow;
 use std::io;
+use tokio::runtime::Builder;
 
 use crate::config::{Config, OnMove};
 use crate::desired::Desired;
+use crate::gate::{Admitted, Gate, Refused};
+use crate::gateway::Gateway;
+use crate::inventory;
 use crate::moves::Moves;
 use crate::output::{Output, with_cause};
 use crate::report::Report;
@@ -33,11 +37,10 @@ pub(crate) fn plan(
     emptied: Emptied,
 ) -> anyhow::Result<Desired> {
     let actual = &*in_force(state, dump)?;
-    let desired = setting.desired(fresh, state, actual, emptied)?;
+    let desired = setting.desired(&setting.this_host()?, fresh, state, actual, emptied)?;
     if desired.inventory.nodes.is_empty() && actual.sets.is_empty() && !is_whole(&desired.inventory) {
         anyhow::bail!("no source could be read, and nothing is known from before");
     }
-    setting.gateway.check_own_ports(&desired.leases)?;
     Ok(desired)
 }
 
@@ -51,6 +54,25 @@ pub(crate) fn in_force<'a>(state: &State, dump: &'a Dump) -> Result<Cow<'a, Rule
         Some(actual) => Cow::Borrowed(&actual.ruleset),
         None => Cow::Owned(state.last_ruleset().unwrap_or_default()),
     })
+}
+
+/// What of a ruleset that was saved may be in force now, and what may not.
+///
+/// The gateway is not resolved: at boot there may be no route yet, and the ruleset names interface and addresses. The
+/// instance metadata is only asked for the VPC's ranges, and only where a target is outside the private ones.
+pub(crate) fn admit_saved(
+    config: &Config,
+    saved: &Ruleset,
+    offloads: bool,
+    output: Output,
+) -> anyhow::Result<(Admitted, Vec<Refused>)> {
+    let setting = Setting::new(config.clone(), Gateway::of_saved(config, saved)?, output);
+    let options = inventory::options(config, setting.this_host()?.admission, &setting.imds);
+    let targets = saved.forwards().into_iter().flat_map(|forward| forward.targets);
+    let runtime = Builder::new_current_thread().enable_all().build().context("starting tokio")?;
+    let admission = runtime.block_on(options.admission_of(targets.map(|target| target.address)));
+    let gate = Gate { config, gateway: &setting.gateway, admission: &admission, offloads };
+    Ok(gate.admit_saved(saved))
 }
 
 /// What [`carry_out`] did.
@@ -73,7 +95,7 @@ pub(crate) fn carry_out(
     config: &Config,
     kernel: &mut impl Netfilter,
     dump: Dump,
-    wanted: &Wanted,
+    wanted: &Admitted,
     output: Output,
 ) -> anyhow::Result<Done> {
     let settings = Sysctls::new(&config.sysctl_dir);

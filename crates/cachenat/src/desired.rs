@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ use discovery::{
     Coverage, Emptied, Inventory, Merged, Node, NodeId, Outcome, Policy, Role, Source, SourceName,
     SourceReport, over_last_good,
 };
-use rules::json::Wanted;
-use rules::ruleset::Key;
 use rules::{
-    Endpoint, Family, Forward, ForwardId, Leases, Listener, PlanError, Pool, Request, Ruleset, Sysctl,
-    assign, render,
+    Assigned, Endpoint, Family, Forward, ForwardId, Leases, Listener, PlanError, Pool, Request, Ruleset,
+    assign,
 };
 
+use crate::claims::{Claimant, Denied, role_of, settle};
 use crate::config::Config;
-use crate::gateway::Gateway;
+use crate::gate::{Admitted, Gate};
+use crate::gateway::{Gateway, Host};
 use crate::setting::is_whole;
 
 /// What is known when the plan is made, beside what discovery found now.
@@ -39,7 +39,7 @@ pub(crate) struct Known<'a> {
 /// What is wanted of the kernel, and what goes with it.
 #[derive(Debug)]
 pub(crate) struct Desired {
-    pub(crate) wanted: Wanted,
+    pub(crate) wanted: Admitted,
     pub(crate) leases: Leases,
     /// The fresh inventory laid over the last good one: the next last good.
     pub(crate) inventory: Inventory,
@@ -78,24 +78,6 @@ fn urgency(age: u64) -> String {
     }
 }
 
-/// The listeners of a ruleset: id, listener and targets; the kernel's are the memory that survives the state directory.
-pub(crate) fn listeners(ruleset: &Ruleset) -> Vec<(ForwardId, Endpoint, Vec<Endpoint>)> {
-    let mut found: BTreeMap<(Endpoint, ForwardId), Vec<Endpoint>> = BTreeMap::new();
-    for (id, listen, target) in legs(ruleset) {
-        found.entry((listen, id)).or_default().push(target);
-    }
-    found.into_iter().map(|((listen, id), targets)| (id, listen, targets)).collect()
-}
-
-/// The elements of a ruleset's maps: id, listener and target.
-fn legs(ruleset: &Ruleset) -> impl Iterator<Item = (ForwardId, Endpoint, Endpoint)> {
-    let maps = ruleset.sets.iter().filter(|(set, _)| set.is_map());
-    maps.flat_map(|(_, elements)| elements).filter_map(|(key, element)| {
-        let (Key::Endpoint(listen) | Key::Slots { listen, .. }) = *key else { return None };
-        Some((element.comment.clone()?.try_into().ok()?, listen, element.data?))
-    })
-}
-
 /// A node that gets a port, and where the port shall lead.
 struct Backend<'a> {
     id: ForwardId,
@@ -103,6 +85,14 @@ struct Backend<'a> {
     node: Option<&'a Node>,
     /// In order, each once.
     targets: Vec<Endpoint>,
+}
+
+impl<'a> Backend<'a> {
+    fn claimant(&self) -> Claimant<'a> {
+        let cluster = self.node.map(|node| node.cluster.as_str());
+        let is_role = self.node.map_or_else(|| role_of(&self.id).is_some(), is_role);
+        Claimant { id: self.id.clone(), cluster, is_role, targets: self.targets.clone() }
+    }
 }
 
 /// Puts together what is wanted.
@@ -116,6 +106,7 @@ struct Backend<'a> {
 pub(crate) fn desired(
     config: &Config,
     gateway: &Gateway,
+    host: &Host,
     fresh: Inventory,
     known: Known<'_>,
 ) -> Result<Desired, PlanError> {
@@ -134,20 +125,41 @@ pub(crate) fn desired(
     if !unread.is_empty() {
         backends.extend(unspoken(&unread, known.last_good.as_ref(), &backends, &in_force, &mut kept));
     }
+    settle_claims(&mut backends, &in_force, &mut kept);
 
     let is_news = known.last_good.as_ref() != Some(&inventory);
     // Of 60,000 nodes it takes 21 MB, and what follows has no use for it.
     drop(known.last_good);
 
     let leases = leases(gateway, known.leases, known.actual, known.now);
-    let leases = assign(&requests(config, gateway, &backends), &config.pins, leases, known.now)?;
+    let taken: BTreeSet<Listener> = host.listening.keys().copied().collect();
+    let requests = requests(config, gateway, &backends);
+    let Assigned { leases, left_out } = assign(&requests, &config.pins, &taken, leases, known.now)?;
+    kept.extend(left_out.iter().map(|error| format!("{error}; it is not forwarded")));
+    kept.extend(listened_on(host, &leases));
     let forwards = forwards(backends, gateway, &leases);
-    let mut ruleset = render(&forwards, &config.clients, &as_seen_by_rules(gateway, &forwards));
-    if config.gateway.flowtable {
-        ruleset.offload(&gateway.interface);
-    }
-    let sysctls = Sysctl::needed_by(&ruleset);
-    Ok(Desired { wanted: Wanted { ruleset, sysctls }, leases, inventory, is_news, kept })
+    let named = |id: &ForwardId, target: Endpoint| {
+        let node = inventory.nodes.iter().find(|node| node.id.as_str() == id.as_str());
+        let is_there = |node: &Node| node.port == target.port && node.addresses.contains(&target.address);
+        node.is_some_and(is_there) && in_force.get(id).is_some_and(|targets| targets.contains(&target))
+    };
+    let gate = Gate { config, gateway, admission: &host.admission, offloads: true };
+    let (wanted, refused) = gate.admit(forwards, named);
+    kept.extend(refused.iter().map(ToString::to_string));
+    Ok(Desired { wanted, leases, inventory, is_news, kept })
+}
+
+/// Leases on what a program of this host listens on: clients reach the node there, and others the program.
+fn listened_on(host: &Host, leases: &Leases) -> Vec<String> {
+    let of = |(id, listener): (&ForwardId, Listener)| {
+        let address = host.listening.get(&listener)?;
+        let port = listener.port;
+        Some(format!(
+            "{id}: its port {listener} is also listened on by a program of this host, on {address} \
+             ('ss -ltnp sport = :{port}' names it); clients reach the node there and not the program: move that program"
+        ))
+    };
+    if host.listening.is_empty() { vec![] } else { leases.holders().into_iter().filter_map(of).collect() }
 }
 
 /// The leases so far, as the gateway has its addresses now, and what the kernel knows beyond them.
@@ -156,8 +168,8 @@ fn leases(gateway: &Gateway, known: Option<Leases>, actual: &Ruleset, now: u64) 
     if let Some(first) = gateway.addresses.leased().next() {
         leases = leases.of_gateway(first, gateway.addresses.are_several());
     }
-    let in_kernel = legs(actual).map(|(id, listen, _)| (id, gateway.addresses.listener(listen)));
-    leases.with_kernel(in_kernel, now)
+    let in_kernel = actual.forwards().into_iter();
+    leases.with_kernel(in_kernel.map(|forward| (forward.id, gateway.addresses.listener(forward.listen))), now)
 }
 
 /// The nodes in the order in which they get their ports: by the configuration's sources, then shard and id.
@@ -176,14 +188,6 @@ fn in_order(config: &Config, mut inventory: Inventory) -> Inventory {
     inventory
 }
 
-/// A family without a single forward would only be empty sets to read; IPv4 stands even so, as the table's frame.
-fn as_seen_by_rules(gateway: &Gateway, forwards: &[Forward]) -> rules::Gateway {
-    let has = |family| forwards.iter().any(|forward| Family::of(forward.listen.address) == family);
-    let families: BTreeSet<Family> = gateway.addresses.iter().map(|&address| Family::of(address)).collect();
-    let families = families.into_iter().filter(|&family| family == Family::Ipv4 || has(family)).collect();
-    rules::Gateway { interface: gateway.interface.clone(), families, snat: gateway.snat.clone() }
-}
-
 /// What the kernel leads each id to; worked out once somebody asks, and in most runs nobody does.
 struct InForce<'a> {
     actual: &'a Ruleset,
@@ -198,8 +202,8 @@ impl<'a> InForce<'a> {
     fn targets(&self) -> &HashMap<ForwardId, BTreeSet<Endpoint>> {
         self.targets.get_or_init(|| {
             let mut targets: HashMap<ForwardId, BTreeSet<Endpoint>> = HashMap::new();
-            for (id, _, to) in listeners(self.actual) {
-                targets.entry(id).or_default().extend(to);
+            for forward in self.actual.forwards() {
+                targets.entry(forward.id).or_default().extend(forward.targets);
             }
             targets
         })
@@ -228,7 +232,6 @@ fn backends<'a>(
     kept: &mut Vec<String>,
 ) -> Vec<Backend<'a>> {
     let mut backends: Vec<Backend<'_>> = Vec::with_capacity(inventory.nodes.len());
-    let mut claims: Vec<(Endpoint, usize)> = Vec::with_capacity(inventory.nodes.len());
     for node in &inventory.nodes {
         let Ok(id) = node.id.as_str().parse::<ForwardId>() else { continue };
         let reachable =
@@ -247,52 +250,43 @@ fn backends<'a>(
                 kept.push(format!("{id}: {why}; its forward to {} stays", list(before)));
             }
             targets = before.iter().copied().collect();
-        } else if node.addresses.is_empty() && node.is_leaving() {
-            continue;
-        }
-        if !is_role(node) {
-            claims.extend(targets.iter().map(|&target| (target, backends.len())));
+        } else if targets.is_empty() {
+            if let Some(address) = node.addresses.first() {
+                let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+                kept.push(format!(
+                    "{id}: it has only {family} addresses ({address}) and the gateway has none, so it is not \
+                     forwarded; give the gateway an {family} address, or the cache the gateway's family"
+                ));
+                continue;
+            } else if node.is_leaving() {
+                continue;
+            }
         }
         backends.push(Backend { id, node: Some(node), targets });
-    }
-    claims.sort_unstable();
-    for twins in claims.chunk_by(|(one, _), (other, _)| one == other) {
-        if let &[(target, _), _, ..] = twins {
-            let nodes: Vec<usize> = twins.iter().map(|&(_, node)| node).collect();
-            settle(&mut backends, target, &nodes, in_force, kept);
-        }
     }
     backends
 }
 
-/// Two nodes can't be one address and port: one of the answers is old. The node that has had it keeps it; the others
-/// stay where they were, or wait.
-fn settle(
-    backends: &mut [Backend<'_>],
-    target: Endpoint,
-    nodes: &[usize],
-    in_force: &InForce<'_>,
-    kept: &mut Vec<String>,
-) {
-    let had = |at: &usize| {
-        backends.get(*at).is_some_and(|node| in_force.get(&node.id).is_some_and(|to| to.contains(&target)))
-    };
-    let Some(owner) = nodes.iter().find(|at| had(at)).or(nodes.first()).copied() else { return };
-    let Some(owner_id) = backends.get(owner).map(|node| node.id.clone()) else { return };
-    for &at in nodes.iter().filter(|&&at| at != owner) {
-        let Some(backend) = backends.get_mut(at) else { continue };
-        let before = in_force.get(&backend.id).filter(|before| !before.contains(&target));
-        let instead = match before {
-            Some(before) => {
-                backend.targets = before.iter().copied().collect();
-                format!("its forward to {} stays", list(before))
-            }
-            None => {
-                backend.targets.retain(|other| *other != target);
-                "it is not forwarded until its address is its own".to_owned()
-            }
+/// Leaves each target to those who may have it, and names the others.
+fn settle_claims(backends: &mut [Backend<'_>], in_force: &InForce<'_>, kept: &mut Vec<String>) {
+    let mut claimants: Vec<Claimant<'_>> = backends.iter().map(Backend::claimant).collect();
+    let denied = settle(&mut claimants, |id| in_force.get(id));
+    if denied.is_empty() {
+        return;
+    }
+    let mut settled: HashMap<ForwardId, Vec<Endpoint>> =
+        claimants.into_iter().map(|claimant| (claimant.id, claimant.targets)).collect();
+    for backend in backends.iter_mut() {
+        backend.targets = settled.remove(&backend.id).unwrap_or_default();
+    }
+    for Denied { id, target, owner } in denied {
+        let backend = backends.iter().find(|backend| backend.id == id);
+        let targets = backend.map(|backend| backend.targets.as_slice()).unwrap_or_default();
+        let instead = match targets {
+            [] => "it is not forwarded until its address is its own".to_owned(),
+            targets => format!("its forward to {} stays", list(targets)),
         };
-        kept.push(format!("{}: {target} is the address of {owner_id} as well; {instead}", backend.id));
+        kept.push(format!("{id}: {target} is the address of {owner} as well; {instead}"));
     }
 }
 

@@ -1,11 +1,13 @@
 //! The gateway: what the configuration leaves to `auto` is read off this host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use applier::host::{self, HostError, InterfaceAddress};
-use rules::{Family, ForwardId, IfName, Leases, Listener};
+use discovery::{Admission, Refusal, Route, admit};
+use ipnet::IpNet;
+use rules::{Chain, Family, IfName, Listener, Rule, Ruleset};
 
 use crate::addresses::Addresses;
 use crate::config::{Auto, Config, ConfigError, SSH, Snat};
@@ -18,6 +20,15 @@ pub(crate) struct Gateway {
     pub(crate) snat: rules::Snat,
 }
 
+/// What of a host a plan goes by, asked for each plan.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Host {
+    /// Which addresses may be targets.
+    pub(crate) admission: Admission,
+    /// Where programs listen on the gateway's addresses, and the address that they named (`0.0.0.0` for all).
+    pub(crate) listening: BTreeMap<Listener, IpAddr>,
+}
+
 /// Why it is not clear what the gateway is.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GatewayError {
@@ -27,11 +38,6 @@ pub(crate) enum GatewayError {
         "gateway.addresses is auto, but {interface} has no address; name the gateway's address in {file}"
     )]
     NoAddress { interface: IfName, file: String },
-    #[error(
-        "{id} keeps its port on {listener}, where this host itself is reached: {who} listens there; move that service, \
-         or give the source ports of its own"
-    )]
-    OwnPort { id: ForwardId, listener: Listener, who: String },
     #[error(transparent)]
     Host(#[from] HostError),
     #[error(transparent)]
@@ -57,50 +63,105 @@ impl Gateway {
         if addresses.is_empty() {
             return Err(GatewayError::NoAddress { interface, file: file() });
         }
-        let snat = match config.gateway.snat {
-            Snat::Auto => rules::Snat::Addresses(addresses.to_vec()),
-            Snat::Address(address) => rules::Snat::Addresses(vec![address]),
-            Snat::Masquerade => rules::Snat::Masquerade,
-            Snat::Off => rules::Snat::Off,
-        };
+        let snat = snat(config, &addresses);
         Ok(Self { interface, addresses, snat })
     }
 
-    /// Checks that nothing on this host listens where clients are to be forwarded from.
+    /// The gateway of a ruleset that is put in force again, for what the configuration leaves to `auto`: at boot there may
+    /// be no address and no route to read off yet.
+    ///
+    /// An address counts if an interface has it, or if the gateway's interface has none of its family yet.
+    ///
+    /// # Errors
+    ///
+    /// If neither the configuration nor the ruleset names an interface, or this host's addresses can't be listed.
+    pub(crate) fn of_saved(config: &Config, saved: &Ruleset) -> Result<Self, GatewayError> {
+        let interface = match &config.gateway.interface {
+            Auto::Set(interface) => interface.clone(),
+            Auto::Auto => {
+                let rules = saved.chains.get(&Chain::Prerouting).into_iter().flatten();
+                let mut named = rules.filter_map(|rule| match rule {
+                    Rule::Forward { interface, .. } => Some(interface.clone()),
+                    _ => None,
+                });
+                let file = config.file.display().to_string();
+                named.next().ok_or(GatewayError::NoInterface { file })?
+            }
+        };
+        let addresses = match &config.gateway.addresses {
+            Auto::Set(addresses) => addresses.clone(),
+            Auto::Auto => {
+                let local = host::addresses()?;
+                let may_come = |address: &IpAddr| {
+                    let is_here = local.iter().any(|other| other.address == *address);
+                    let family = Family::of(*address);
+                    let is_awaited = host::primary_address(&local, &interface, family).is_none();
+                    let of_others = admit(*address, &Admission::default());
+                    is_here || (is_awaited && matches!(of_others, Ok(()) | Err(Refusal::Outside(_))))
+                };
+                let listen = saved.forwards().into_iter().map(|forward| forward.listen.address);
+                let listen: BTreeSet<IpAddr> = listen.filter(may_come).collect();
+                Addresses::new(listen.into_iter().collect())
+            }
+        };
+        let snat = snat(config, &addresses);
+        Ok(Self { interface, addresses, snat })
+    }
+
+    /// Checks that no pin takes a port that something on this host listens on.
     ///
     /// A forward would take the service's port away from everybody on the client list.
-    pub(crate) fn check_listening(&self, config: &Config) -> Result<(), GatewayError> {
+    pub(crate) fn check_pins(&self, config: &Config) -> Result<(), GatewayError> {
+        if config.pins.is_empty() {
+            return Ok(());
+        }
         let mut listening: BTreeMap<NonZeroU16, String> = BTreeMap::new();
         for listener in host::listeners()? {
             let Some(port) = NonZeroU16::new(listener.port) else { continue };
-            if config.uses(port)
+            if config.is_pinned(port)
                 && self.addresses.iter().any(|&address| listener.takes(address, listener.port))
             {
                 listening.entry(port).or_insert_with(|| who(&listener));
             }
         }
-        Ok(config.check_listening(&listening)?)
+        Ok(config.check_pins(&listening)?)
     }
 
-    /// The same for nodes that keep their own port on one of several addresses, which only discovery tells.
-    pub(crate) fn check_own_ports(&self, leases: &Leases) -> Result<(), GatewayError> {
-        if !self.addresses.are_several() {
-            return Ok(());
-        }
-        let listening = host::listeners()?;
-        for (id, listener) in leases.holders() {
-            let families = [Family::Ipv4, Family::Ipv6];
-            let own = families.into_iter().filter_map(|family| self.addresses.endpoint(listener, family));
-            let takes =
-                |other: &&host::Listener| own.clone().any(|own| other.takes(own.address, own.port.get()));
-            if let Some(other) = listening.iter().find(takes) {
-                return Err(GatewayError::OwnPort { id: id.clone(), listener, who: who(other) });
-            } else if listener.port == SSH {
-                let who = "SSH, the way into this host,".to_owned();
-                return Err(GatewayError::OwnPort { id: id.clone(), listener, who });
+    /// What of this host a plan goes by; `vpc` are the VPC's ranges, as far as they are known.
+    pub(crate) fn host(&self, vpc: Vec<IpNet>) -> Result<Host, GatewayError> {
+        let own = host::addresses()?.into_iter().map(|local| local.address);
+        let own: BTreeSet<IpAddr> = own.chain(self.addresses.iter().copied()).collect();
+        let routes = host::routes()?.into_iter().map(|route| Route {
+            destination: route.destination,
+            metric: route.metric,
+            // A device of a bus is a network interface of the instance, and may be in the caches' subnet.
+            elsewhere: (route.is_virtual && route.interface != self.interface.as_str())
+                .then_some(route.interface),
+        });
+        let admission = Admission { vpc, own: own.into_iter().collect(), routes: routes.collect() };
+        Ok(Host { admission, listening: self.listening()? })
+    }
+
+    /// What of another host than the gateway a plan goes by: nothing but the gateway's addresses.
+    pub(crate) fn elsewhere(&self, vpc: Vec<IpNet>) -> Host {
+        let admission = Admission { vpc, own: self.addresses.to_vec(), routes: vec![] };
+        Host { admission, listening: BTreeMap::new() }
+    }
+
+    fn listening(&self) -> Result<BTreeMap<Listener, IpAddr>, GatewayError> {
+        let mut listening = BTreeMap::new();
+        let leased = |address| self.addresses.are_several().then_some(address);
+        for socket in host::listeners()? {
+            let Some(port) = NonZeroU16::new(socket.port) else { continue };
+            for address in self.addresses.leased().filter(|&address| socket.takes(address, socket.port)) {
+                listening.insert(Listener { address: leased(address), port }, socket.address);
             }
         }
-        Ok(())
+        // The way into this host is none of the nodes', also while nothing listens there.
+        for address in self.addresses.leased() {
+            listening.entry(Listener { address: leased(address), port: SSH }).or_insert(address);
+        }
+        Ok(listening)
     }
 
     /// The addresses that no interface of this host has; packets to them don't come this way unless routed here.
@@ -108,6 +169,15 @@ impl Gateway {
         let local = host::addresses()?;
         let here = |address: &IpAddr| local.iter().any(|other| other.address == *address);
         Ok(self.addresses.iter().filter(|address| !here(address)).copied().collect())
+    }
+}
+
+fn snat(config: &Config, addresses: &Addresses) -> rules::Snat {
+    match config.gateway.snat {
+        Snat::Auto => rules::Snat::Addresses(addresses.to_vec()),
+        Snat::Address(address) => rules::Snat::Addresses(vec![address]),
+        Snat::Masquerade => rules::Snat::Masquerade,
+        Snat::Off => rules::Snat::Off,
     }
 }
 

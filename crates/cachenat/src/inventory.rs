@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
-use std::net::IpAddr;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use discovery::{
-    Admission, Inventory, Options, Source, SourceName, SourceReport, admit, list, recall, resolve,
+    Admission, Imds, Inventory, Options, Source, SourceName, SourceReport, admit, list, recall, resolve,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -23,18 +22,18 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// Makes the inventory: of the one that was `given` if there is one, else from the sources, again and again until all are
 /// whole or `wait` is over.
 ///
-/// `own` are the gateway's addresses, which can be no target. `last_good` tells the names to look up for a source that
-/// cannot be read, and whether a file that does not speak of a source leaves something open.
+/// `last_good` tells the names to look up for a source that cannot be read, and whether a file that does not speak of
+/// a source leaves something open.
 pub(crate) fn take(
     config: &Config,
-    own: &[IpAddr],
+    options: &Options,
     given: Option<Inventory>,
     last_good: Option<&Inventory>,
     wait: Duration,
 ) -> anyhow::Result<Inventory> {
     match given {
-        Some(given) => completed(given, config, own, last_good),
-        None => discovered(config, own, last_good, wait),
+        Some(given) => completed(given, config, options, last_good),
+        None => discovered(config, options, last_good, wait),
     }
 }
 
@@ -49,28 +48,28 @@ pub(crate) fn given(global: &Global) -> anyhow::Result<Option<Inventory>> {
 fn completed(
     given: Inventory,
     config: &Config,
-    own: &[IpAddr],
+    options: &Options,
     last_good: Option<&Inventory>,
 ) -> anyhow::Result<Inventory> {
     let inventory = with_reports(given, config, last_good);
     let addresses = inventory.nodes.iter().flat_map(|node| node.addresses.iter().copied());
-    let admission = runtime()?.block_on(options(config, own).admission_of(addresses));
+    let admission = runtime()?.block_on(options.admission_of(addresses));
     Ok(admitted(inventory, &admission))
 }
 
 fn discovered(
     config: &Config,
-    own: &[IpAddr],
+    options: &Options,
     last_good: Option<&Inventory>,
     wait: Duration,
 ) -> anyhow::Result<Inventory> {
-    let (sources, options) = (sources(config)?, options(config, own));
+    let sources = sources(config)?;
     let runtime = runtime()?;
     let deadline = Instant::now() + wait;
     loop {
         let inventory = runtime.block_on(async {
-            let listed = recall(list(&sources, &options).await, last_good);
-            resolve(listed, &options).await.0
+            let listed = recall(list(&sources, options).await, last_good);
+            resolve(listed, options).await.0
         });
         if inventory.is_complete() || Instant::now() + PAUSE > deadline {
             return Ok(inventory);
@@ -83,10 +82,9 @@ fn runtime() -> anyhow::Result<Runtime> {
     Builder::new_current_thread().enable_all().build().context("starting tokio")
 }
 
-/// How discovery goes about it on a gateway with these addresses.
-pub(crate) fn options(config: &Config, own: &[IpAddr]) -> Options {
-    let admission = Admission { vpc: vec![], own: own.to_vec() };
-    Options { region: config.region.clone(), admission, ..Options::default() }
+/// How discovery goes about it where these addresses may be targets.
+pub(crate) fn options(config: &Config, admission: Admission, imds: &Imds) -> Options {
+    Options { region: config.region.clone(), admission, imds: imds.clone(), ..Options::default() }
 }
 
 /// The sources to discover.

@@ -5,6 +5,7 @@
 mod addresses;
 mod args;
 mod check;
+mod claims;
 mod commands;
 mod config;
 mod converge;
@@ -14,6 +15,7 @@ mod desired;
 mod endpoints;
 #[cfg(test)]
 mod examples;
+mod gate;
 mod gateway;
 mod inventory;
 mod memory;

@@ -24,7 +24,7 @@ use rules::{Leases, Ruleset, SysctlChange};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::converge::{cut, left_to_root, remember};
+use crate::converge::{admit_saved, cut, left_to_root, remember};
 use crate::desired::Desired;
 use crate::output::{Output, say};
 use crate::state::{self, State};
@@ -238,6 +238,7 @@ pub(crate) fn confirm(config: &Config, output: Output) -> anyhow::Result<bool> {
     let inventory =
         Inventory::from_json(&pending.inventory).context("the inventory of the pending change")?;
     let wanted = Wanted::from_json(&pending.after).context("the rules of the pending change")?;
+    let (wanted, _) = admit_saved(config, &wanted.ruleset, wanted.ruleset.flowtable.is_some(), output)?;
     let done = Desired { wanted, leases: pending.leases, inventory, is_news: true, kept: vec![] };
     // First the guard, or it would take back what is remembered as done.
     end(config)?;

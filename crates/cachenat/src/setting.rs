@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use discovery::{Emptied, Inventory, Outcome, instance_facts};
+use discovery::{Emptied, Imds, Inventory, Options, Outcome};
+use ipnet::IpNet;
 use rules::Ruleset;
 
 use crate::args::Global;
 use crate::config::{Auto, Config, PublicAddress};
 use crate::desired::{Desired, Known, desired};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Host};
 use crate::inventory;
 use crate::output::{Output, with_cause};
 use crate::state::State;
@@ -19,10 +20,16 @@ use crate::state::State;
 pub(crate) struct Setting {
     pub(crate) config: Config,
     pub(crate) gateway: Gateway,
+    /// The instance metadata service, asked once by all parts of a run.
+    pub(crate) imds: Imds,
     pub(crate) output: Output,
 }
 
 impl Setting {
+    pub(crate) fn new(config: Config, gateway: Gateway, output: Output) -> Self {
+        Self { config, gateway, imds: Imds::default(), output }
+    }
+
     pub(crate) fn read(global: &Global) -> anyhow::Result<Self> {
         let output = Output::new(global);
         let config = Config::read(&global.config)?;
@@ -30,12 +37,12 @@ impl Setting {
         for client in config.clients.iter().filter(|client| client.prefix_len() == 0) {
             output.warn(&format!("clients: {client} lets everybody connect; the caches have no other guard"));
         }
-        Ok(Self { config, gateway, output })
+        Ok(Self::new(config, gateway, output))
     }
 
     /// Checks what only matters where the rules take effect: on this host.
     pub(crate) fn check_host(&self) -> anyhow::Result<()> {
-        self.gateway.check_listening(&self.config)?;
+        self.gateway.check_pins(&self.config)?;
         for address in self.gateway.absent_addresses()? {
             self.output.warn(&format!("gateway.addresses: no interface of this host has {address}"));
         }
@@ -53,7 +60,7 @@ impl Setting {
             }
             Auto::Auto => {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                let facts = runtime.block_on(instance_facts()).unwrap_or_default();
+                let facts = runtime.block_on(self.imds.facts()).cloned().unwrap_or_default();
                 let public = |address: &IpAddr| match address {
                     IpAddr::V4(private) => facts.public_address_of(*private).map(IpAddr::V4),
                     IpAddr::V6(_) => None,
@@ -77,14 +84,22 @@ impl Setting {
     pub(crate) fn state_and_inventory(&self, global: &Global) -> anyhow::Result<(State, Inventory)> {
         let given = inventory::given(global)?;
         let state = self.state();
-        let (own, last_good) = (&self.gateway.addresses, state.last_good.as_ref());
-        let fresh = inventory::take(&self.config, own, given, last_good, Duration::ZERO)?;
+        let fresh =
+            inventory::take(&self.config, &self.options()?, given, state.last_good.as_ref(), Duration::ZERO)?;
         Ok((state, fresh))
     }
 
+    /// How discovery goes about it on this gateway as it is now.
+    pub(crate) fn options(&self) -> anyhow::Result<Options> {
+        Ok(inventory::options(&self.config, self.host()?.admission, &self.imds))
+    }
+
     /// Plans, and uses up what the state knows; [`Desired::warnings`] says what is kept although the sources leave it open.
+    ///
+    /// `host` is the gateway itself, or another host that only shows what the gateway would do.
     pub(crate) fn desired(
         &self,
+        host: &Host,
         fresh: Inventory,
         state: &mut State,
         actual: &Ruleset,
@@ -92,7 +107,23 @@ impl Setting {
     ) -> anyhow::Result<Desired> {
         let (last_good, leases) = (state.last_good.take(), state.leases.take());
         let known = Known { last_good, emptied, leases, actual, now: now() };
-        Ok(desired(&self.config, &self.gateway, fresh, known)?)
+        Ok(desired(&self.config, &self.gateway, host, fresh, known)?)
+    }
+
+    /// What of this host a plan goes by, asked for each plan; of a host that has none of the gateway's addresses nothing.
+    pub(crate) fn host(&self) -> anyhow::Result<Host> {
+        let is_gateway = self.gateway.absent_addresses()?.len() < self.gateway.addresses.len();
+        if is_gateway { self.this_host() } else { Ok(self.gateway.elsewhere(self.vpc())) }
+    }
+
+    /// The same for a plan that takes effect here, whatever addresses this host has.
+    pub(crate) fn this_host(&self) -> anyhow::Result<Host> {
+        Ok(self.gateway.host(self.vpc())?)
+    }
+
+    /// The VPC's ranges, if somebody has asked for them.
+    fn vpc(&self) -> Vec<IpNet> {
+        self.imds.known().map(|facts| facts.vpc_cidrs.clone()).unwrap_or_default()
     }
 }
 

@@ -14,8 +14,8 @@ use rules::{Leases, Ruleset};
 
 use crate::addresses::Addresses;
 use crate::config::Config;
-use crate::desired::{Desired, Known, desired, listeners};
-use crate::gateway::Gateway;
+use crate::desired::{Desired, Known, desired};
+use crate::gateway::{Gateway, Host};
 
 const CONFIG: &str = "clients: [198.51.100.27]
 ports: 6379-7378
@@ -246,10 +246,10 @@ impl World {
         let dump = self.kernel.dump().unwrap();
         let nothing = Ruleset::default();
         let ruleset = ours(&dump).unwrap().map_or(&nothing, |actual| &actual.ruleset);
-        let entry = |(id, listen, to): (rules::ForwardId, rules::Endpoint, Vec<rules::Endpoint>)| {
-            (id.to_string(), (listen.port.get(), to[0].address))
+        let entry = |forward: rules::Forward| {
+            (forward.id.to_string(), (forward.listen.port.get(), forward.targets[0].address))
         };
-        listeners(ruleset).into_iter().map(entry).collect()
+        ruleset.forwards().into_iter().map(entry).collect()
     }
 
     /// What a run does with what was found, but for the writing of its state.
@@ -262,7 +262,7 @@ impl World {
             actual: ours(&dump).unwrap().map_or(&self.ruleset, |actual| &actual.ruleset),
             now: self.now,
         };
-        let planned = desired(&self.config, &self.gateway, fresh.clone(), known).unwrap();
+        let planned = desired(&self.config, &self.gateway, &Host::default(), fresh.clone(), known).unwrap();
         let commits = self.kernel.commits.len();
         let synced = sync(&mut self.kernel, Some(&planned.wanted.ruleset)).unwrap();
 
@@ -276,7 +276,7 @@ impl World {
 
     fn remember(&mut self, planned: Desired) {
         (self.last_good, self.leases) = (Some(planned.inventory), Some(planned.leases));
-        self.ruleset = planned.wanted.ruleset;
+        self.ruleset = planned.wanted.ruleset.clone();
     }
 
     /// One run, and everything that has to hold after it.

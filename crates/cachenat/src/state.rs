@@ -276,7 +276,13 @@ mod tests {
 
     fn desired() -> Desired {
         let wanted = Wanted { ruleset: Ruleset::default(), sysctls: vec![rules::Sysctl::Ipv4Forward] };
-        Desired { wanted, leases: leases(), inventory: Inventory::default(), is_news: true, kept: vec![] }
+        Desired {
+            wanted: wanted.into(),
+            leases: leases(),
+            inventory: Inventory::default(),
+            is_news: true,
+            kept: vec![],
+        }
     }
 
     #[test]

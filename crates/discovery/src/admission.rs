@@ -1,5 +1,6 @@
 //! Which addresses may become a target. DNS, the API and files are not trusted with this.
 
+use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -10,12 +11,38 @@ use thiserror::Error;
 pub struct Admission {
     /// The VPC's ranges, where they are known (IMDS, config). They matter for ranges that are not private, such as a VPC's IPv6 block.
     pub vpc: Vec<IpNet>,
-    /// The gateway's own addresses: a forward to itself would loop.
+    /// All addresses of all interfaces of the gateway: services that listen there are not meant for clients, and a
+    /// forward to a listener would loop.
     pub own: Vec<IpAddr>,
+    /// The gateway's routes, in any order; none where they are not known.
+    pub routes: Vec<Route>,
+}
+
+/// A route of the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where it leads; of several that contain an address the longest prefix counts.
+    pub destination: IpNet,
+    /// Of several to one destination the lowest counts.
+    pub metric: u32,
+    /// The interface, if it does not lead to caches: a container bridge, a tunnel.
+    pub elsewhere: Option<String>,
+}
+
+impl Admission {
+    /// The interface that packets to the address leave by, if it does not lead to caches.
+    fn elsewhere(&self, address: IpAddr) -> Option<&str> {
+        let routes = self.routes.iter().filter(|route| route.destination.contains(&address));
+        let chosen = routes.max_by_key(|route| {
+            // Of two next hops of one route a packet may take either.
+            (route.destination.prefix_len(), Reverse(route.metric), route.elsewhere.is_some())
+        });
+        chosen?.elsewhere.as_deref()
+    }
 }
 
 /// Why an address may not be a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// 0.0.0.0/8, ::.
     #[error("{0} is unspecified")]
@@ -38,6 +65,9 @@ pub enum Refusal {
     /// One of [`Admission::own`].
     #[error("{0} is the gateway's own address")]
     Own(IpAddr),
+    /// [`Route::elsewhere`].
+    #[error("{0} is reached by {1}, an interface of the gateway that does not lead to caches")]
+    Elsewhere(IpAddr, String),
     /// Neither in the VPC nor private.
     #[error("{0} is outside the VPC and not private")]
     Outside(IpAddr),
@@ -59,6 +89,9 @@ pub fn admit(address: IpAddr, policy: &Admission) -> Result<(), Refusal> {
     }
     if policy.own.iter().any(|own| own.to_canonical() == address) {
         return Err(Refusal::Own(address));
+    }
+    if let Some(interface) = policy.elsewhere(address) {
+        return Err(Refusal::Elsewhere(address, interface.to_owned()));
     }
     let private = match address {
         IpAddr::V4(v4) => v4.is_private() || is_shared(v4),
@@ -121,8 +154,10 @@ mod tests {
 
     #[test]
     fn forbidden_addresses_are_refused_by_name_even_inside_the_vpc() {
-        let everything =
-            Admission { vpc: vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()], own: vec![] };
+        let everything = Admission {
+            vpc: vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()],
+            ..Admission::default()
+        };
         let cases = [
             ("169.254.169.254", "instance service"),
             ("::ffff:169.254.169.254", "instance service"),
@@ -150,7 +185,7 @@ mod tests {
     fn a_public_address_is_admitted_only_inside_the_vpc() {
         let vpc = Admission {
             vpc: vec!["203.0.113.0/24".parse().unwrap(), "2001:db8::/56".parse().unwrap()],
-            own: vec![],
+            ..Admission::default()
         };
         assert_eq!(refusal("203.0.113.9", &vpc), None);
         assert_eq!(refusal("2001:db8::9", &vpc), None);
@@ -163,8 +198,33 @@ mod tests {
 
     #[test]
     fn the_gateway_is_no_target_of_itself() {
-        let policy = Admission { vpc: vec![], own: vec!["10.0.0.55".parse().unwrap()] };
+        let policy = Admission { own: vec!["10.0.0.55".parse().unwrap()], ..Admission::default() };
         assert_eq!(refusal("10.0.0.55", &policy).unwrap(), "10.0.0.55 is the gateway's own address");
         assert_eq!(refusal("::ffff:10.0.0.55", &policy).unwrap(), "10.0.0.55 is the gateway's own address");
+    }
+
+    #[test]
+    fn a_neighbour_behind_a_container_bridge_is_refused() {
+        let route = |destination: &str, metric, elsewhere: Option<&str>| Route {
+            destination: destination.parse().unwrap(),
+            metric,
+            elsewhere: elsewhere.map(str::to_owned),
+        };
+        let routes = vec![
+            route("0.0.0.0/0", 100, None),
+            route("0.0.0.0/0", 600, Some("tun0")),
+            route("172.16.0.0/12", 0, None),
+            route("172.17.0.0/16", 0, Some("docker0")),
+            // Two next hops: a packet may leave by either.
+            route("10.9.0.0/16", 0, None),
+            route("10.9.0.0/16", 0, Some("wg0")),
+        ];
+        let policy = Admission { routes, ..Admission::default() };
+        assert_eq!(refusal("172.18.0.2", &policy), None);
+        assert_eq!(refusal("10.0.1.230", &policy), None);
+        let words =
+            "172.17.0.2 is reached by docker0, an interface of the gateway that does not lead to caches";
+        assert_eq!(refusal("172.17.0.2", &policy).unwrap(), words);
+        assert!(refusal("10.9.0.1", &policy).unwrap().contains("wg0"));
     }
 }

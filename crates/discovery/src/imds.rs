@@ -106,6 +106,11 @@ impl Imds {
         facts.await.as_ref()
     }
 
+    /// The facts that an earlier question brought; nothing is asked.
+    pub fn known(&self) -> Option<&InstanceFacts> {
+        self.facts.get()?.as_ref()
+    }
+
     /// One try, one second, no TLS: the service speaks plain HTTP on a link-local address.
     pub(crate) fn client(&self) -> Client {
         let http = aws_smithy_http_client::Builder::new().build_http();

@@ -26,7 +26,7 @@ use futures_util::future::{join, join_all};
 
 pub use aws_credential_types::Credentials;
 
-pub use admission::{Admission, Refusal, admit};
+pub use admission::{Admission, Refusal, Route, admit};
 pub use elasticache::{Action, ApiError, Cause, Place, Survey, survey};
 pub use imds::{Imds, InstanceFacts, instance_facts};
 pub use in_band::{Dial, GreetError, Greeting, InBandError, Speaks, greet_all};

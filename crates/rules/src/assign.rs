@@ -96,11 +96,20 @@ pub enum PlanError {
     },
 }
 
+/// What [`assign`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assigned {
+    /// The leases as they are now.
+    pub leases: Leases,
+    /// The requests that got no listener because programs of this host listen on what was left.
+    pub left_out: Vec<PlanError>,
+}
+
 fn others(taken: usize) -> String {
     if taken == 0 { String::new() } else { format!(", and other programs listen on {taken}") }
 }
 
-/// Gives each request its listener, and returns the leases as they are then.
+/// Gives each request its listener.
 ///
 /// In the order of `requests`: a pin wins; a listener that the id holds, or held last, stays its own if its pool still
 /// has it; else the lowest of the pool that was never given out; else the one released longest ago, at least
@@ -110,22 +119,27 @@ fn others(taken: usize) -> String {
 ///
 /// # Errors
 ///
-/// [`PlanError`], if a pool is full or a pin is taken.
+/// [`PlanError`], if a pool is full of leases or a pin is taken.
 pub fn assign(
     requests: &[Request],
     pins: &BTreeMap<ForwardId, Listener>,
     taken: &BTreeSet<Listener>,
     leases: Leases,
     now: u64,
-) -> Result<Leases, PlanError> {
+) -> Result<Assigned, PlanError> {
     let mut plan = Plan::carry_over(requests, pins, taken, leases, now);
+    let mut left_out = Vec::new();
     for request in requests {
         if !plan.placed.contains_key(&request.id) {
-            let listener = plan.choose(request, now)?;
-            plan.give(listener, &request.id, now);
+            match plan.choose(request, now) {
+                Ok(listener) => plan.give(listener, &request.id, now),
+                // Any user of the host can listen on ports, and is to stop no one else's forward by that.
+                Err(error @ PlanError::PoolFull { taken: 1.., .. }) => left_out.push(error),
+                Err(error) => return Err(error),
+            }
         }
     }
-    Ok(plan.leases)
+    Ok(Assigned { leases: plan.leases, left_out })
 }
 
 struct Plan<'a> {
@@ -262,6 +276,7 @@ mod tests {
 
     fn plan(ids: &[&str], pool: RangeInclusive<u16>, leases: &Leases, now: u64) -> Result<Leases, PlanError> {
         assign(&requests(ids, pool), &BTreeMap::new(), &BTreeSet::new(), leases.clone(), now)
+            .map(|done| done.leases)
     }
 
     fn on(port: u16) -> Listener {
@@ -325,18 +340,20 @@ mod tests {
     fn a_port_that_something_listens_on_is_given_to_none() {
         let taken: BTreeSet<Listener> = [on(10), on(12)].into();
         let with = |ids: &[&str], pool, leases: &Leases, now| {
-            assign(&requests(ids, pool), &BTreeMap::new(), &taken, leases.clone(), now)
+            assign(&requests(ids, pool), &BTreeMap::new(), &taken, leases.clone(), now).unwrap()
         };
-        let leases = with(&["a", "b"], 10..=13, &Leases::default(), 0).unwrap();
+        let leases = with(&["a", "b"], 10..=13, &Leases::default(), 0).leases;
         assert_eq!(held(&leases), [("a".to_owned(), 11), ("b".to_owned(), 13)]);
-        let error = with(&["a", "b", "c"], 10..=13, &leases, 0).unwrap_err();
+        let done = with(&["c", "a", "b"], 10..=13, &leases, 0);
+        assert_eq!(held(&done.leases), held(&leases), "all others keep theirs");
+        let error = &done.left_out[0];
         assert!(matches!(error, PlanError::PoolFull { held: 2, resting: 0, taken: 2, .. }), "{error}");
         assert!(error.to_string().contains("other programs listen on 2; widen ports"), "{error}");
         // Who held it before keeps it, and who comes back to it gets another.
         let before = plan(&["a", "b"], 10..=13, &Leases::default(), 0).unwrap();
-        assert_eq!(held(&with(&["a", "b"], 10..=13, &before, 1).unwrap()), held(&before));
+        assert_eq!(held(&with(&["a", "b"], 10..=13, &before, 1).leases), held(&before));
         let without = plan(&["b"], 10..=13, &before, 1).unwrap();
-        let again = with(&["a", "b"], 10..=13, &without, 2).unwrap();
+        let again = with(&["a", "b"], 10..=13, &without, 2).leases;
         assert_eq!(held(&again), [("a".to_owned(), 13), ("b".to_owned(), 11)]);
     }
 
@@ -349,20 +366,33 @@ mod tests {
 
     #[test]
     fn a_pin_wins_over_the_order_and_is_given_to_no_other() {
-        let leases =
-            assign(&requests(&["a", "b"], 10..=20), &pins(&[("b", 10)]), &BTreeSet::new(), Leases::default(), 0).unwrap();
-        assert_eq!(held(&leases), [("a".to_owned(), 11), ("b".to_owned(), 10)]);
+        let leases = assign(
+            &requests(&["a", "b"], 10..=20),
+            &pins(&[("b", 10)]),
+            &BTreeSet::new(),
+            Leases::default(),
+            0,
+        )
+        .unwrap();
+        assert_eq!(held(&leases.leases), [("a".to_owned(), 11), ("b".to_owned(), 10)]);
     }
 
     #[test]
     fn a_pin_on_a_port_that_another_node_holds_is_refused() {
         let before = plan(&["a", "b"], 10..=20, &Leases::default(), 0).unwrap();
         let error =
-            assign(&requests(&["a", "b"], 10..=20), &pins(&[("b", 10)]), &BTreeSet::new(), before.clone(), 1).unwrap_err();
+            assign(&requests(&["a", "b"], 10..=20), &pins(&[("b", 10)]), &BTreeSet::new(), before.clone(), 1)
+                .unwrap_err();
         assert!(matches!(error, PlanError::PinTaken { .. }), "{error}");
-        let swapped =
-            assign(&requests(&["a", "b"], 10..=20), &pins(&[("b", 10), ("a", 11)]), &BTreeSet::new(), before, 1).unwrap();
-        assert_eq!(held(&swapped), [("a".to_owned(), 11), ("b".to_owned(), 10)]);
+        let swapped = assign(
+            &requests(&["a", "b"], 10..=20),
+            &pins(&[("b", 10), ("a", 11)]),
+            &BTreeSet::new(),
+            before,
+            1,
+        )
+        .unwrap();
+        assert_eq!(held(&swapped.leases), [("a".to_owned(), 11), ("b".to_owned(), 10)]);
     }
 
     #[test]
@@ -408,6 +438,7 @@ mod tests {
     fn with_several_addresses_each_node_keeps_the_port_on_an_address_of_its_own() {
         let plan = |ids: &[&str], count, leases, now| {
             assign(&on_own_addresses(ids, count), &BTreeMap::new(), &BTreeSet::new(), leases, now)
+                .map(|done| done.leases)
         };
         let before = plan(&["a", "b", "c"], 3, Leases::default(), 0).unwrap();
         assert_eq!(listeners(&before), ["a 10.0.0.55:6379", "b 10.0.0.56:6379", "c 10.0.0.57:6379"]);
@@ -430,7 +461,8 @@ mod tests {
         let reader = requests.last_mut().unwrap();
         reader.pool = Arc::new(Pool { ports: 6380..=6380, ..Pool::clone(&reader.pool) });
         reader.beside = Some(id("b"));
-        let leases = assign(&requests, &BTreeMap::new(), &BTreeSet::new(), Leases::default(), 0).unwrap();
+        let leases =
+            assign(&requests, &BTreeMap::new(), &BTreeSet::new(), Leases::default(), 0).unwrap().leases;
         assert_eq!(listeners(&leases), ["a 10.0.0.55:6379", "b 10.0.0.56:6379", "b/reader 10.0.0.56:6380"]);
     }
 }

@@ -19,7 +19,7 @@ mod text;
 pub mod trace;
 pub mod transaction;
 
-pub use assign::{PlanError, Pool, Request, assign};
+pub use assign::{Assigned, PlanError, Pool, Request, assign};
 pub use diff::{Action, Actual, Change, Changes, diff};
 pub use leases::{Leases, Listener};
 pub use name::{ForwardId, IfName, NameError};

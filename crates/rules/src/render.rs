@@ -88,6 +88,23 @@ pub fn render(forwards: &[Forward], clients: &[IpNet], gateway: &Gateway) -> Rul
 }
 
 impl Ruleset {
+    /// The forwards that the maps hold, by listener and id; the opposite of [`render`].
+    ///
+    /// Elements whose comment is no id are none of ours, and left out.
+    pub fn forwards(&self) -> Vec<Forward> {
+        let mut found: BTreeMap<(Endpoint, ForwardId), Vec<Endpoint>> = BTreeMap::new();
+        let maps = self.sets.iter().filter(|(set, _)| set.is_map());
+        for (key, element) in maps.flat_map(|(_, elements)| elements) {
+            let (Key::Endpoint(listen) | Key::Slots { listen, .. }) = *key else { continue };
+            let id = element.comment.clone().and_then(|comment| comment.try_into().ok());
+            if let (Some(id), Some(target)) = (id, element.data) {
+                found.entry((listen, id)).or_default().push(target);
+            }
+        }
+        let forward = |((listen, id), targets)| Forward { id, listen, targets };
+        found.into_iter().map(forward).collect()
+    }
+
     /// Adds the flowtable, and the rules that add to it what this ruleset forwards by `interface` and both sides have
     /// agreed to: a first packet, and one that nobody answers, passes the chains.
     pub fn offload(&mut self, interface: &IfName) {

@@ -180,19 +180,19 @@ proptest! {
         for (now, nodes) in (0u64..).zip(steps) {
             let request = |&number| Request { id: id(number), pool: Arc::clone(&pool), beside: None };
             let requests: Vec<Request> = nodes.iter().map(request).collect();
-            let Ok(plan) = assign(&requests, &pins, &BTreeSet::new(), leases, now) else {
+            let Ok(done) = assign(&requests, &pins, &BTreeSet::new(), leases, now) else {
                 // Two pins on one listener are refused by the configuration; here the plan refuses them.
                 prop_assert_eq!(pins.values().collect::<BTreeSet<_>>().len(), 1);
                 return Ok(());
             };
-            let holders = plan.holders();
+            let holders = done.leases.holders();
             prop_assert_eq!(holders.len(), requests.len());
             prop_assert_eq!(holders.values().collect::<BTreeSet<_>>().len(), requests.len());
             for (id, listener) in holders {
                 let before = *first.entry(id.clone()).or_insert(listener);
                 prop_assert_eq!(before, listener, "{} changed its listener", id);
             }
-            leases = plan;
+            leases = done.leases;
         }
     }
 }

@@ -125,10 +125,14 @@ fn read_route(message: &Message<'_>) -> Result<Option<(IpNet, u32, Vec<u32>)>, M
     let &[family, length, _, _, table, _, _, kind, ..] = header else { return Ok(None) };
     let fields = Fields::<32>::parse(attributes)?;
     let number = |kind| fields.get(kind).and_then(|value| u32_at(value, 0));
-    if kind != libc::RTN_UNICAST || number(route::TABLE).unwrap_or(table.into()) != u32::from(libc::RT_TABLE_MAIN) {
+    if kind != libc::RTN_UNICAST
+        || number(route::TABLE).unwrap_or(table.into()) != u32::from(libc::RT_TABLE_MAIN)
+    {
         return Ok(None);
     }
-    let Some(destination) = destination(family, length, fields.get(route::DESTINATION)) else { return Ok(None) };
+    let Some(destination) = destination(family, length, fields.get(route::DESTINATION)) else {
+        return Ok(None);
+    };
     let mut interfaces: Vec<u32> = number(route::INTERFACE).into_iter().collect();
     let mut hops = fields.get(route::MULTIPATH).unwrap_or_default();
     // struct rtnexthop: its length, 2 bytes, the interface's index, and attributes.

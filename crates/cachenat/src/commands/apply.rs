@@ -39,8 +39,7 @@ pub(super) fn run(
     let dump = kernel.dump()?;
     ours(&dump)?;
 
-    let (own, last_good) = (&setting.gateway.addresses, state.last_good.as_ref());
-    let fresh = inventory::take(&setting.config, own, given, last_good, wait)?;
+    let fresh = inventory::take(&setting.config, &setting.options()?, given, state.last_good.as_ref(), wait)?;
     let desired = plan(&setting, &mut state, fresh, &dump, emptied)?;
     let warnings = desired.warnings(now());
     warnings.iter().for_each(|line| setting.output.warn(line));

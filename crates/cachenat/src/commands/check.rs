@@ -14,7 +14,7 @@ use applier::surroundings;
 use applier::sync::{difference, ours};
 use applier::sysctl::Sysctls;
 use applier::{host, lock};
-use discovery::{Emptied, Imds, InstanceFacts, Inventory, Source, Survey};
+use discovery::{Emptied, InstanceFacts, Inventory, Source, Survey};
 use ipnet::IpNet;
 use rules::sysctl::Place;
 use rules::{Endpoint, Ruleset, Sysctl};
@@ -23,7 +23,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::args::Global;
 use crate::check::{self, Finding, access, aws, chains, host as kernel_settings, nodes, schedule};
 use crate::config::Config;
-use crate::desired::{Desired, listeners};
+use crate::desired::Desired;
 use crate::gateway::Gateway;
 use crate::inventory;
 use crate::output::{Exit, Output};
@@ -64,11 +64,10 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
             return Ok(found);
         }
     };
-    let setting = Setting { config, gateway, output };
+    let setting = Setting::new(config, gateway, output);
     found.extend(of_gateway(&setting)?);
     let runtime = Builder::new_current_thread().enable_all().build().context("starting tokio")?;
-    let imds = Imds::default();
-    let instance = runtime.block_on(imds.facts());
+    let instance = runtime.block_on(setting.imds.facts());
     found.push(access::public_address(
         &setting.config.gateway.public_address,
         &setting.gateway.addresses,
@@ -78,7 +77,7 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
     // A file stands in for AWS as a whole.
     let survey = match global.inventory {
         Some(_) => None,
-        None => survey(&setting, &imds, instance, &runtime),
+        None => survey(&setting, instance, &runtime)?,
     };
     if let Some(survey) = &survey {
         found.extend(aws::calls(survey));
@@ -90,9 +89,9 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
     let last_run =
         lock::last_held(&setting.config.lock_file).and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     found.push(nodes::last_good(state.last_good.as_ref(), last_run.map(|at| at.as_secs()), now()));
-    let (own, last_good) = (&setting.gateway.addresses, state.last_good.as_ref());
+    let (options, last_good) = (setting.options()?, state.last_good.as_ref());
     let fresh =
-        given.and_then(|given| inventory::take(&setting.config, own, given, last_good, Duration::ZERO));
+        given.and_then(|given| inventory::take(&setting.config, &options, given, last_good, Duration::ZERO));
     let fresh = fresh.unwrap_or_else(|error| {
         found.push(Finding::error("sources", error.as_ref()));
         last_good.cloned().unwrap_or_default()
@@ -124,24 +123,22 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
 /// Asks AWS what it lets us do; `None` where no source needs it.
 fn survey(
     setting: &Setting,
-    imds: &Imds,
     instance: Option<&InstanceFacts>,
     runtime: &Runtime,
-) -> Option<Survey> {
+) -> anyhow::Result<Option<Survey>> {
     let sources: Vec<Source> = setting.config.asked().cloned().collect();
-    let mut options = inventory::options(&setting.config, &setting.gateway.addresses);
-    options.imds = imds.clone();
+    let options = setting.options()?;
     // Without the instance's own place there is nothing to compare the caches' with.
     let with_places = instance.is_some_and(|facts| facts.vpc_id.is_some() || facts.subnet_id.is_some());
-    runtime.block_on(discovery::survey(&sources, &options, with_places))
+    Ok(runtime.block_on(discovery::survey(&sources, &options, with_places)))
 }
 
 fn of_gateway(setting: &Setting) -> anyhow::Result<Vec<Finding>> {
     let gateway = &setting.gateway;
     let addresses: Vec<String> = gateway.addresses.iter().map(ToString::to_string).collect();
     let absent = gateway.absent_addresses()?;
-    let listening = match gateway.check_listening(&setting.config) {
-        Ok(()) => Finding::ok("listening", "nothing on this host listens on the forwarded ports"),
+    let listening = match gateway.check_pins(&setting.config) {
+        Ok(()) => of_pool(setting)?,
         Err(error) => Finding::error("listening", &error),
     };
     let address = match absent.first() {
@@ -153,6 +150,22 @@ fn of_gateway(setting: &Setting) -> anyhow::Result<Vec<Finding>> {
         ),
     };
     Ok(vec![address, listening])
+}
+
+/// The ports of the pool that the nodes can't have.
+fn of_pool(setting: &Setting) -> anyhow::Result<Finding> {
+    let host = setting.host()?;
+    let in_pool = |listener: &&rules::Listener| setting.config.uses(listener.port);
+    let taken: Vec<String> = host.listening.keys().filter(in_pool).map(ToString::to_string).collect();
+    Ok(if taken.is_empty() {
+        Finding::ok("listening", "nothing on this host listens on the ports of the pool")
+    } else {
+        Finding::warn(
+            "listening",
+            format!("programs of this host listen on {} of the pool: no node gets it", taken.join(", ")),
+            "'ss -ltnp' names them; move them, or widen the pool",
+        )
+    })
 }
 
 /// What is in force, and the base chains that others have beside it.
@@ -171,8 +184,12 @@ fn of_chains(
 ) -> Vec<Finding> {
     let in_force = ours(dump).ok().flatten().map(|actual| &actual.ruleset);
     let ruleset = desired.map(|desired| &desired.wanted.ruleset).or(in_force);
-    let listeners: Vec<Endpoint> =
-        ruleset.map(listeners).unwrap_or_default().into_iter().map(|(_, listen, _)| listen).collect();
+    let listeners: Vec<Endpoint> = ruleset
+        .map(Ruleset::forwards)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|forward| forward.listen)
+        .collect();
     let (legacy, interface) = (surroundings::legacy_iptables(), &setting.gateway.interface);
     let mut found = chains::forward(chains, &legacy, interface, &listeners);
     found.extend(chains::nat(chains, &legacy, interface, &listeners));
@@ -195,7 +212,8 @@ fn plan(
             &nothing
         }
     };
-    match setting.desired(fresh, state, actual, Emptied::Keep) {
+    let desired = setting.host().and_then(|host| setting.desired(&host, fresh, state, actual, Emptied::Keep));
+    match desired {
         Ok(desired) => Some(desired),
         Err(error) => {
             found.push(Finding::error("ports", error.as_ref()));

@@ -2,21 +2,24 @@
 
 use std::time::Duration;
 
-use discovery::{Inventory, Node};
+use discovery::{Admission, Imds, Inventory, Node};
 
 use crate::args::Global;
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::inventory;
 use crate::output::{Exit, Output, columns};
-use crate::setting::is_whole;
+use crate::setting::{Setting, is_whole};
 
 pub(super) fn run(global: &Global, json: bool) -> anyhow::Result<Exit> {
     let output = Output::new(global);
     let config = Config::read(&global.config)?;
-    // Discovery works off the gateway too; only there is an address known that can be no target.
-    let own = Gateway::resolve(&config).map(|gateway| gateway.addresses).unwrap_or_default();
-    let inventory = inventory::take(&config, &own, inventory::given(global)?, None, Duration::ZERO)?;
+    // Discovery works off the gateway too; only there are addresses known that can be no target.
+    let options = match Gateway::resolve(&config) {
+        Ok(gateway) => Setting::new(config.clone(), gateway, output).options()?,
+        Err(_) => inventory::options(&config, Admission::default(), &Imds::default()),
+    };
+    let inventory = inventory::take(&config, &options, inventory::given(global)?, None, Duration::ZERO)?;
     for report in &inventory.sources {
         if let Some(error) = &report.error {
             output.warn(&format!("{}: {error}", report.source));

@@ -32,10 +32,13 @@ fn known(setting: &Setting, global: &Global) -> anyhow::Result<(Inventory, Lease
     let given = inventory::given(global)?;
     let mut state = setting.state();
     let fresh = match (given, &state.last_good) {
-        (Some(given), last_good) => {
-            let own = &setting.gateway.addresses;
-            inventory::take(&setting.config, own, Some(given), last_good.as_ref(), Duration::ZERO)?
-        }
+        (Some(given), last_good) => inventory::take(
+            &setting.config,
+            &setting.options()?,
+            Some(given),
+            last_good.as_ref(),
+            Duration::ZERO,
+        )?,
         (None, Some(last_good)) => last_good.clone(),
         (None, None) => anyhow::bail!(
             "{} has no inventory of an earlier run: run 'cachenat apply', or give one by --inventory",
@@ -43,7 +46,7 @@ fn known(setting: &Setting, global: &Global) -> anyhow::Result<(Inventory, Lease
         ),
     };
     let actual = remembered(&state);
-    let desired = setting.desired(fresh, &mut state, &actual, Emptied::Keep)?;
+    let desired = setting.desired(&setting.host()?, fresh, &mut state, &actual, Emptied::Keep)?;
     Ok((desired.inventory, desired.leases))
 }
 

@@ -15,11 +15,11 @@ use crate::state::State;
 pub(super) fn run(global: &Global, format: RenderFormat) -> anyhow::Result<Exit> {
     let setting = Setting::read(global)?;
     if setting.gateway.absent_addresses()?.is_empty() {
-        setting.gateway.check_listening(&setting.config)?;
+        setting.gateway.check_pins(&setting.config)?;
     }
     let (mut state, fresh) = setting.state_and_inventory(global)?;
     let actual = remembered(&state);
-    let desired = setting.desired(fresh, &mut state, &actual, Emptied::Keep)?;
+    let desired = setting.desired(&setting.host()?, fresh, &mut state, &actual, Emptied::Keep)?;
     desired.warnings(now()).iter().for_each(|line| setting.output.warn(line));
     let sysctls =
         || -> String { desired.wanted.sysctls.iter().map(|sysctl| format!("# sysctl {sysctl}\n")).collect() };

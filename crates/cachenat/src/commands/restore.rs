@@ -7,7 +7,7 @@ use applier::sync::ours;
 
 use crate::args::Global;
 use crate::config::Config;
-use crate::converge::{carry_out, report};
+use crate::converge::{admit_saved, carry_out, report};
 use crate::output::{Exit, Output};
 use crate::pending;
 use crate::state::State;
@@ -18,8 +18,8 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     let config = Config::read(&global.config)?;
     let _lock = lock::acquire(&config.lock_file, lock::WAIT)?;
     pending::refuse(&config, output)?;
-    let mut wanted = match State::ruleset(&config.state_dir)? {
-        Some(wanted) => wanted,
+    let saved = match State::ruleset(&config.state_dir)? {
+        Some(wanted) => wanted.ruleset,
         None => anyhow::bail!(
             "{} has no ruleset of an earlier run; 'cachenat apply' leaves one",
             config.state_dir.display()
@@ -29,12 +29,13 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     let dump = kernel.dump()?;
     // Without its device there can be no flowtable, and no rule is worth less for that.
     let has_flowtable = ours(&dump)?.is_some_and(|actual| actual.ruleset.flowtable.is_some());
-    if wanted.ruleset.flowtable.is_some() && !has_flowtable {
-        wanted.ruleset.forgo_offload();
+    if saved.flowtable.is_some() && !has_flowtable {
         output
             .note("gateway.flowtable is left to the next apply: at boot its interface may not be there yet");
     }
+    let (wanted, refused) = admit_saved(&config, &saved, has_flowtable, output)?;
+    refused.iter().for_each(|why| output.warn(&why.to_string()));
     let done = carry_out(&config, &mut kernel, dump, &wanted, output)?;
     report(output, &done.report, false)?;
-    Ok(Exit::Done)
+    Ok(Exit::of(refused.is_empty()))
 }

@@ -15,11 +15,10 @@ use applier::sysctl::Sysctls;
 use discovery::{Emptied, Inventory, Node, SourceReport};
 use rules::diff::Action;
 use rules::ruleset::Key;
-use rules::{Changes, Endpoint, ForwardId, Ruleset};
+use rules::{Changes, Endpoint, Forward, ForwardId, Ruleset};
 use serde::Serialize;
 
 use crate::args::{Global, StatusFormat};
-use crate::desired::listeners;
 use crate::moves::Moves;
 use crate::output::{Exit, age, columns, size, with_cause};
 use crate::report::Report;
@@ -121,7 +120,8 @@ pub(super) fn gather(
     let (expected, is_leased) = (state.last_good.is_some(), state.leases.is_some());
     let last_good = state.last_good.clone().unwrap_or_default();
 
-    let desired = setting.desired(last_good.clone(), &mut state, in_force, Emptied::Keep)?;
+    let desired =
+        setting.desired(&setting.host()?, last_good.clone(), &mut state, in_force, Emptied::Keep)?;
     warnings.extend(desired.warnings(now()));
     let changes =
         if expected { difference(&dump, Some(&desired.wanted.ruleset))? } else { Changes::default() };
@@ -143,7 +143,7 @@ pub(super) fn gather(
         report.forwards.iter().map(|change| ((&*change.id, change.listen), change.action)).collect();
     let moves = Moves::read(&setting.config.state_dir);
     let (connections, flows) = (connections(&dump), flows(warnings));
-    let listener = |(id, listen, to): (ForwardId, Endpoint, Vec<Endpoint>)| {
+    let listener = |Forward { id, listen, targets: to }: Forward| {
         let node = nodes.get(id.as_str());
         let since = since.get(&(&id, listen.port.get())).copied();
         let flows = flows.as_ref().map(|flows| flows.get(&listen).copied().unwrap_or_default());
@@ -168,8 +168,9 @@ pub(super) fn gather(
     };
     // What is missing from the kernel is a line as well: it is what somebody looks for.
     let missing = report.forwards.iter().filter(|change| change.action == Action::Add);
-    let missing =
-        missing.filter_map(|change| Some((change.id.parse().ok()?, change.listen, change.to.clone())));
+    let missing = missing.filter_map(|change| {
+        Some(Forward { id: change.id.parse().ok()?, listen: change.listen, targets: change.to.clone() })
+    });
     let last_run = lock::last_held(&setting.config.lock_file);
     let last_run = last_run.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     Ok(Status {
@@ -178,7 +179,7 @@ pub(super) fn gather(
         in_step: report.is_empty(),
         last_change: State::last_change(&setting.config.state_dir),
         last_run: last_run.map(|at| at.as_secs()),
-        listeners: listeners(in_force).into_iter().chain(missing).map(listener).collect(),
+        listeners: in_force.forwards().into_iter().chain(missing).map(listener).collect(),
         sources: sources(&last_good, now()),
         drift: report.text().lines().map(str::to_owned).collect(),
         conntrack: surroundings::conntrack_fill(),

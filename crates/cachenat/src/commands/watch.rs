@@ -318,7 +318,7 @@ fn read(global: &Global) -> anyhow::Result<(Arc<Setting>, Vec<Source>, Options)>
     let setting = Setting::read(global)?;
     setting.check_host()?;
     let sources = inventory::sources(&setting.config)?;
-    let options = inventory::options(&setting.config, &setting.gateway.addresses);
+    let options = setting.options()?;
     Ok((Arc::new(setting), sources, options))
 }
 

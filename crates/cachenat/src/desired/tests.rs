@@ -1,5 +1,8 @@
 use std::path::Path;
 
+use proptest::prelude::*;
+use rules::Sysctl;
+
 use super::*;
 use crate::addresses::Addresses;
 
@@ -51,6 +54,7 @@ const BOTH: [&str; 2] = ["replication_group/my-cluster complete", "cache_cluster
 struct World {
     config: Config,
     gateway: Gateway,
+    host: Host,
     last_good: Option<Inventory>,
     leases: Option<Leases>,
     actual: Ruleset,
@@ -62,6 +66,7 @@ impl World {
         Self {
             config: config(CONFIG),
             gateway: gateway(&["10.0.0.55"]),
+            host: Host::default(),
             last_good: None,
             leases: None,
             actual: Ruleset::default(),
@@ -82,16 +87,15 @@ impl World {
             actual: &self.actual,
             now: 1_000_000,
         };
-        let desired = desired(&self.config, &self.gateway, fresh.clone(), known)?;
+        let desired = desired(&self.config, &self.gateway, &self.host, fresh.clone(), known)?;
         self.last_good = Some(desired.inventory);
         self.leases = Some(desired.leases);
-        self.actual = desired.wanted.ruleset;
+        self.actual = desired.wanted.ruleset.clone();
         self.kept = desired.kept;
-        let listeners = listeners(&self.actual).into_iter();
-        let line = |(id, listen, to): (ForwardId, Endpoint, Vec<Endpoint>)| {
-            format!("{id} {listen} {}", rules::diff::targets(&to))
+        let line = |Forward { id, listen, targets }: Forward| {
+            format!("{id} {listen} {}", rules::diff::targets(&targets))
         };
-        Ok(listeners.map(line).collect())
+        Ok(self.actual.forwards().into_iter().map(line).collect())
     }
 
     fn lose_state(&mut self) {
@@ -259,6 +263,15 @@ fn an_address_family_is_forwarded_where_gateway_and_node_both_have_it() {
     let mut world = World::new();
     let nodes = inventory(&["my-cluster-001 10.0.1.230,fd00:1::9", "my-cluster-002 fd00:1::10"], &BOTH);
     assert_eq!(world.run(&nodes), ["my-cluster-001 10.0.0.55:6379 10.0.1.230:6379"]);
+    assert_eq!(
+        world.kept,
+        [
+            "my-cluster-002: it has only IPv6 addresses (fd00:1::10) and the gateway has none, so it is not forwarded; give \
+             the gateway an IPv6 address, or the cache the gateway's family"
+        ]
+    );
+    let leases = world.leases.as_ref().unwrap();
+    assert_eq!(leases.holders().len(), 1, "and it takes no port");
     world.gateway = gateway(&["10.0.0.55", "fd00::55"]);
     assert_eq!(
         world.run(&nodes),
@@ -269,6 +282,7 @@ fn an_address_family_is_forwarded_where_gateway_and_node_both_have_it() {
         ]
     );
     assert_eq!(Sysctl::needed_by(&world.actual), [Sysctl::Ipv4Forward, Sysctl::Ipv6Forward]);
+    assert!(world.kept.is_empty());
 }
 
 #[test]
@@ -307,4 +321,181 @@ fn too_few_addresses_are_an_error_that_says_what_to_add() {
     let error = world.try_run(&inventory(&nodes, &BOTH)).unwrap_err().to_string();
     assert!(error.starts_with("no port is left for my-cluster-003: of port 6379 on the 2"), "{error}");
     assert!(error.ends_with("widen gateway.addresses"), "{error}");
+}
+
+#[test]
+fn a_former_address_that_another_node_claims_leads_nobody_astray() {
+    let mut world = World::new();
+    let at = |a: u8, b: u8, c: u8| {
+        let lines =
+            [("001", a), ("002", b), ("003", c)].map(|(id, last)| format!("my-cluster-{id} 10.0.1.{last}"));
+        inventory(&lines.each_ref().map(String::as_str), &BOTH)
+    };
+    let before = world.run(&at(1, 2, 3));
+    assert_eq!(world.run(&at(2, 2, 1)), before);
+    assert_eq!(
+        world.kept,
+        [
+            "my-cluster-001: 10.0.1.2:6379 is the address of my-cluster-002 as well; its forward to 10.0.1.1:6379 stays",
+            "my-cluster-003: 10.0.1.1:6379 is the address of my-cluster-001 as well; its forward to 10.0.1.3:6379 stays",
+        ]
+    );
+    assert_eq!(world.run(&at(2, 3, 1)).len(), 3, "who only change places do so");
+    assert!(world.kept.is_empty(), "{:?}", world.kept);
+}
+
+#[test]
+fn a_target_that_the_gate_refuses_is_not_forwarded_wherever_it_comes_from() {
+    let private = "my-cluster-001 10.0.1.230";
+    for (address, why) in [
+        ("169.254.169.254", "is an AWS instance service"),
+        ("127.0.0.1", "is a loopback address"),
+        ("203.0.113.9", "is outside the VPC and not private"),
+        ("172.17.0.1", "is the gateway's own address"),
+    ] {
+        let hostile = inventory(&[private, &format!("my-cluster-002 {address}")], &BOTH);
+        let failed = inventory(&[], &["replication_group/my-cluster failed", BOTH[1]]);
+        let mut world = World::new();
+        world.host.admission.own = vec!["10.0.0.55".parse().unwrap(), "172.17.0.1".parse().unwrap()];
+        let refused = |world: &World| {
+            let is_named =
+                world.kept.iter().any(|line| line.starts_with("my-cluster-002: ") && line.contains(why));
+            assert!(is_named, "{address}: {:?}", world.kept);
+        };
+        assert_eq!(world.run(&hostile).len(), 1, "{address}");
+        refused(&world);
+        // From the last good inventory, whose source fails.
+        assert_eq!(world.run(&failed).len(), 1, "{address}");
+        refused(&world);
+        // From the kernel, with the state lost.
+        let planted = Forward {
+            id: "my-cluster-002".parse().unwrap(),
+            listen: "10.0.0.55:6380".parse().unwrap(),
+            targets: vec![Endpoint { address: address.parse().unwrap(), port: 80.try_into().unwrap() }],
+        };
+        let frame = rules::Gateway {
+            interface: "eth0".parse().unwrap(),
+            families: vec![Family::Ipv4],
+            snat: rules::Snat::Masquerade,
+        };
+        world.actual = rules::render(&[planted], &world.config.clients, &frame);
+        world.lose_state();
+        assert!(world.run(&failed).is_empty(), "{address}");
+        refused(&world);
+    }
+}
+
+#[test]
+fn a_public_target_of_a_vpc_stays_while_the_metadata_are_silent() {
+    let mut world = World::new();
+    world.host.admission.vpc = vec!["203.0.113.0/24".parse().unwrap()];
+    let before = world.run(&inventory(&["my-cluster-001 203.0.113.9"], &BOTH));
+    assert_eq!(before, ["my-cluster-001 10.0.0.55:6379 203.0.113.9:6379"]);
+    world.host.admission.vpc = vec![];
+    let failed = inventory(&[], &["replication_group/my-cluster failed", BOTH[1]]);
+    assert_eq!(world.run(&failed), before);
+    world.host.admission.vpc = vec!["10.0.0.0/16".parse().unwrap()];
+    assert!(world.run(&failed).is_empty(), "it is known to be outside");
+}
+
+#[test]
+fn a_port_that_a_program_listens_on_is_left_out_and_stops_nothing() {
+    let mut world = World::new();
+    let on = |port: u16| Listener { address: None, port: port.try_into().unwrap() };
+    world.host.listening.insert(on(6379), "0.0.0.0".parse().unwrap());
+    let one = inventory(&["my-cluster-001 10.0.1.230"], &BOTH);
+    let before = world.run(&one);
+    assert_eq!(before, ["my-cluster-001 10.0.0.55:6380 10.0.1.230:6379"]);
+    assert!(world.kept.is_empty(), "{:?}", world.kept);
+
+    world.host.listening.insert(on(6380), "10.0.0.55".parse().unwrap());
+    assert_eq!(world.run(&one), before, "who holds it keeps it");
+    assert_eq!(
+        world.kept,
+        ["my-cluster-001: its port 6380 is also listened on by a program of this host, on 10.0.0.55 \
+             ('ss -ltnp sport = :6380' names it); clients reach the node there and not the program: move that program"]
+    );
+
+    world.host.listening.extend((6381..=6382).map(|port| (on(port), "0.0.0.0".parse().unwrap())));
+    let more = inventory(
+        &["my-cluster-001 10.0.1.230", "my-cluster-002 10.0.1.231", "sessions-0001 10.0.1.9"],
+        &BOTH,
+    );
+    assert_eq!(world.run(&more), [before[0].as_str(), "sessions-0001 10.0.0.55:6383 10.0.1.9:6379"]);
+    let left_out =
+        world.kept.iter().find(|line| line.starts_with("no port is left for my-cluster-002")).unwrap();
+    assert!(left_out.ends_with("widen sources[0].ports; it is not forwarded"), "{left_out}");
+}
+
+/// What a source says at one moment: how it answers, and where it believes each of its nodes to be.
+#[derive(Clone, Debug)]
+struct Said {
+    outcome: &'static str,
+    /// By node: not named, without an address, or at an address.
+    nodes: Vec<Option<Option<u8>>>,
+}
+
+fn said() -> impl Strategy<Value = Said> {
+    let outcome = prop_oneof![3 => Just("complete"), 1 => Just("partial"), 1 => Just("failed")];
+    let node =
+        prop_oneof![1 => Just(None), 1 => Just(Some(None)), 6 => (1..6_u8).prop_map(|last| Some(Some(last)))];
+    (outcome, proptest::collection::vec(node, 4)).prop_map(|(outcome, nodes)| Said { outcome, nodes })
+}
+
+proptest! {
+    /// Two caches whose answers are of any age, roles included; runs that are killed before they save, and lost state.
+    #[test]
+    fn no_history_leads_two_ids_to_one_address(
+        history in proptest::collection::vec((said(), said(), 0..8_u8), 1..12),
+    ) {
+        let mut world = World { config: config(&CONFIG.replace("6379-6382", "6379-6399")), ..World::new() };
+        for (of_group, of_sessions, mishap) in history {
+            let sources = ["replication_group/my-cluster", "cache_cluster/sessions"];
+            let ids = [
+                ["my-cluster-001", "my-cluster-002", "my-cluster-003", "my-cluster/primary"],
+                ["sessions-0001", "sessions-0002", "sessions-0003", "sessions/primary"],
+            ];
+            let all = [of_group, of_sessions];
+            let nodes: Vec<String> = ids.iter().zip(&all).filter(|(_, said)| said.outcome != "failed")
+                .flat_map(|(ids, said)| ids.iter().zip(&said.nodes))
+                .filter_map(|(id, node)| {
+                    let address = (*node)?.map(|last| format!("10.0.1.{last}")).unwrap_or_default();
+                    Some(format!("{id} {address}"))
+                })
+                .collect();
+            let reports: Vec<String> =
+                sources.iter().zip(&all).map(|(source, said)| format!("{source} {}", said.outcome)).collect();
+            let fresh = inventory(
+                &nodes.iter().map(String::as_str).collect::<Vec<_>>(),
+                &reports.iter().map(String::as_str).collect::<Vec<_>>(),
+            );
+            let saved = (world.last_good.clone(), world.leases.clone());
+            if mishap == 1 {
+                world.lose_state();
+            }
+            world.run(&fresh);
+            if mishap == 2 {
+                (world.last_good, world.leases) = saved;
+            }
+            let forwards = world.actual.forwards();
+            for (at, one) in forwards.iter().enumerate() {
+                for other in &forwards[at + 1..] {
+                    let shared = one.targets.iter().any(|target| other.targets.contains(target));
+                    let may = crate::claims::may_share_by_name(&one.id, &other.id);
+                    prop_assert!(!shared || may, "{} and {} at one address", one.id, other.id);
+                }
+            }
+            for (source, ids) in sources.iter().zip(ids) {
+                // Whoever a complete answer places and is not there is named.
+                for (id, node) in ids.iter().zip(&all[usize::from(*source == sources[1])].nodes) {
+                    let Some(Some(last)) = node else { continue };
+                    if all[usize::from(*source == sources[1])].outcome == "failed" { continue }
+                    let target = format!("10.0.1.{last}:6379").parse().unwrap();
+                    let is_there = forwards.iter().any(|to| to.id.as_str() == *id && to.targets.contains(&target));
+                    let is_named = world.kept.iter().any(|line| line.starts_with(&format!("{id}: ")));
+                    prop_assert!(is_there || is_named, "{id} is not at {target}, and nothing says so");
+                }
+            }
+        }
+    }
 }

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use discovery::{Dial, HostPort, Node, Seed, Source, TlsTrust, greet_all};
-use rules::{Endpoint, ForwardId};
+use rules::{Endpoint, Forward, ForwardId};
 
 use crate::check::nodes::Dialled;
 use crate::config::Config;
-use crate::desired::{Desired, listeners};
+use crate::desired::Desired;
 
 /// How long a node may take for each answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -20,9 +20,10 @@ const AT_ONCE: usize = 256;
 pub(super) async fn greet(config: &Config, desired: &Desired) -> Vec<Dialled> {
     let nodes: HashMap<&str, &Node> =
         desired.inventory.nodes.iter().map(|node| (node.id.as_str(), node)).collect();
-    let targets = listeners(&desired.wanted.ruleset);
+    let of_forward =
+        |Forward { id, targets, .. }: Forward| targets.into_iter().map(move |to| (id.clone(), to));
     let targets: Vec<(ForwardId, Endpoint)> =
-        targets.into_iter().flat_map(|(id, _, to)| to.into_iter().map(move |to| (id.clone(), to))).collect();
+        desired.wanted.ruleset.forwards().into_iter().flat_map(of_forward).collect();
     let mut dialled = Vec::with_capacity(targets.len());
     for targets in targets.chunks(AT_ONCE) {
         let dial = |(id, target): &(ForwardId, Endpoint)| {
