@@ -201,3 +201,106 @@ fn in_both<'a>(
     }
     common
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+    use proptest::sample::select;
+    use rules::Snat;
+
+    use super::*;
+    use crate::addresses::Addresses;
+
+    const ADDRESSES: [&str; 10] = [
+        "10.0.1.230",
+        "10.0.1.231",
+        "10.0.0.55",
+        "172.17.0.1",
+        "127.0.0.1",
+        "169.254.169.254",
+        "203.0.113.9",
+        "0.0.0.0",
+        "224.0.0.1",
+        "255.255.255.255",
+    ];
+
+    fn endpoint() -> impl Strategy<Value = Endpoint> {
+        (select(&ADDRESSES[..]), select(&[22_u16, 80, 6379, 6380, 7378, 7379][..])).prop_map(
+            |(address, port)| Endpoint { address: address.parse().unwrap(), port: port.try_into().unwrap() },
+        )
+    }
+
+    fn forward() -> impl Strategy<Value = Forward> {
+        let id = select(&["a-001", "a-002", "a/primary", "b-001", "b/reader"][..]);
+        (id, endpoint(), proptest::collection::btree_set(endpoint(), 1..4)).prop_map(
+            |(id, listen, targets)| Forward {
+                id: id.parse().unwrap(),
+                listen,
+                targets: targets.into_iter().collect(),
+            },
+        )
+    }
+
+    proptest! {
+        /// Nothing of a planted ruleset is in force that the configuration and this host don't allow.
+        #[test]
+        fn whatever_was_saved_only_what_is_allowed_passes(
+            forwards in proptest::collection::vec(forward(), 0..6),
+            clients in proptest::collection::vec((any::<u32>(), 0..=32_u8), 0..4),
+            interface in select(&["eth0", "lo", "docker0"][..]),
+        ) {
+            let clients: Vec<IpNet> = clients
+                .into_iter()
+                .map(|(bits, length)| IpNet::new(std::net::Ipv4Addr::from(bits).into(), length).unwrap())
+                .chain(["198.51.0.0/17".parse().unwrap()])
+                .collect();
+            let frame = rules::Gateway {
+                interface: interface.parse().unwrap(),
+                families: vec![Family::Ipv4],
+                snat: Snat::Addresses(vec!["198.51.100.1".parse().unwrap()]),
+            };
+            let unique: BTreeMap<Endpoint, Forward> =
+                forwards.into_iter().map(|forward| (forward.listen, forward)).collect();
+            let saved = render(&unique.into_values().collect::<Vec<_>>(), &clients, &frame);
+
+            let text = "clients: [198.51.100.0/24]\nsources: [{cache_cluster: b}]\n".to_owned();
+            let config = Config::parse(Path::new("config.yaml"), text).unwrap();
+            let gateway = Gateway {
+                interface: "eth0".parse().unwrap(),
+                addresses: Addresses::new(vec!["10.0.0.55".parse().unwrap()]),
+                snat: Snat::Masquerade,
+            };
+            let own = ["10.0.0.55", "172.17.0.1"].map(|address| address.parse().unwrap()).to_vec();
+            let admission = Admission { own, ..Admission::default() };
+            let gate = Gate { config: &config, gateway: &gateway, admission: &admission, offloads: false };
+            let (admitted, refused) = gate.admit_saved(&saved);
+
+            let passed = admitted.ruleset.forwards();
+            for Forward { listen, targets, .. } in &passed {
+                prop_assert_eq!(listen.address.to_string(), "10.0.0.55");
+                prop_assert!((6379..=7378).contains(&listen.port.get()), "{}", listen);
+                for target in targets {
+                    prop_assert!(["10.0.1.230", "10.0.1.231"].contains(&&*target.address.to_string()), "{}", target);
+                }
+            }
+            for (at, one) in passed.iter().enumerate() {
+                for other in &passed[at + 1..] {
+                    let shared = one.targets.iter().any(|target| other.targets.contains(target));
+                    prop_assert!(!shared || may_share_by_name(&one.id, &other.id));
+                }
+            }
+            let configured = AddressRange::new("198.51.100.0".parse().unwrap(), "198.51.100.255".parse().unwrap());
+            for (key, _) in admitted.ruleset.elements(SetKind::Clients, Family::Ipv4) {
+                let Key::Addresses(range) = key else { panic!("{key}") };
+                prop_assert!(configured.unwrap().contains(range.first()) && configured.unwrap().contains(range.last()));
+            }
+            let text = admitted.ruleset.to_string();
+            prop_assert!(!text.contains("\"lo\"") && !text.contains("docker0") && !text.contains("198.51.100.1\n"));
+            let lost = saved.forwards().iter().map(|forward| forward.targets.len()).sum::<usize>()
+                - passed.iter().map(|forward| forward.targets.len()).sum::<usize>();
+            prop_assert!(refused.is_empty() == (lost == 0), "{} lost, {:?}", lost, refused);
+        }
+    }
+}

@@ -127,15 +127,16 @@ fn too_few_addresses_change_nothing_and_say_what_to_add() {
 /// A service on the instance is what everybody reaches there now, and a forward would take it away.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_service_on_a_node_s_own_port_is_named_before_anything_is_changed() {
+fn a_service_on_a_node_s_own_port_leaves_that_node_out_and_no_other() {
     let mut lab = Lab::new();
     lab.add_replication_group("my-cluster", 2);
     lab.network.add_elastic_ip([10, 0, 0, 56].into(), [203, 0, 113, 74].into());
     let gateway = "addresses: [10.0.0.55, 10.0.0.56]";
     lab.write_config(&lab.plain_config().replace(&format!("public_address: {PUBLIC}"), gateway));
     let _service = lab.network.nat.enter(|| std::net::TcpListener::bind("10.0.0.56:6379").unwrap());
-    let run = lab.cachenat(&["apply"]).exits(2);
-    assert!(run.stderr.contains("my-cluster-002 keeps its port on 10.0.0.56:6379"), "{}", run.stderr);
-    assert!(run.stderr.contains("on 10.0.0.56 listens there"), "{}", run.stderr);
-    assert!(!lab.network.nat.nft_list("tables").contains("cachenat"));
+    let run = lab.cachenat(&["apply"]).exits(3);
+    let words = ["no port is left for my-cluster-002", "other programs listen on 1", "it is not forwarded"];
+    assert!(words.iter().all(|words| run.stderr.contains(words)), "{}", run.stderr);
+    let table = lab.network.nat.nft_list("table inet cachenat");
+    assert!(table.contains("10.0.0.55 . 6379") && !table.contains("10.0.0.56 . 6379"), "{table}");
 }

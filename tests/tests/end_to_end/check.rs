@@ -470,7 +470,10 @@ fn faults_of_the_configuration_are_findings() {
 
     spell_out(&lab, &[(1, "10.0.1.230")]);
     let _socket = lab.network.nat.enter(|| TcpListener::bind("0.0.0.0:6400").unwrap());
-    says(&lab, "listening", "fail", "port 6400 is taken on this host");
+    says(&lab, "listening", "warn", "programs of this host listen on 6400 of the pool");
+    let config = fs::read_to_string(lab.config()).unwrap();
+    fs::write(lab.config(), format!("{config}pins: {{local-001: 6400}}\n")).unwrap();
+    says(&lab, "listening", "fail", "pins.local-001: port 6400 is taken on this host");
 }
 
 #[test]

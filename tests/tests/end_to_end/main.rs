@@ -10,6 +10,7 @@ mod cut;
 mod faults;
 mod flowtable;
 mod follow;
+mod gate;
 mod kill;
 mod log;
 mod metrics;

@@ -1,0 +1,160 @@
+//! The gate to the kernel: whatever a desired ruleset came from, nothing leads where no cache can be.
+
+use std::fs;
+use std::net::TcpListener;
+
+use cachenat_tests::lab::Lab;
+
+use crate::common::{in_force, spell_out, spelled_out};
+
+/// An applied lab whose saved ruleset is edited as the owner of the state directory could.
+fn planted(edit: impl Fn(String) -> String) -> Lab {
+    let lab = spelled_out(&[(1, "10.0.1.230"), (2, "10.0.1.231")]);
+    lab.cachenat(&["apply"]).exits(0);
+    let file = lab.dir().join("state/ruleset.json");
+    let text = fs::read_to_string(&file).unwrap();
+    let edited = edit(text.clone());
+    assert_ne!(edited, text);
+    fs::write(&file, edited).unwrap();
+    lab.network.nat.nft("flush ruleset");
+    lab
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn restore_refuses_targets_that_are_no_caches() {
+    for (target, why) in [
+        ("169.254.169.254", "is an AWS instance service"),
+        ("127.0.0.1", "is a loopback address"),
+        ("203.0.113.200", "is outside the VPC and not private"),
+        ("10.0.0.55", "is the gateway's own address"),
+    ] {
+        let lab = planted(|text| text.replace("10.0.1.231", target));
+        let run = lab.cachenat(&["restore"]).exits(3);
+        assert!(run.stderr.contains(&format!("local-002: {target} {why}")), "{}", run.stderr);
+        let table = in_force(&lab);
+        assert!(table.contains("10.0.1.230") && !table.contains(&format!(": {target}")), "{table}");
+    }
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn restore_admits_no_client_that_is_not_configured() {
+    let lab = planted(|text| text.replace("198.51.100.27", "0.0.0.0/0"));
+    lab.cachenat(&["restore"]).exits(0);
+    let table = in_force(&lab);
+    assert!(table.contains("elements = { 198.51.100.27 }"), "{table}");
+
+    // Nor one that was taken off the list and not applied, and none that was only added to it.
+    let config = fs::read_to_string(lab.config()).unwrap();
+    fs::write(lab.config(), config.replace("198.51.100.27/32", "198.51.100.28/31")).unwrap();
+    lab.cachenat(&["restore"]).exits(0);
+    assert!(!in_force(&lab).contains("198.51.100.2"), "{}", in_force(&lab));
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn restore_takes_no_port_or_address_that_is_not_the_gateways() {
+    let lab = planted(|text| text.replace("10.0.0.55 . 6380", "10.0.0.55 . 22"));
+    let run = lab.cachenat(&["restore"]).exits(3);
+    assert!(run.stderr.contains("local-002: 10.0.0.55:22 is the way into this host (SSH)"), "{}", run.stderr);
+    let lab = planted(|text| text.replace("10.0.0.55 . 6380", "10.0.0.55 . 443"));
+    let run = lab.cachenat(&["restore"]).exits(3);
+    assert!(run.stderr.contains("local-002: port 443 is in no pool"), "{}", run.stderr);
+    let lab = planted(|text| text.replace("10.0.0.55 . 6380", "10.0.0.9 . 6380"));
+    let run = lab.cachenat(&["restore"]).exits(3);
+    assert!(run.stderr.contains("10.0.0.9:6380 is not an address of the gateway"), "{}", run.stderr);
+    assert!(!in_force(&lab).contains("6380"));
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn restore_leads_no_two_ids_to_one_node() {
+    let lab = planted(|text| text.replace("10.0.1.231", "10.0.1.230"));
+    let run = lab.cachenat(&["restore"]).exits(3);
+    let words = "local-002: 10.0.1.230:6379 is the address of local-001 as well; it is not forwarded";
+    assert!(run.stderr.contains(words), "{}", run.stderr);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_planted_inventory_whose_source_fails_opens_nothing() {
+    let mut lab = Lab::new();
+    lab.add_replication_group("my-cluster", 2);
+    lab.cachenat(&["apply"]).exits(0);
+    let file = lab.dir().join("state/inventory.json");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("10.0.1.231", "169.254.169.254")).unwrap();
+    lab.stop_api();
+    lab.stop_dns();
+    lab.network.nat.nft("flush ruleset");
+    fs::remove_file(lab.dir().join("state/ruleset.json")).unwrap();
+    let run = lab.cachenat(&["apply"]).exits(3);
+    assert!(
+        run.stderr.contains("my-cluster-002: 169.254.169.254 is an AWS instance service"),
+        "{}",
+        run.stderr
+    );
+    assert!(!in_force(&lab).contains("169.254"), "{}", in_force(&lab));
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn what_the_kernel_remembers_is_believed_no_more() {
+    let mut lab = Lab::new();
+    lab.add_replication_group("my-cluster", 2);
+    lab.cachenat(&["apply"]).exits(0);
+    lab.network.nat.nft(
+        "add element inet cachenat forward4 { 10.0.0.55 . 6399 comment \"my-cluster-009\" : 203.0.113.200 . 80 }",
+    );
+    fs::remove_dir_all(lab.dir().join("state")).unwrap();
+    lab.stop_api();
+    let run = lab.cachenat(&["apply"]).exits(3);
+    assert!(run.stderr.contains("my-cluster-009: 203.0.113.200 is outside the VPC"), "{}", run.stderr);
+    let table = in_force(&lab);
+    assert!(table.contains("10.0.1.231") && !table.contains("203.0.113.200"), "{table}");
+}
+
+/// A container's bridge and what is behind it: services there are not meant for clients of the caches.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn inner_addresses_and_their_neighbours_are_no_targets() {
+    let lab = spelled_out(&[(1, "10.0.1.230"), (2, "172.17.0.1"), (3, "172.17.0.2"), (4, "10.77.0.9")]);
+    lab.network.nat.ip("link add docker0 type bridge");
+    lab.network.nat.ip("address add 172.17.0.1/16 dev docker0");
+    lab.network.nat.ip("link set docker0 up");
+    lab.network.nat.ip("route add 10.77.0.0/24 via 172.17.0.9");
+    let run = lab.cachenat(&["apply"]).exits(3);
+    for words in [
+        "local-002: 172.17.0.1 is the gateway's own address",
+        "local-003: 172.17.0.2 is reached by docker0",
+        "local-004: 10.77.0.9 is reached by docker0",
+    ] {
+        assert!(run.stderr.contains(words), "{words}: {}", run.stderr);
+    }
+    let table = in_force(&lab);
+    assert!(table.contains("10.0.1.230") && !table.contains("172.17") && !table.contains("10.77"), "{table}");
+
+    // An address that the host got after the rules were made: the next plan asks for all of them.
+    spell_out(&lab, &[(1, "10.0.1.230")]);
+    lab.cachenat(&["apply"]).exits(0);
+    lab.network.nat.ip("address add 10.0.1.230/32 dev docker0");
+    let run = lab.cachenat(&["apply"]).exits(3);
+    assert!(run.stderr.contains("local-001: 10.0.1.230 is the gateway's own address"), "{}", run.stderr);
+    assert!(!in_force(&lab).contains("10.0.1.230"), "{}", in_force(&lab));
+}
+
+/// Any user of the host can listen on ports above 1023; that is to stop nobody's forward.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_listener_on_a_port_of_the_pool_stops_nothing() {
+    let lab = spelled_out(&[(1, "10.0.1.230")]);
+    let _first = lab.network.nat.enter(|| TcpListener::bind("0.0.0.0:6379").unwrap());
+    lab.cachenat(&["apply"]).exits(0);
+    assert!(in_force(&lab).contains("10.0.0.55 . 6380 comment \"local-001\""), "{}", in_force(&lab));
+
+    let _second = lab.network.nat.enter(|| TcpListener::bind("10.0.0.55:6380").unwrap());
+    let run = lab.cachenat(&["apply"]).exits(3);
+    assert!(run.stderr.contains("local-001: its port 6380 is also listened on"), "{}", run.stderr);
+    assert!(in_force(&lab).contains("10.0.0.55 . 6380 comment \"local-001\""));
+}
