@@ -46,8 +46,10 @@ fn restore_admits_no_client_that_is_not_configured() {
     assert!(table.contains("elements = { 198.51.100.27 }"), "{table}");
 
     // Nor one that was taken off the list and not applied, and none that was only added to it.
+    lab.cachenat(&["apply"]).exits(0);
     let config = fs::read_to_string(lab.config()).unwrap();
     fs::write(lab.config(), config.replace("198.51.100.27/32", "198.51.100.28/31")).unwrap();
+    lab.network.nat.nft("flush ruleset");
     lab.cachenat(&["restore"]).exits(0);
     assert!(!in_force(&lab).contains("198.51.100.2"), "{}", in_force(&lab));
 }
@@ -119,21 +121,22 @@ fn what_the_kernel_remembers_is_believed_no_more() {
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn inner_addresses_and_their_neighbours_are_no_targets() {
-    let lab = spelled_out(&[(1, "10.0.1.230"), (2, "172.17.0.1"), (3, "172.17.0.2"), (4, "10.77.0.9")]);
+    let lab = spelled_out(&[(1, "10.0.1.230")]);
     lab.network.nat.ip("link add docker0 type bridge");
     lab.network.nat.ip("address add 172.17.0.1/16 dev docker0");
     lab.network.nat.ip("link set docker0 up");
     lab.network.nat.ip("route add 10.77.0.0/24 via 172.17.0.9");
-    let run = lab.cachenat(&["apply"]).exits(3);
-    for words in [
-        "local-002: 172.17.0.1 is the gateway's own address",
-        "local-003: 172.17.0.2 is reached by docker0",
-        "local-004: 10.77.0.9 is reached by docker0",
+    for (host, why) in [
+        ("172.17.0.1", "is the gateway's own address"),
+        ("172.17.0.2", "is reached by docker0"),
+        ("10.77.0.9", "is reached by docker0"),
     ] {
-        assert!(run.stderr.contains(words), "{words}: {}", run.stderr);
+        spell_out(&lab, &[(1, "10.0.1.230"), (2, host)]);
+        let run = lab.cachenat(&["apply"]).exits(3);
+        assert!(run.stderr.contains(&format!("refused: {host} {why}")), "{}", run.stderr);
+        let table = in_force(&lab);
+        assert!(table.contains("10.0.1.230") && !table.contains(host), "{table}");
     }
-    let table = in_force(&lab);
-    assert!(table.contains("10.0.1.230") && !table.contains("172.17") && !table.contains("10.77"), "{table}");
 
     // An address that the host got after the rules were made: the next plan asks for all of them.
     spell_out(&lab, &[(1, "10.0.1.230")]);
@@ -151,10 +154,10 @@ fn a_listener_on_a_port_of_the_pool_stops_nothing() {
     let lab = spelled_out(&[(1, "10.0.1.230")]);
     let _first = lab.network.nat.enter(|| TcpListener::bind("0.0.0.0:6379").unwrap());
     lab.cachenat(&["apply"]).exits(0);
-    assert!(in_force(&lab).contains("10.0.0.55 . 6380 comment \"local-001\""), "{}", in_force(&lab));
+    assert!(in_force(&lab).contains("10.0.0.55 . 6380 "), "{}", in_force(&lab));
 
     let _second = lab.network.nat.enter(|| TcpListener::bind("10.0.0.55:6380").unwrap());
     let run = lab.cachenat(&["apply"]).exits(3);
     assert!(run.stderr.contains("local-001: its port 6380 is also listened on"), "{}", run.stderr);
-    assert!(in_force(&lab).contains("10.0.0.55 . 6380 comment \"local-001\""));
+    assert!(in_force(&lab).contains("10.0.0.55 . 6380 "));
 }
