@@ -27,6 +27,17 @@ pub struct InterfaceAddress {
     pub address: IpAddr,
 }
 
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The name that rules know it by.
+    pub name: String,
+    /// Other names that it has (`IFLA_ALT_IFNAME`, ip-link(8)): rules do not know it by them.
+    pub alternative_names: Vec<String>,
+    /// Whether it is made by software (`IFLA_INFO_KIND`): a bridge, a tunnel, a veth, the loopback.
+    pub is_virtual: bool,
+}
+
 /// A way out of this host: a unicast route of the main routing table, or one of its next hops.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -36,7 +47,7 @@ pub struct Route {
     pub metric: u32,
     /// The name of the interface that packets leave by.
     pub interface: String,
-    /// Whether the interface is made by software (`IFLA_INFO_KIND`): a bridge, a tunnel, a veth, the loopback.
+    /// [`Link::is_virtual`] of that interface.
     pub is_virtual: bool,
 }
 
@@ -74,6 +85,9 @@ pub enum HostError {
     /// The interfaces' addresses cannot be listed.
     #[error("list the addresses of this host's interfaces")]
     Addresses(#[source] io::Error),
+    /// The interfaces cannot be listed.
+    #[error("list the interfaces of this host")]
+    Links(#[source] io::Error),
     /// The routing table cannot be read.
     #[error("list the routes of this host")]
     Routes(#[source] io::Error),
@@ -113,6 +127,15 @@ pub fn addresses() -> Result<Vec<InterfaceAddress>, HostError> {
     Ok(with_address.collect())
 }
 
+/// The interfaces of this host, in the kernel's order.
+///
+/// # Errors
+///
+/// See [`HostError`].
+pub fn links() -> Result<Vec<Link>, HostError> {
+    rtnetlink::links().map_err(HostError::Links)
+}
+
 /// The unicast routes of the main routing table, in the kernel's order.
 ///
 /// Rules that choose another table (`ip rule`) are not followed: forwarded packets of clients seldom meet any.
@@ -129,18 +152,22 @@ fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
     ipv4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
 }
 
-/// The first address of `interface` in `family` that other hosts can reach: for IPv4 its primary one, for IPv6 its
-/// first that is neither link-local nor loopback.
-pub fn primary_address(addresses: &[InterfaceAddress], interface: &IfName, family: Family) -> Option<IpAddr> {
+/// The addresses of `interface` in `family` that other hosts can reach, in the kernel's order: for IPv6 those that are
+/// neither link-local nor loopback.
+pub fn usable_addresses(
+    addresses: &[InterfaceAddress],
+    interface: &IfName,
+    family: Family,
+) -> impl Iterator<Item = IpAddr> {
     let usable = |address: &IpAddr| match address {
         IpAddr::V4(_) => true,
         IpAddr::V6(address) => !address.is_unicast_link_local() && !address.is_loopback(),
     };
     addresses
         .iter()
-        .filter(|found| found.interface == interface.as_str() && Family::of(found.address) == family)
+        .filter(move |found| found.interface == interface.as_str() && Family::of(found.address) == family)
         .map(|found| found.address)
-        .find(usable)
+        .filter(usable)
 }
 
 /// The running kernel's release, such as `6.1.0-56-amd64`; empty where `/proc` does not tell.
@@ -230,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_primary_address_is_the_first_that_others_can_reach() {
+    fn usable_addresses_are_those_that_others_can_reach() {
         let addresses = [
             at("lo", "127.0.0.1"),
             at("eth0", "fe80::1"),
@@ -239,12 +266,13 @@ mod tests {
             at("eth0", "2001:db8::55"),
         ];
         let eth0 = "eth0".parse().unwrap();
-        let primary = |family| primary_address(&addresses, &eth0, family).unwrap().to_string();
-        assert_eq!(
-            (primary(Family::Ipv4).as_str(), primary(Family::Ipv6).as_str()),
-            ("10.0.0.55", "2001:db8::55")
-        );
-        assert_eq!(primary_address(&addresses, &"eth1".parse().unwrap(), Family::Ipv4), None);
+        let usable = |family| {
+            let usable = usable_addresses(&addresses, &eth0, family);
+            usable.map(|address| address.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(usable(Family::Ipv4), ["10.0.0.55", "10.0.0.56"]);
+        assert_eq!(usable(Family::Ipv6), ["2001:db8::55"]);
+        assert_eq!(usable_addresses(&addresses, &"eth1".parse().unwrap(), Family::Ipv4).count(), 0);
     }
 
     #[test]
@@ -296,6 +324,9 @@ mod tests {
         ip("-6 address add fd12::1/64 dev out nodad");
         ip("link set out up");
         ip("route add 10.9.0.0/16 metric 7 nexthop via 172.17.0.2 nexthop via 172.17.0.3");
+        ip("link property add dev out altname enp0s5");
+        let link = links().unwrap().into_iter().find(|link| link.name == "out").unwrap();
+        assert_eq!((link.alternative_names.as_slice(), link.is_virtual), (&["enp0s5".to_owned()][..], true));
         ip("route add blackhole 10.8.0.0/16");
         ip("route add 10.7.0.0/16 dev out table 99");
         let found = routes().unwrap();

@@ -225,9 +225,9 @@ impl Config {
         pools.chain([&self.ports]).any(|pool| pool.contains(port)) || self.is_pinned(port)
     }
 
-    /// The mistake of asking for a flowtable where there can be none, at the line that asks for it.
-    pub(crate) fn flowtable_mistake(&self, what: String, remedy: &str) -> ConfigError {
-        let key = vec![Step::key("gateway"), Step::key("flowtable")];
+    /// What this host can't do of a key of the `gateway` section, at its line.
+    pub(crate) fn gateway_mistake(&self, key: &str, what: String, remedy: &str) -> ConfigError {
+        let key = vec![Step::key("gateway"), Step::key(key)];
         let mistake = Mistake::new(&self.text, key, what, remedy.to_owned());
         ConfigError::Mistaken { file: self.file.clone(), mistakes: vec![mistake] }
     }

@@ -6,7 +6,7 @@ use applier::host;
 use applier::kernel::{CommitError, Dump, Generation, Netfilter};
 use applier::sync::{SyncError, Synced, ours, sync_from};
 use applier::sysctl::{Applied, SysctlError, Sysctls};
-use discovery::{Emptied, Inventory};
+use discovery::{Emptied, Imds, Inventory};
 use rules::diff::Change;
 use rules::{Operation, Rule, Ruleset};
 use std::borrow::Cow;
@@ -21,7 +21,7 @@ use crate::inventory;
 use crate::moves::Moves;
 use crate::output::{Output, with_cause};
 use crate::report::Report;
-use crate::setting::{Setting, is_whole, now};
+use crate::setting::{Effect, Setting, is_whole, now};
 use crate::state::{State, StateError};
 
 /// Plans what is wanted from what was found and what is in force, and uses up what the state knows.
@@ -37,7 +37,7 @@ pub(crate) fn plan(
     emptied: Emptied,
 ) -> anyhow::Result<Desired> {
     let actual = &*in_force(state, dump)?;
-    let desired = setting.desired(&setting.this_host()?, fresh, state, actual, emptied)?;
+    let desired = setting.desired(Effect::Here, fresh, state, actual, emptied)?;
     if desired.inventory.nodes.is_empty() && actual.sets.is_empty() && !is_whole(&desired.inventory) {
         anyhow::bail!("no source could be read, and nothing is known from before");
     }
@@ -66,8 +66,10 @@ pub(crate) fn admit_saved(
     offloads: bool,
     output: Output,
 ) -> anyhow::Result<(Admitted, Vec<Refused>)> {
-    let setting = Setting::new(config.clone(), Gateway::of_saved(config, saved)?, output);
-    let options = inventory::options(config, setting.this_host()?.admission, &setting.imds);
+    let gateway = Gateway::of_saved(config, saved)?;
+    let setting = Setting::new(config.clone(), gateway, Imds::default(), output);
+    let options =
+        inventory::options(config, setting.host(&setting.gateway, Effect::Here)?.admission, &setting.imds);
     let targets = saved.forwards().into_iter().flat_map(|forward| forward.targets);
     let runtime = Builder::new_current_thread().enable_all().build().context("starting tokio")?;
     let admission = runtime.block_on(options.admission_of(targets.map(|target| target.address)));
@@ -137,12 +139,14 @@ fn explained(config: &Config, error: SyncError) -> anyhow::Error {
     }
     let mistake =
         if host::addresses().is_ok_and(|all| all.iter().all(|other| other.interface != interface.as_str())) {
-            config.flowtable_mistake(
+            config.gateway_mistake(
+                "flowtable",
                 format!("this host has no interface {interface} with an address"),
                 "name the one that has in gateway.interface",
             )
         } else {
-            config.flowtable_mistake(
+            config.gateway_mistake(
+                "flowtable",
                 format!("this kernel (Linux {}) has no flowtables", host::kernel_release()),
                 "load the modules nf_flow_table_inet and nft_flow_offload (CONFIG_NF_FLOW_TABLE_INET, \
              CONFIG_NFT_FLOW_OFFLOAD), or write false",

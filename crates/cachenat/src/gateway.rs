@@ -1,11 +1,12 @@
 //! The gateway: what the configuration leaves to `auto` is read off this host.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
 
 use applier::host::{self, HostError, InterfaceAddress};
-use discovery::{Admission, Refusal, Route, admit};
+use applier::surroundings::source_towards;
+use discovery::{Admission, InstanceFacts, Refusal, Route, admit};
 use ipnet::IpNet;
 use rules::{Chain, Family, IfName, Listener, Rule, Ruleset};
 
@@ -45,11 +46,17 @@ pub(crate) enum GatewayError {
 }
 
 impl Gateway {
-    /// Reads what is `auto` off this host: the default route's interface and its primary addresses.
-    pub(crate) fn resolve(config: &Config) -> Result<Self, GatewayError> {
+    /// Reads what is `auto` off this host: the default route's interface, and the address that it sends from.
+    ///
+    /// `instance` is asked where an interface has several addresses of a family: the instance metadata tell which is the
+    /// primary one.
+    pub(crate) fn resolve(
+        config: &Config,
+        instance: impl FnOnce() -> Option<InstanceFacts>,
+    ) -> Result<Self, GatewayError> {
         let file = || config.file.display().to_string();
         let interface = match &config.gateway.interface {
-            Auto::Set(interface) => interface.clone(),
+            Auto::Set(interface) => real_name(interface)?,
             Auto::Auto => match host::default_interface(Family::Ipv4)? {
                 Some(interface) => interface,
                 None => host::default_interface(Family::Ipv6)?
@@ -58,13 +65,79 @@ impl Gateway {
         };
         let addresses = match &config.gateway.addresses {
             Auto::Set(addresses) => addresses.clone(),
-            Auto::Auto => Addresses::new(primary_addresses(&host::addresses()?, &interface)),
+            Auto::Auto => Addresses::new(read_off(&host::addresses()?, &interface, instance)),
         };
         if addresses.is_empty() {
+            check_interface(config, &interface)?;
             return Err(GatewayError::NoAddress { interface, file: file() });
         }
         let snat = snat(config, &addresses);
         Ok(Self { interface, addresses, snat })
+    }
+
+    /// The gateway on the addresses that the rules in force are on, where `auto` reads another one off the interface
+    /// although it still has those; each such family is named.
+    ///
+    /// The kernel's order of addresses changes with a reboot or a second address, and clients would be cut off for it.
+    pub(crate) fn as_in_force(
+        &self,
+        config: &Config,
+        in_force: &Ruleset,
+    ) -> Result<(Self, Vec<String>), GatewayError> {
+        let mut gateway = self.clone();
+        let Auto::Auto = config.gateway.addresses else { return Ok((gateway, vec![])) };
+        let listen: BTreeSet<IpAddr> =
+            in_force.forwards().into_iter().map(|forward| forward.listen.address).collect();
+        if listen.iter().all(|address| self.addresses.contains(address)) {
+            return Ok((gateway, vec![]));
+        }
+        let local = host::addresses()?;
+        let still_has = |address: &&IpAddr| {
+            local.iter().any(|here| here.address == **address && here.interface == self.interface.as_str())
+        };
+        let mut kept = Vec::new();
+        let addresses = self.addresses.iter().map(|&read| {
+            let mut of_family = listen.iter().filter(|listen| listen.is_ipv4() == read.is_ipv4());
+            match of_family.find(still_has) {
+                Some(&stays) if !listen.contains(&read) => {
+                    kept.push(format!(
+                        "gateway.addresses: auto now reads {read} off {}, which still has {stays}: the forwards stay on \
+                         {stays}; write the address that is meant into {}",
+                        self.interface,
+                        config.file.display()
+                    ));
+                    stays
+                }
+                _ => read,
+            }
+        });
+        gateway.addresses = Addresses::new(addresses.collect());
+        gateway.snat = snat(config, &gateway.addresses);
+        Ok((gateway, kept))
+    }
+
+    /// Checks what the configuration says of this host: the interface is there, and the way back is an address of it.
+    ///
+    /// # Errors
+    ///
+    /// The mistake, with its key and line.
+    pub(crate) fn check_configured(&self, config: &Config) -> Result<(), GatewayError> {
+        check_interface(config, &self.interface)?;
+        let Snat::Address(source) = config.gateway.snat else { return Ok(()) };
+        if !host::addresses()?.iter().any(|local| local.address == source) {
+            let what = format!("no interface of this host has {source}, so no answer would come back to it");
+            return Err(config
+                .gateway_mistake("snat", what, "write auto, or an address of this host")
+                .into());
+        }
+        if let Some(without) = self.addresses.iter().find(|address| address.is_ipv4() != source.is_ipv4()) {
+            let family = if without.is_ipv4() { "IPv4" } else { "IPv6" };
+            let what =
+                format!("{source} is no way back for {family}, in which the gateway has {without} as well");
+            let remedy = "write auto or masquerade, or leave that family out of gateway.addresses";
+            return Err(config.gateway_mistake("snat", what, remedy).into());
+        }
+        Ok(())
     }
 
     /// The gateway of a ruleset that is put in force again, for what the configuration leaves to `auto`: at boot there may
@@ -95,7 +168,7 @@ impl Gateway {
                 let may_come = |address: &IpAddr| {
                     let is_here = local.iter().any(|other| other.address == *address);
                     let family = Family::of(*address);
-                    let is_awaited = host::primary_address(&local, &interface, family).is_none();
+                    let is_awaited = host::usable_addresses(&local, &interface, family).next().is_none();
                     let of_others = admit(*address, &Admission::default());
                     is_here || (is_awaited && matches!(of_others, Ok(()) | Err(Refusal::Outside(_))))
                 };
@@ -187,7 +260,47 @@ fn who(listener: &host::Listener) -> String {
     format!("{} on {}", process.unwrap_or_else(|| "a process".to_owned()), listener.address)
 }
 
-fn primary_addresses(local: &[InterfaceAddress], interface: &IfName) -> Vec<IpAddr> {
-    let primary = |family| host::primary_address(local, interface, family);
-    [Family::Ipv4, Family::Ipv6].into_iter().filter_map(primary).collect()
+/// The name that rules know an interface by, of that or an alternative one (ip-link(8)).
+fn real_name(name: &IfName) -> Result<IfName, GatewayError> {
+    let links = host::links()?;
+    let has_it = |link: &&host::Link| link.alternative_names.iter().any(|other| other == name.as_str());
+    let link = links.iter().find(has_it).and_then(|link| link.name.parse().ok());
+    Ok(link.unwrap_or_else(|| name.clone()))
+}
+
+fn check_interface(config: &Config, interface: &IfName) -> Result<(), GatewayError> {
+    let links = host::links()?;
+    if links.iter().any(|link| link.name == interface.as_str()) {
+        return Ok(());
+    }
+    let others = links.iter().filter(|link| link.name != "lo").map(|link| link.name.as_str());
+    let others = others.collect::<Vec<_>>().join(", ");
+    let what = format!("this host has no interface {interface} (it has {others})");
+    Err(config.gateway_mistake("interface", what, "name one of them, or write auto").into())
+}
+
+/// An address that no host has (RFC 5737), to ask for the way to the internet.
+const FAR: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+/// The interface's address of each family.
+///
+/// Of several, the primary one that the metadata name; else for IPv4 the one that the host itself sends from to the
+/// internet, which is the default route's preferred source; else the first.
+fn read_off(
+    local: &[InterfaceAddress],
+    interface: &IfName,
+    instance: impl FnOnce() -> Option<InstanceFacts>,
+) -> Vec<IpAddr> {
+    let usable = |family| host::usable_addresses(local, interface, family).collect::<Vec<_>>();
+    let families = [usable(Family::Ipv4), usable(Family::Ipv6)];
+    let are_several = families.iter().any(|addresses| addresses.len() > 1);
+    let instance = if are_several { instance().unwrap_or_default() } else { InstanceFacts::default() };
+    let primary = |addresses: &Vec<IpAddr>| {
+        let of_instance = instance.local_ipv4.map(IpAddr::V4).into_iter();
+        let named = of_instance.chain(instance.ipv6s.first().copied().map(IpAddr::V6));
+        let sends_from = if addresses.len() > 1 { source_towards(FAR) } else { None };
+        let mut preferred = named.chain(sends_from);
+        preferred.find(|address| addresses.contains(address)).or_else(|| addresses.first().copied())
+    };
+    families.iter().filter_map(primary).collect()
 }

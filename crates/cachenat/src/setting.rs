@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use discovery::{Emptied, Imds, Inventory, Options, Outcome};
+use discovery::{Emptied, Imds, InstanceFacts, Inventory, Options, Outcome};
 use ipnet::IpNet;
 use rules::Ruleset;
+use tokio::runtime::Builder;
 
 use crate::args::Global;
 use crate::config::{Auto, Config, PublicAddress};
@@ -15,6 +17,15 @@ use crate::gateway::{Gateway, Host};
 use crate::inventory;
 use crate::output::{Output, with_cause};
 use crate::state::State;
+
+/// Where a plan takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// On this host, whatever addresses it has.
+    Here,
+    /// Nowhere: it is shown, perhaps on a host that is not the gateway, of which nothing counts then.
+    Shown,
+}
 
 /// What every command that plans has read before it looks at the kernel.
 pub(crate) struct Setting {
@@ -26,22 +37,24 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    pub(crate) fn new(config: Config, gateway: Gateway, output: Output) -> Self {
-        Self { config, gateway, imds: Imds::default(), output }
+    pub(crate) fn new(config: Config, gateway: Gateway, imds: Imds, output: Output) -> Self {
+        Self { config, gateway, imds, output }
     }
 
     pub(crate) fn read(global: &Global) -> anyhow::Result<Self> {
         let output = Output::new(global);
         let config = Config::read(&global.config)?;
-        let gateway = Gateway::resolve(&config)?;
+        let imds = Imds::default();
+        let gateway = Gateway::resolve(&config, || ask(&imds))?;
         for client in config.clients.iter().filter(|client| client.prefix_len() == 0) {
             output.warn(&format!("clients: {client} lets everybody connect; the caches have no other guard"));
         }
-        Ok(Self::new(config, gateway, output))
+        Ok(Self::new(config, gateway, imds, output))
     }
 
     /// Checks what only matters where the rules take effect: on this host.
     pub(crate) fn check_host(&self) -> anyhow::Result<()> {
+        self.gateway.check_configured(&self.config)?;
         self.gateway.check_pins(&self.config)?;
         for address in self.gateway.absent_addresses()? {
             self.output.warn(&format!("gateway.addresses: no interface of this host has {address}"));
@@ -59,8 +72,7 @@ impl Setting {
                 Ok(private.map(|private| (*private, *public)).into_iter().collect())
             }
             Auto::Auto => {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                let facts = runtime.block_on(self.imds.facts()).cloned().unwrap_or_default();
+                let facts = ask(&self.imds).unwrap_or_default();
                 let public = |address: &IpAddr| match address {
                     IpAddr::V4(private) => facts.public_address_of(*private).map(IpAddr::V4),
                     IpAddr::V6(_) => None,
@@ -91,15 +103,14 @@ impl Setting {
 
     /// How discovery goes about it on this gateway as it is now.
     pub(crate) fn options(&self) -> anyhow::Result<Options> {
-        Ok(inventory::options(&self.config, self.host()?.admission, &self.imds))
+        Ok(inventory::options(&self.config, self.host(&self.gateway, Effect::Shown)?.admission, &self.imds))
     }
 
     /// Plans, and uses up what the state knows; [`Desired::warnings`] says what is kept although the sources leave it open.
     ///
-    /// `host` is the gateway itself, or another host that only shows what the gateway would do.
     pub(crate) fn desired(
         &self,
-        host: &Host,
+        effect: Effect,
         fresh: Inventory,
         state: &mut State,
         actual: &Ruleset,
@@ -107,24 +118,32 @@ impl Setting {
     ) -> anyhow::Result<Desired> {
         let (last_good, leases) = (state.last_good.take(), state.leases.take());
         let known = Known { last_good, emptied, leases, actual, now: now() };
-        Ok(desired(&self.config, &self.gateway, host, fresh, known)?)
+        let (gateway, kept) = self.gateway.as_in_force(&self.config, actual)?;
+        let mut desired = desired(&self.config, &gateway, &self.host(&gateway, effect)?, fresh, known)?;
+        desired.kept.extend(kept);
+        Ok(desired)
     }
 
-    /// What of this host a plan goes by, asked for each plan; of a host that has none of the gateway's addresses nothing.
-    pub(crate) fn host(&self) -> anyhow::Result<Host> {
-        let is_gateway = self.gateway.absent_addresses()?.len() < self.gateway.addresses.len();
-        if is_gateway { self.this_host() } else { Ok(self.gateway.elsewhere(self.vpc())) }
-    }
-
-    /// The same for a plan that takes effect here, whatever addresses this host has.
-    pub(crate) fn this_host(&self) -> anyhow::Result<Host> {
-        Ok(self.gateway.host(self.vpc())?)
+    /// What of this host a plan goes by, asked for each plan.
+    pub(crate) fn host(&self, gateway: &Gateway, effect: Effect) -> anyhow::Result<Host> {
+        let is_gateway = gateway.absent_addresses()?.len() < gateway.addresses.len();
+        let counts = is_gateway || effect == Effect::Here;
+        Ok(if counts { gateway.host(self.vpc())? } else { gateway.elsewhere(self.vpc()) })
     }
 
     /// The VPC's ranges, if somebody has asked for them.
     fn vpc(&self) -> Vec<IpNet> {
         self.imds.known().map(|facts| facts.vpc_cidrs.clone()).unwrap_or_default()
     }
+}
+
+/// Asks the instance metadata service, unless somebody has; also where an asynchronous task is what calls.
+pub(crate) fn ask(imds: &Imds) -> Option<InstanceFacts> {
+    let ask = || {
+        let runtime = Builder::new_current_thread().enable_all().build().ok()?;
+        runtime.block_on(imds.facts()).cloned()
+    };
+    thread::scope(|scope| scope.spawn(ask).join().ok().flatten())
 }
 
 /// Seconds since 1970, the one place where the clock is read.

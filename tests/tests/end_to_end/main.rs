@@ -11,6 +11,7 @@ mod faults;
 mod flowtable;
 mod follow;
 mod gate;
+mod gateway;
 mod kill;
 mod log;
 mod metrics;

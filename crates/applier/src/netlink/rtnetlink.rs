@@ -7,10 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use nix::libc;
 
-use super::attribute::{Fields, Malformed, shown};
+use super::attribute::{Attribute, Attributes, Fields, Malformed, shown};
 use super::message::{Answer, Message, Messages, build_raw, os_error};
 use super::socket::{Bus, Socket};
-use crate::host::Route;
+use crate::host::{Link, Route};
 
 /// `sizeof(struct ifinfomsg)`, `linux/rtnetlink.h`
 const LINK: usize = 16;
@@ -24,6 +24,8 @@ mod link {
     pub(super) const NAME: u16 = 3;
     pub(super) const INFO: u16 = 18;
     pub(super) const INFO_KIND: u16 = 1;
+    pub(super) const PROPERTIES: u16 = 52;
+    pub(super) const ALTERNATIVE_NAME: u16 = 53;
 }
 
 /// `RTA_*`, `linux/rtnetlink.h`
@@ -35,19 +37,24 @@ mod route {
     pub(super) const TABLE: u16 = 15;
 }
 
-struct Link {
-    name: String,
-    is_virtual: bool,
+/// The interfaces, in the kernel's order.
+pub(crate) fn links() -> io::Result<Vec<Link>> {
+    Ok(indexed_links(&mut Socket::open(Bus::Route)?)?.into_iter().map(|(_, link)| link).collect())
+}
+
+fn indexed_links(socket: &mut Socket) -> io::Result<Vec<(u32, Link)>> {
+    let mut links = Vec::new();
+    dump(socket, libc::RTM_GETLINK, libc::AF_UNSPEC, LINK, |message| {
+        links.extend(read_link(message)?);
+        Ok(())
+    })?;
+    Ok(links)
 }
 
 /// The unicast routes of the main table, in the kernel's order.
 pub(crate) fn routes() -> io::Result<Vec<Route>> {
     let mut socket = Socket::open(Bus::Route)?;
-    let mut links: HashMap<u32, Link> = HashMap::new();
-    dump(&mut socket, libc::RTM_GETLINK, libc::AF_UNSPEC, LINK, |message| {
-        links.extend(read_link(message)?);
-        Ok(())
-    })?;
+    let links: HashMap<u32, Link> = indexed_links(&mut socket)?.into_iter().collect();
     let mut routes = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
         dump(&mut socket, libc::RTM_GETROUTE, family, ROUTE, |message| {
@@ -109,11 +116,18 @@ fn read_link(message: &Message<'_>) -> Result<Option<(u32, Link)>, Malformed> {
         return Ok(None);
     }
     let (header, attributes) = body(message, LINK)?;
-    let fields = Fields::<32>::parse(attributes)?;
+    let fields = Fields::<64>::parse(attributes)?;
     let info = Fields::<8>::parse(fields.get(link::INFO).unwrap_or_default())?;
     let name = shown(fields.name(link::NAME));
     let is_virtual = name == "lo" || !info.name(link::INFO_KIND).is_empty();
-    Ok(u32_at(header, 4).map(|index| (index, Link { name, is_virtual })))
+    let mut alternative_names = Vec::new();
+    for property in Attributes(fields.get(link::PROPERTIES).unwrap_or_default()) {
+        let Attribute { kind, value } = property?;
+        if kind == link::ALTERNATIVE_NAME {
+            alternative_names.push(shown(value.strip_suffix(&[0]).unwrap_or(value)));
+        }
+    }
+    Ok(u32_at(header, 4).map(|index| (index, Link { name, alternative_names, is_virtual })))
 }
 
 /// Destination, metric and the indices of the interfaces of a unicast route of the main table.

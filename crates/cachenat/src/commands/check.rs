@@ -14,7 +14,7 @@ use applier::surroundings;
 use applier::sync::{difference, ours};
 use applier::sysctl::Sysctls;
 use applier::{host, lock};
-use discovery::{Emptied, InstanceFacts, Inventory, Source, Survey};
+use discovery::{Emptied, Imds, InstanceFacts, Inventory, Source, Survey};
 use ipnet::IpNet;
 use rules::sysctl::Place;
 use rules::{Endpoint, Ruleset, Sysctl};
@@ -28,7 +28,7 @@ use crate::gateway::Gateway;
 use crate::inventory;
 use crate::output::{Exit, Output};
 use crate::report::Report;
-use crate::setting::{Setting, now};
+use crate::setting::{Effect, Setting, ask, now};
 use crate::state::State;
 
 /// Where the next boot finds kernel settings, beside the configured directory; the first of one name counts
@@ -57,14 +57,15 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
     };
     found.push(Finding::ok("configuration", config.file.display().to_string()));
     found.push(access::clients(&config.clients));
-    let gateway = match Gateway::resolve(&config) {
+    let imds = Imds::default();
+    let gateway = match Gateway::resolve(&config, || ask(&imds)) {
         Ok(gateway) => gateway,
         Err(error) => {
             found.push(Finding::error("gateway", &error));
             return Ok(found);
         }
     };
-    let setting = Setting::new(config, gateway, output);
+    let setting = Setting::new(config, gateway, imds, output);
     found.extend(of_gateway(&setting)?);
     let runtime = Builder::new_current_thread().enable_all().build().context("starting tokio")?;
     let instance = runtime.block_on(setting.imds.facts());
@@ -141,6 +142,9 @@ fn of_gateway(setting: &Setting) -> anyhow::Result<Vec<Finding>> {
         Ok(()) => of_pool(setting)?,
         Err(error) => Finding::error("listening", &error),
     };
+    if let Err(error) = gateway.check_configured(&setting.config) {
+        return Ok(vec![Finding::error("gateway", &error), listening]);
+    }
     let address = match absent.first() {
         None => Finding::ok("gateway", format!("{} on {}", addresses.join(", "), gateway.interface)),
         Some(absent) => Finding::warn(
@@ -154,7 +158,7 @@ fn of_gateway(setting: &Setting) -> anyhow::Result<Vec<Finding>> {
 
 /// The ports of the pool that the nodes can't have.
 fn of_pool(setting: &Setting) -> anyhow::Result<Finding> {
-    let host = setting.host()?;
+    let host = setting.host(&setting.gateway, Effect::Shown)?;
     let in_pool = |listener: &&rules::Listener| setting.config.uses(listener.port);
     let taken: Vec<String> = host.listening.keys().filter(in_pool).map(ToString::to_string).collect();
     Ok(if taken.is_empty() {
@@ -212,8 +216,7 @@ fn plan(
             &nothing
         }
     };
-    let desired = setting.host().and_then(|host| setting.desired(&host, fresh, state, actual, Emptied::Keep));
-    match desired {
+    match setting.desired(Effect::Shown, fresh, state, actual, Emptied::Keep) {
         Ok(desired) => Some(desired),
         Err(error) => {
             found.push(Finding::error("ports", error.as_ref()));

@@ -18,7 +18,7 @@ use crate::converge::in_force;
 use crate::desired::Desired;
 use crate::output::Exit;
 use crate::report::Report;
-use crate::setting::{Setting, now};
+use crate::setting::{Effect, Setting, now};
 
 pub(super) fn run(global: &Global, format: DiffFormat, against: Option<&Path>) -> anyhow::Result<Exit> {
     let setting = Setting::read(global)?;
@@ -50,7 +50,7 @@ fn against_kernel(setting: &Setting, global: &Global) -> anyhow::Result<(Report,
     let dump = Kernel::open()?.dump()?;
     let (mut state, fresh) = setting.state_and_inventory(global)?;
     let actual = &*in_force(&state, &dump)?;
-    let desired = setting.desired(&setting.host()?, fresh, &mut state, actual, Emptied::Keep)?;
+    let desired = setting.desired(Effect::Shown, fresh, &mut state, actual, Emptied::Keep)?;
     let warnings = warn(setting, &desired);
     let changes = difference(&dump, Some(&desired.wanted.ruleset))?;
     let sysctls = Sysctls::new(&setting.config.sysctl_dir).plan(&desired.wanted.sysctls)?;
@@ -62,7 +62,7 @@ fn against_file(setting: &Setting, global: &Global, file: &Path) -> anyhow::Resu
     let name = || format!("rendered ruleset {}", file.display());
     let before = Wanted::from_json(&fs::read_to_string(file).with_context(name)?).with_context(name)?;
     let (mut state, fresh) = setting.state_and_inventory(global)?;
-    let after = setting.desired(&setting.host()?, fresh, &mut state, &before.ruleset, Emptied::Keep)?;
+    let after = setting.desired(Effect::Shown, fresh, &mut state, &before.ruleset, Emptied::Keep)?;
     let warnings = warn(setting, &after);
     let actual = Actual { ruleset: before.ruleset, strangers: vec![] };
     let changes = diff(Some(&actual), Some(&after.wanted.ruleset));

@@ -9,15 +9,16 @@ use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::inventory;
 use crate::output::{Exit, Output, columns};
-use crate::setting::{Setting, is_whole};
+use crate::setting::{Setting, ask, is_whole};
 
 pub(super) fn run(global: &Global, json: bool) -> anyhow::Result<Exit> {
     let output = Output::new(global);
     let config = Config::read(&global.config)?;
     // Discovery works off the gateway too; only there are addresses known that can be no target.
-    let options = match Gateway::resolve(&config) {
-        Ok(gateway) => Setting::new(config.clone(), gateway, output).options()?,
-        Err(_) => inventory::options(&config, Admission::default(), &Imds::default()),
+    let imds = Imds::default();
+    let options = match Gateway::resolve(&config, || ask(&imds)) {
+        Ok(gateway) => Setting::new(config.clone(), gateway, imds, output).options()?,
+        Err(_) => inventory::options(&config, Admission::default(), &imds),
     };
     let inventory = inventory::take(&config, &options, inventory::given(global)?, None, Duration::ZERO)?;
     for report in &inventory.sources {

@@ -11,7 +11,7 @@ use crate::args::Global;
 use crate::endpoints::{self, Format, Public};
 use crate::inventory;
 use crate::output::Exit;
-use crate::setting::Setting;
+use crate::setting::{Effect, Setting};
 
 pub(super) fn run(global: &Global, format: Format, cluster: Option<&str>) -> anyhow::Result<Exit> {
     let setting = Setting::read(global)?;
@@ -46,7 +46,7 @@ fn known(setting: &Setting, global: &Global) -> anyhow::Result<(Inventory, Lease
         ),
     };
     let actual = remembered(&state);
-    let desired = setting.desired(&setting.host()?, fresh, &mut state, &actual, Emptied::Keep)?;
+    let desired = setting.desired(Effect::Shown, fresh, &mut state, &actual, Emptied::Keep)?;
     Ok((desired.inventory, desired.leases))
 }
 

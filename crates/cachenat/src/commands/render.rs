@@ -9,7 +9,7 @@ use rules::iptables::iptables_restore;
 
 use crate::args::{Global, RenderFormat};
 use crate::output::Exit;
-use crate::setting::{Setting, now};
+use crate::setting::{Effect, Setting, now};
 use crate::state::State;
 
 pub(super) fn run(global: &Global, format: RenderFormat) -> anyhow::Result<Exit> {
@@ -19,7 +19,7 @@ pub(super) fn run(global: &Global, format: RenderFormat) -> anyhow::Result<Exit>
     }
     let (mut state, fresh) = setting.state_and_inventory(global)?;
     let actual = remembered(&state);
-    let desired = setting.desired(&setting.host()?, fresh, &mut state, &actual, Emptied::Keep)?;
+    let desired = setting.desired(Effect::Shown, fresh, &mut state, &actual, Emptied::Keep)?;
     desired.warnings(now()).iter().for_each(|line| setting.output.warn(line));
     let sysctls =
         || -> String { desired.wanted.sysctls.iter().map(|sysctl| format!("# sysctl {sysctl}\n")).collect() };

@@ -22,7 +22,7 @@ use crate::args::{Global, StatusFormat};
 use crate::moves::Moves;
 use crate::output::{Exit, age, columns, size, with_cause};
 use crate::report::Report;
-use crate::setting::{Setting, now};
+use crate::setting::{Effect, Setting, now};
 use crate::state::State;
 
 /// What is in force, and how it stands to what is wanted.
@@ -120,8 +120,7 @@ pub(super) fn gather(
     let (expected, is_leased) = (state.last_good.is_some(), state.leases.is_some());
     let last_good = state.last_good.clone().unwrap_or_default();
 
-    let desired =
-        setting.desired(&setting.host()?, last_good.clone(), &mut state, in_force, Emptied::Keep)?;
+    let desired = setting.desired(Effect::Shown, last_good.clone(), &mut state, in_force, Emptied::Keep)?;
     warnings.extend(desired.warnings(now()));
     let changes =
         if expected { difference(&dump, Some(&desired.wanted.ruleset))? } else { Changes::default() };

@@ -1,0 +1,111 @@
+//! Who the gateway is, on hosts that are not as tidy as the lab.
+
+use std::fs;
+
+use cachenat_tests::fake_aws::shapes;
+use cachenat_tests::lab::Lab;
+use cachenat_tests::lab::product::Run;
+
+use crate::common::{applied, in_force, reached, spelled_out};
+
+/// The addresses in the order in which the kernel lists them after a reboot of Amazon Linux 2023: a secondary one
+/// first, and the primary one in the default route.
+fn reordered(lab: &Lab) {
+    lab.network.nat.ip("address flush dev eth0");
+    lab.network.nat.ip("address add 10.0.0.56/32 dev eth0");
+    lab.network.nat.ip("address add 10.0.0.55/24 dev eth0");
+    lab.network.nat.ip("route add default via 10.0.0.1 src 10.0.0.55");
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn the_default_routes_source_is_the_gateways_address() {
+    let lab = spelled_out(&[(1, "10.0.1.230")]);
+    reordered(&lab);
+    lab.cachenat(&["apply"]).exits(0);
+    let table = in_force(&lab);
+    assert!(table.contains("10.0.0.55 . 6379") && table.contains("snat ip to 10.0.0.55"), "{table}");
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn the_metadata_decide_between_two_addresses() {
+    let lab = spelled_out(&[(1, "10.0.1.230")]);
+    lab.api().change(|scenario| scenario.imds = Some(shapes::instance("subnet-0public")));
+    lab.network.nat.ip("address flush dev eth0");
+    lab.network.nat.ip("address add 10.0.0.56/24 dev eth0");
+    lab.network.nat.ip("address add 10.0.0.55/24 dev eth0");
+    lab.network.nat.ip("route add default via 10.0.0.1");
+    let mut command = lab.cachenat_command();
+    command.env("AWS_EC2_METADATA_DISABLED", "false");
+    command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", lab.api().url());
+    Run::from(command.arg("apply").output().unwrap()).exits(0);
+    assert!(in_force(&lab).contains("10.0.0.55 . 6379"), "{}", in_force(&lab));
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn an_address_in_force_stays_while_the_interface_has_it() {
+    let lab = applied();
+    let before = in_force(&lab);
+    lab.network.nat.ip("address flush dev eth0");
+    lab.network.nat.ip("address add 10.0.0.56/24 dev eth0");
+    lab.network.nat.ip("address add 10.0.0.55/24 dev eth0");
+    lab.network.nat.ip("route add default via 10.0.0.1");
+    let run = lab.cachenat(&["apply"]).exits(3);
+    let words =
+        "gateway.addresses: auto now reads 10.0.0.56 off eth0, which still has 10.0.0.55: the forwards stay";
+    assert!(run.stderr.contains(words), "{}", run.stderr);
+    assert_eq!(in_force(&lab), before);
+    assert_eq!(reached(&lab, 6379), lab.nodes().next().unwrap().run_id());
+
+    // Once the address has gone, staying is of no use.
+    lab.network.nat.ip("address del 10.0.0.55/24 dev eth0");
+    lab.cachenat(&["apply"]).exits(0);
+    assert!(in_force(&lab).contains("10.0.0.56 . 6379"), "{}", in_force(&lab));
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_second_ipv6_address_moves_no_forward() {
+    let lab = spelled_out(&[(1, "fd12::1:230")]);
+    lab.network.nat.ip("address add fd12::55/64 dev eth0 nodad");
+    lab.cachenat(&["apply"]).exits(0);
+    assert!(in_force(&lab).contains("fd12::55 . 6379"), "{}", in_force(&lab));
+    lab.network.nat.ip("address add fd12::99/64 dev eth0 nodad");
+    let run = lab.cachenat(&["apply"]);
+    assert!(in_force(&lab).contains("fd12::55 . 6379"), "{}\n{}", in_force(&lab), run.stderr);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn what_is_configured_of_this_host_is_checked() {
+    let lab = spelled_out(&[(1, "10.0.1.230")]);
+    let config = fs::read_to_string(lab.config()).unwrap();
+    for (gateway, words) in [
+        ("{interface: ens5}", "gateway.interface: this host has no interface ens5 (it has eth0"),
+        ("{snat: 192.0.2.200}", "gateway.snat: no interface of this host has 192.0.2.200"),
+    ] {
+        fs::write(lab.config(), format!("{config}gateway: {gateway}\n")).unwrap();
+        let run = lab.cachenat(&["apply"]).exits(2);
+        assert!(run.stderr.contains(words), "{}", run.stderr);
+        assert_eq!(in_force(&lab), "");
+        let run = lab.cachenat(&["check"]).exits(1);
+        assert!(run.stdout.contains(words), "{}", run.stdout);
+    }
+    lab.network.nat.ip("address add fd12::55/64 dev eth0 nodad");
+    fs::write(lab.config(), format!("{config}gateway: {{snat: 10.0.0.55}}\n")).unwrap();
+    let run = lab.cachenat(&["apply"]).exits(2);
+    assert!(run.stderr.contains("10.0.0.55 is no way back for IPv6"), "{}", run.stderr);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn an_alternative_name_is_the_interface_that_it_names() {
+    let lab = spelled_out(&[(1, "10.0.1.230")]);
+    lab.network.nat.ip("link property add dev eth0 altname device-number-0");
+    let config = fs::read_to_string(lab.config()).unwrap();
+    fs::write(lab.config(), format!("{config}gateway: {{interface: device-number-0}}\n")).unwrap();
+    lab.cachenat(&["apply"]).exits(0);
+    assert!(in_force(&lab).contains("iifname \"eth0\""), "{}", in_force(&lab));
+}
