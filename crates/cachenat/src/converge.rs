@@ -38,10 +38,22 @@ pub(crate) fn plan(
 ) -> anyhow::Result<Desired> {
     let actual = &*in_force(state, dump)?;
     let desired = setting.desired(Effect::Here, fresh, state, actual, emptied)?;
-    if desired.inventory.nodes.is_empty() && actual.sets.is_empty() && !is_whole(&desired.inventory) {
-        anyhow::bail!("no source could be read, and nothing is known from before");
-    }
+    check_known(&desired, actual)?;
     Ok(desired)
+}
+
+/// Refuses a plan that would forward nothing because nothing is known.
+///
+/// # Errors
+///
+/// What each source said.
+pub(crate) fn check_known(desired: &Desired, actual: &Ruleset) -> anyhow::Result<()> {
+    let knows_nothing = desired.inventory.nodes.is_empty() && actual.sets.is_empty();
+    if !knows_nothing || is_whole(&desired.inventory) {
+        return Ok(());
+    }
+    let reasons: Vec<String> = desired.warnings(now()).iter().map(|line| format!("\n  {line}")).collect();
+    anyhow::bail!("no source could be read, and there is no saved state:{}", reasons.concat())
 }
 
 /// What is in force; where somebody has taken the table away, what was in force last stands in for it.

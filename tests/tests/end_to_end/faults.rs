@@ -3,6 +3,7 @@
 use std::fs;
 
 use cachenat_tests::fake_dns::Answer;
+use cachenat_tests::lab::Lab;
 use cachenat_tests::lab::product::Run;
 use cachenat_tests::programs;
 use hickory_resolver::proto::op::ResponseCode;
@@ -20,6 +21,20 @@ fn an_api_that_is_down_leaves_every_forward_and_exits_with_3() {
     assert_eq!(table(&lab), before);
     for (node, port) in lab.nodes().zip(6379..) {
         assert_eq!(reached(&lab, port), node.run_id());
+    }
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_first_run_that_can_read_nothing_says_why() {
+    let mut lab = Lab::new();
+    lab.add_replication_group("my-cluster", 1);
+    lab.stop_api();
+    for command in ["apply", "diff"] {
+        let run = lab.cachenat(&[command]).exits(2);
+        let words = "error: no source could be read, and there is no saved state:\n  replication_group/my-cluster: ";
+        assert!(run.stderr.contains(words), "{}", run.stderr);
+        assert!(run.stderr.contains("Connection refused"), "{}", run.stderr);
     }
 }
 

@@ -14,7 +14,7 @@ use rules::sysctl::{Place, SysctlChange};
 use rules::{Actual, Sysctl, diff};
 
 use crate::args::{DiffFormat, Global};
-use crate::converge::in_force;
+use crate::converge::{check_known, in_force};
 use crate::desired::Desired;
 use crate::output::Exit;
 use crate::report::Report;
@@ -51,6 +51,8 @@ fn against_kernel(setting: &Setting, global: &Global) -> anyhow::Result<(Report,
     let (mut state, fresh) = setting.state_and_inventory(global)?;
     let actual = &*in_force(&state, &dump)?;
     let desired = setting.desired(Effect::Shown, fresh, &mut state, actual, Emptied::Keep)?;
+    // What `apply` would refuse is not promised.
+    check_known(&desired, actual)?;
     let warnings = warn(setting, &desired);
     let changes = difference(&dump, Some(&desired.wanted.ruleset))?;
     let sysctls = Sysctls::new(&setting.config.sysctl_dir).plan(&desired.wanted.sysctls)?;
