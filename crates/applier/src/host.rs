@@ -34,8 +34,8 @@ pub struct Link {
     pub name: String,
     /// Other names that it has (`IFLA_ALT_IFNAME`, ip-link(8)): rules do not know it by them.
     pub alternative_names: Vec<String>,
-    /// Whether it is made by software (`IFLA_INFO_KIND`): a bridge, a tunnel, a veth, the loopback.
-    pub is_virtual: bool,
+    /// What software made it (`IFLA_INFO_KIND`): `bridge`, `wireguard`, `veth`, or `loopback`; `None` for a device of a bus.
+    pub kind: Option<String>,
 }
 
 /// A way out of this host: a unicast route of the main routing table, or one of its next hops.
@@ -47,8 +47,8 @@ pub struct Route {
     pub metric: u32,
     /// The name of the interface that packets leave by.
     pub interface: String,
-    /// [`Link::is_virtual`] of that interface.
-    pub is_virtual: bool,
+    /// [`Link::kind`] of that interface.
+    pub kind: Option<String>,
 }
 
 /// A TCP socket that listens on this host.
@@ -326,7 +326,10 @@ mod tests {
         ip("route add 10.9.0.0/16 metric 7 nexthop via 172.17.0.2 nexthop via 172.17.0.3");
         ip("link property add dev out altname enp0s5");
         let link = links().unwrap().into_iter().find(|link| link.name == "out").unwrap();
-        assert_eq!((link.alternative_names.as_slice(), link.is_virtual), (&["enp0s5".to_owned()][..], true));
+        assert_eq!(
+            (link.alternative_names.as_slice(), link.kind.as_deref()),
+            (&["enp0s5".to_owned()][..], Some("veth"))
+        );
         ip("route add blackhole 10.8.0.0/16");
         ip("route add 10.7.0.0/16 dev out table 99");
         let found = routes().unwrap();
@@ -336,7 +339,7 @@ mod tests {
             assert!(lines.contains(&wanted.to_owned()), "{lines:?}");
         }
         assert!(!lines.iter().any(|line| line.starts_with("10.8") || line.starts_with("10.7")), "{lines:?}");
-        assert!(found.iter().all(|route| route.is_virtual));
+        assert!(found.iter().all(|route| route.kind.as_deref() == Some("veth")));
     }
 
     #[test]

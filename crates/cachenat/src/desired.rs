@@ -2,12 +2,12 @@
 
 use std::cell::OnceCell;
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use discovery::{
-    Coverage, Emptied, Inventory, Merged, Node, NodeId, Outcome, Policy, Role, Source, SourceName,
+    Coverage, Emptied, Inventory, Merged, Node, NodeId, Outcome, Policy, Role, Route, Source, SourceName,
     SourceReport, over_last_good,
 };
 use rules::{
@@ -143,10 +143,37 @@ pub(crate) fn desired(
         let is_there = |node: &Node| node.port == target.port && node.addresses.contains(&target.address);
         node.is_some_and(is_there) && in_force.get(id).is_some_and(|targets| targets.contains(&target))
     };
+    kept.extend(ways_without_return(&forwards, gateway, host));
     let gate = Gate { config, gateway, admission: &host.admission, offloads: true };
     let (wanted, refused) = gate.admit(forwards, named);
     kept.extend(refused.iter().map(ToString::to_string));
     Ok(Desired { wanted, leases, inventory, is_news, kept })
+}
+
+/// Nodes that the way back does not cover: SNAT is done to what leaves by the gateway's interface.
+fn ways_without_return(forwards: &[Forward], gateway: &Gateway, host: &Host) -> Vec<String> {
+    if gateway.snat == rules::Snat::Off {
+        return vec![];
+    }
+    let mut by_interface: BTreeMap<&str, Vec<&ForwardId>> = BTreeMap::new();
+    for forward in forwards {
+        let mut routes = forward.targets.iter().filter_map(|target| host.admission.route(target.address));
+        let is_other =
+            |route: &&Route| route.leads_to_caches && route.interface != gateway.interface.as_str();
+        if let Some(route) = routes.find(is_other) {
+            by_interface.entry(&route.interface).or_default().push(&forward.id);
+        }
+    }
+    let line = |(interface, ids): (&str, Vec<&ForwardId>)| {
+        let (first, more) = (ids.first().map(|id| id.as_str()).unwrap_or_default(), ids.len() - 1);
+        let ids = if more == 0 { first.to_owned() } else { format!("{first} and {more} more") };
+        format!(
+            "{ids}: the route to it leaves by {interface}, and the way back (gateway.snat) is made for {} only, so its \
+             answers do not come back; route it by {}, or write snat: off if its subnet routes the clients back here",
+            gateway.interface, gateway.interface
+        )
+    };
+    by_interface.into_iter().map(line).collect()
 }
 
 /// Leases on what a program of this host listens on: clients reach the node there, and others the program.

@@ -202,17 +202,34 @@ impl Gateway {
 
     /// What of this host a plan goes by; `vpc` are the VPC's ranges, as far as they are known.
     pub(crate) fn host(&self, vpc: Vec<IpNet>) -> Result<Host, GatewayError> {
-        let own = host::addresses()?.into_iter().map(|local| local.address);
-        let own: BTreeSet<IpAddr> = own.chain(self.addresses.iter().copied()).collect();
+        let local = host::addresses()?;
+        let own = local.iter().map(|local| local.address).chain(self.addresses.iter().copied());
+        let own: BTreeSet<IpAddr> = own.collect();
         let routes = host::routes()?.into_iter().map(|route| Route {
             destination: route.destination,
             metric: route.metric,
-            // A device of a bus is a network interface of the instance, and may be in the caches' subnet.
-            elsewhere: (route.is_virtual && route.interface != self.interface.as_str())
-                .then_some(route.interface),
+            leads_to_caches: self.leads_to_caches(&route, &local),
+            interface: route.interface,
         });
         let admission = Admission { vpc, own: own.into_iter().collect(), routes: routes.collect() };
         Ok(Host { admission, listening: self.listening()? })
+    }
+
+    /// Whether caches may be behind a route: it leaves by the gateway's interface, by a network card, or by what is one to a
+    /// container, a veth with an address of its own.
+    fn leads_to_caches(&self, route: &host::Route, local: &[InterfaceAddress]) -> bool {
+        let has_address = || {
+            let name = route.interface.parse().ok();
+            let of_family =
+                |family| name.as_ref().and_then(|name| host::usable_addresses(local, name, family).next());
+            [Family::Ipv4, Family::Ipv6].into_iter().find_map(of_family).is_some()
+        };
+        match route.kind.as_deref() {
+            _ if route.interface == self.interface.as_str() => true,
+            None => true,
+            Some("veth") => has_address(),
+            Some(_) => false,
+        }
     }
 
     /// What of another host than the gateway a plan goes by: nothing but the gateway's addresses.

@@ -25,19 +25,19 @@ pub struct Route {
     pub destination: IpNet,
     /// Of several to one destination the lowest counts.
     pub metric: u32,
-    /// The interface, if it does not lead to caches: a container bridge, a tunnel.
-    pub elsewhere: Option<String>,
+    /// The interface that packets leave by.
+    pub interface: String,
+    /// Whether it leads to caches, which a container bridge or a tunnel does not.
+    pub leads_to_caches: bool,
 }
 
 impl Admission {
-    /// The interface that packets to the address leave by, if it does not lead to caches.
-    fn elsewhere(&self, address: IpAddr) -> Option<&str> {
+    /// The route that packets to the address take, if one is known; of two next hops the one that leads to no caches.
+    pub fn route(&self, address: IpAddr) -> Option<&Route> {
         let routes = self.routes.iter().filter(|route| route.destination.contains(&address));
-        let chosen = routes.max_by_key(|route| {
-            // Of two next hops of one route a packet may take either.
-            (route.destination.prefix_len(), Reverse(route.metric), route.elsewhere.is_some())
-        });
-        chosen?.elsewhere.as_deref()
+        routes.max_by_key(|route| {
+            (route.destination.prefix_len(), Reverse(route.metric), !route.leads_to_caches)
+        })
     }
 }
 
@@ -65,7 +65,7 @@ pub enum Refusal {
     /// One of [`Admission::own`].
     #[error("{0} is the gateway's own address")]
     Own(IpAddr),
-    /// [`Route::elsewhere`].
+    /// Not [`Route::leads_to_caches`].
     #[error("{0} is reached by {1}, an interface of the gateway that does not lead to caches")]
     Elsewhere(IpAddr, String),
     /// Neither in the VPC nor private.
@@ -90,8 +90,8 @@ pub fn admit(address: IpAddr, policy: &Admission) -> Result<(), Refusal> {
     if policy.own.iter().any(|own| own.to_canonical() == address) {
         return Err(Refusal::Own(address));
     }
-    if let Some(interface) = policy.elsewhere(address) {
-        return Err(Refusal::Elsewhere(address, interface.to_owned()));
+    if let Some(route) = policy.route(address).filter(|route| !route.leads_to_caches) {
+        return Err(Refusal::Elsewhere(address, route.interface.clone()));
     }
     let private = match address {
         IpAddr::V4(v4) => v4.is_private() || is_shared(v4),
@@ -205,19 +205,20 @@ mod tests {
 
     #[test]
     fn a_neighbour_behind_a_container_bridge_is_refused() {
-        let route = |destination: &str, metric, elsewhere: Option<&str>| Route {
+        let route = |destination: &str, metric, interface: &str| Route {
             destination: destination.parse().unwrap(),
             metric,
-            elsewhere: elsewhere.map(str::to_owned),
+            interface: interface.to_owned(),
+            leads_to_caches: interface.starts_with("eth"),
         };
         let routes = vec![
-            route("0.0.0.0/0", 100, None),
-            route("0.0.0.0/0", 600, Some("tun0")),
-            route("172.16.0.0/12", 0, None),
-            route("172.17.0.0/16", 0, Some("docker0")),
+            route("0.0.0.0/0", 100, "eth0"),
+            route("0.0.0.0/0", 600, "tun0"),
+            route("172.16.0.0/12", 0, "eth1"),
+            route("172.17.0.0/16", 0, "docker0"),
             // Two next hops: a packet may leave by either.
-            route("10.9.0.0/16", 0, None),
-            route("10.9.0.0/16", 0, Some("wg0")),
+            route("10.9.0.0/16", 0, "eth0"),
+            route("10.9.0.0/16", 0, "wg0"),
         ];
         let policy = Admission { routes, ..Admission::default() };
         assert_eq!(refusal("172.18.0.2", &policy), None);

@@ -32,7 +32,8 @@ fn a_first_run_that_can_read_nothing_says_why() {
     lab.stop_api();
     for command in ["apply", "diff"] {
         let run = lab.cachenat(&[command]).exits(2);
-        let words = "error: no source could be read, and there is no saved state:\n  replication_group/my-cluster: ";
+        let words =
+            "error: no source could be read, and there is no saved state:\n  replication_group/my-cluster: ";
         assert!(run.stderr.contains(words), "{}", run.stderr);
         assert!(run.stderr.contains("Connection refused"), "{}", run.stderr);
     }

@@ -109,3 +109,17 @@ fn an_alternative_name_is_the_interface_that_it_names() {
     lab.cachenat(&["apply"]).exits(0);
     assert!(in_force(&lab).contains("iifname \"eth0\""), "{}", in_force(&lab));
 }
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_node_behind_another_interface_is_named() {
+    let lab = spelled_out(&[(1, "10.0.1.230"), (2, "10.0.3.9")]);
+    lab.network.nat.ip("link add eth1 type veth peer name far1");
+    lab.network.nat.ip("address add 10.0.3.55/24 dev eth1");
+    lab.network.nat.ip("link set eth1 up");
+    let run = lab.cachenat(&["apply"]).exits(3);
+    let words =
+        "local-002: the route to it leaves by eth1, and the way back (gateway.snat) is made for eth0 only";
+    assert!(run.stderr.contains(words), "{}", run.stderr);
+    assert!(lab.cachenat(&["check"]).exits(1).stdout.contains(words));
+}

@@ -64,7 +64,7 @@ pub(crate) fn routes() -> io::Result<Vec<Route>> {
                     destination,
                     metric,
                     interface: link.name.clone(),
-                    is_virtual: link.is_virtual,
+                    kind: link.kind.clone(),
                 }));
             }
             Ok(())
@@ -119,7 +119,10 @@ fn read_link(message: &Message<'_>) -> Result<Option<(u32, Link)>, Malformed> {
     let fields = Fields::<64>::parse(attributes)?;
     let info = Fields::<8>::parse(fields.get(link::INFO).unwrap_or_default())?;
     let name = shown(fields.name(link::NAME));
-    let is_virtual = name == "lo" || !info.name(link::INFO_KIND).is_empty();
+    let kind = match info.name(link::INFO_KIND) {
+        [] => (name == "lo").then(|| "loopback".to_owned()),
+        kind => Some(shown(kind)),
+    };
     let mut alternative_names = Vec::new();
     for property in Attributes(fields.get(link::PROPERTIES).unwrap_or_default()) {
         let Attribute { kind, value } = property?;
@@ -127,7 +130,7 @@ fn read_link(message: &Message<'_>) -> Result<Option<(u32, Link)>, Malformed> {
             alternative_names.push(shown(value.strip_suffix(&[0]).unwrap_or(value)));
         }
     }
-    Ok(u32_at(header, 4).map(|index| (index, Link { name, alternative_names, is_virtual })))
+    Ok(u32_at(header, 4).map(|index| (index, Link { name, alternative_names, kind })))
 }
 
 /// Destination, metric and the indices of the interfaces of a unicast route of the main table.
