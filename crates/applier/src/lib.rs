@@ -9,6 +9,7 @@ pub mod host;
 pub mod kernel;
 pub mod lock;
 pub mod netlink;
+pub mod plain_file;
 pub mod surroundings;
 pub mod sync;
 pub mod sysctl;

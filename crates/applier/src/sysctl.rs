@@ -10,15 +10,19 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rules::sysctl::{Place, Sysctl, SysctlChange};
+use rules::sysctl::{Place, Switch, Sysctl, SysctlChange};
 
-use drop_in::DropIn;
+use crate::plain_file;
+use drop_in::{DropIn, ForeignLine};
 
 /// The drop-in's name; of files that set the same thing, the last in this order wins (sysctl.d(5)).
 pub const DROP_IN: &str = "90-cachenat.conf";
 
 /// The most bytes of a live value that are read; a switch has two.
 const VALUE_LIMIT: u64 = 64;
+
+/// The most bytes of a drop-in that are read; ours has five lines.
+const DROP_IN_LIMIT: u64 = 64 * 1024;
 
 /// Where the settings of this host are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,12 +31,13 @@ pub struct Sysctls {
     drop_in: PathBuf,
 }
 
-/// What [`Sysctls::apply`] did.
+/// What [`Sysctls::plan`] would change, and what [`Sysctls::apply`] did.
 #[derive(Debug)]
 pub struct Applied {
-    /// What was changed, for [`Sysctls::revert`].
+    /// What is changed, for [`Sysctls::revert`].
     pub changes: Vec<SysctlChange>,
-    /// Why the drop-in stays as it is, if this process may not write it ([`SysctlError::is_denied_drop_in`]).
+    /// Why the drop-in stays as it is, for which the live values need not wait: this process may not write it
+    /// ([`SysctlError::is_denied_drop_in`]), or it has a line that is not ours ([`SysctlError::Foreign`]).
     pub left: Option<SysctlError>,
 }
 
@@ -56,20 +61,20 @@ pub enum SysctlError {
         /// The setting.
         key: &'static str,
         /// The value it should get.
-        value: String,
+        value: Switch,
         /// The system's reason.
         #[source]
         source: io::Error,
     },
     /// The kernel took a live value and shows another.
-    #[error("wrote {written} to {}, which then read {found:?}", path.display())]
+    #[error("wrote {written} to {}, which then read {found}", path.display())]
     NotAsWritten {
         /// The file.
         path: PathBuf,
         /// What was written.
-        written: String,
+        written: Switch,
         /// What was read back.
-        found: String,
+        found: Switch,
     },
     /// The drop-in cannot be read, written or deleted.
     #[error("drop-in {}; sysctl_dir in the configuration says where it is", path.display())]
@@ -80,11 +85,19 @@ pub enum SysctlError {
         #[source]
         source: io::Error,
     },
-    /// A file of the drop-in's name that something else wrote.
-    #[error("{} was not written by cachenat; move it away, or set sysctl_dir in the configuration", path.display())]
+    /// A file of the drop-in's name that something else wrote, or wrote into.
+    #[error(
+        "{}:{number}: {text:?} was not written by cachenat; move it to a file of another name, or set sysctl_dir in the \
+         configuration",
+        path.display()
+    )]
     Foreign {
         /// The file.
         path: PathBuf,
+        /// The line's number, from 1.
+        number: usize,
+        /// The line.
+        text: String,
     },
 }
 
@@ -115,21 +128,27 @@ impl Sysctls {
     /// # Errors
     ///
     /// See [`SysctlError`].
-    pub fn plan(&self, wanted: &[Sysctl]) -> Result<Vec<SysctlChange>, SysctlError> {
-        let drop_in = self.read_drop_in()?;
+    pub fn plan(&self, wanted: &[Sysctl]) -> Result<Applied, SysctlError> {
+        let (drop_in, left) = match self.read_drop_in() {
+            Ok(drop_in) => (Some(drop_in), None),
+            // A file that was ours, with a line by another hand: the forwards need not wait for its owner.
+            Err(foreign @ SysctlError::Foreign { number: 2.., .. }) => (None, Some(foreign)),
+            Err(error) => return Err(error),
+        };
         let mut changes = Vec::new();
         for &sysctl in wanted {
-            let to = Some(Sysctl::WANTED.to_owned());
+            let to = Some(Sysctl::WANTED);
             let live = self.read_live(sysctl)?;
             if live != Sysctl::WANTED {
-                changes.push(SysctlChange { sysctl, place: Place::Live, from: Some(live), to: to.clone() });
+                changes.push(SysctlChange { sysctl, place: Place::Live, from: Some(live), to });
             }
+            let Some(drop_in) = &drop_in else { continue };
             let boot = drop_in.as_ref().and_then(|file| file.value(sysctl));
             if boot != Some(Sysctl::WANTED) {
-                changes.push(SysctlChange { sysctl, place: Place::Boot, from: boot.map(str::to_owned), to });
+                changes.push(SysctlChange { sysctl, place: Place::Boot, from: boot, to });
             }
         }
-        Ok(changes)
+        Ok(Applied { changes, left })
     }
 
     /// Gives the settings the value that forwarding needs, now and for the next boot.
@@ -137,15 +156,16 @@ impl Sysctls {
     /// A setting of an earlier run that is no longer wanted stays until [`Sysctls::remove`]: others may have come to
     /// rely on it.
     ///
-    /// A drop-in that this process may not write is no error but left to root.
+    /// A drop-in that this process may not write is no error but left to root, and one into which something else wrote is
+    /// left as it is. One that is not ours from its first line on is an error.
     ///
     /// # Errors
     ///
     /// See [`SysctlError`]. What was changed before the error has been put back.
     pub fn apply(&self, wanted: &[Sysctl]) -> Result<Applied, SysctlError> {
-        let mut changes = self.plan(wanted)?;
+        let Applied { mut changes, left } = self.plan(wanted)?;
         match self.all_or_none(&changes) {
-            Ok(()) => Ok(Applied { changes, left: None }),
+            Ok(()) => Ok(Applied { changes, left }),
             Err(denied) if denied.is_denied_drop_in() => {
                 changes.retain(|change| change.place == Place::Live);
                 self.all_or_none(&changes)?;
@@ -167,7 +187,7 @@ impl Sysctls {
         if changes.iter().any(|change| change.place == Place::Boot) {
             let mut drop_in = self.read_drop_in()?.unwrap_or_default();
             for change in changes.iter().filter(|change| change.place == Place::Boot) {
-                drop_in.set(change.sysctl, Sysctl::WANTED, &self.read_live(change.sysctl)?);
+                drop_in.set(change.sysctl, Sysctl::WANTED, self.read_live(change.sysctl)?);
             }
             self.write_drop_in(Some(&drop_in))?;
         }
@@ -191,8 +211,8 @@ impl Sysctls {
     }
 
     fn revert_live(&self, change: &SysctlChange) -> Result<(), SysctlError> {
-        match &change.from {
-            Some(before) if self.read_live(change.sysctl)? != *before => {
+        match change.from {
+            Some(before) if self.read_live(change.sysctl)? != before => {
                 self.write_live(change.sysctl, before)
             }
             _ => Ok(()),
@@ -200,9 +220,12 @@ impl Sysctls {
     }
 
     fn revert_drop_in(&self, changes: &[&SysctlChange]) -> Result<(), SysctlError> {
-        let Some(mut drop_in) = self.read_drop_in()?.filter(|_| !changes.is_empty()) else { return Ok(()) };
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let Some(mut drop_in) = self.read_drop_in()? else { return Ok(()) };
         for change in changes {
-            drop_in.put_back(change.sysctl, change.from.as_deref());
+            drop_in.put_back(change.sysctl, change.from);
         }
         self.write_drop_in(Some(&drop_in).filter(|drop_in| !drop_in.is_empty()))
     }
@@ -219,10 +242,10 @@ impl Sysctls {
             let live = self.read_live(sysctl)?;
             // A live value that is no longer ours is somebody else's decision.
             if live == setting.value && live != setting.before {
-                let to = Some(setting.before.clone());
+                let to = Some(setting.before);
                 changes.push(SysctlChange { sysctl, place: Place::Live, from: Some(live), to });
             }
-            let from = Some(setting.value.clone());
+            let from = Some(setting.value);
             changes.push(SysctlChange { sysctl, place: Place::Boot, from, to: None });
         }
         Ok(changes)
@@ -236,7 +259,7 @@ impl Sysctls {
     pub fn remove(&self) -> Result<Vec<SysctlChange>, SysctlError> {
         let changes = self.plan_removal()?;
         for change in changes.iter().filter(|change| change.place == Place::Live) {
-            if let Some(before) = &change.to {
+            if let Some(before) = change.to {
                 self.write_live(change.sysctl, before)?;
             }
         }
@@ -248,33 +271,32 @@ impl Sysctls {
         self.proc_sys.join(sysctl.key().replace('.', "/"))
     }
 
-    fn read_live(&self, sysctl: Sysctl) -> Result<String, SysctlError> {
+    fn read_live(&self, sysctl: Sysctl) -> Result<Switch, SysctlError> {
         let path = self.live_path(sysctl);
         let mut value = String::new();
-        match File::open(&path).and_then(|file| file.take(VALUE_LIMIT).read_to_string(&mut value)) {
-            Ok(_) => Ok(value.trim_end().to_owned()),
-            Err(source) => Err(SysctlError::Read { path, source }),
-        }
+        let read = File::open(&path).and_then(|file| file.take(VALUE_LIMIT).read_to_string(&mut value));
+        let no_switch = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        let value = read.and_then(|_| value.trim_end().parse().map_err(no_switch));
+        value.map_err(|source| SysctlError::Read { path, source })
     }
 
-    fn write_live(&self, sysctl: Sysctl, value: &str) -> Result<(), SysctlError> {
+    fn write_live(&self, sysctl: Sysctl, value: Switch) -> Result<(), SysctlError> {
         let path = self.live_path(sysctl);
         if let Err(source) = fs::write(&path, format!("{value}\n")) {
-            return Err(SysctlError::Write { path, key: sysctl.key(), value: value.to_owned(), source });
+            return Err(SysctlError::Write { path, key: sysctl.key(), value, source });
         }
         let found = self.read_live(sysctl)?;
         if found == value {
             return Ok(());
         }
-        Err(SysctlError::NotAsWritten { path, written: value.to_owned(), found })
+        Err(SysctlError::NotAsWritten { path, written: value, found })
     }
 
     fn read_drop_in(&self) -> Result<Option<DropIn>, SysctlError> {
-        match fs::read_to_string(&self.drop_in) {
-            Ok(text) => match DropIn::parse(&text) {
-                Some(drop_in) => Ok(Some(drop_in)),
-                None => Err(SysctlError::Foreign { path: self.drop_in.clone() }),
-            },
+        match plain_file::read(&self.drop_in, DROP_IN_LIMIT) {
+            Ok(text) => DropIn::parse(&text).map(Some).map_err(|ForeignLine { number, text }| {
+                SysctlError::Foreign { path: self.drop_in.clone(), number, text }
+            }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(self.drop_in_error(source)),
         }
@@ -297,13 +319,17 @@ impl Sysctls {
     }
 }
 
-/// The caller holds the lock, so the new file has a fixed name: what a killed run leaves, the next one overwrites.
+/// The caller holds the lock, so the new file has a fixed name: what a killed run leaves, the next one replaces.
 fn replace_file(path: &Path, text: &str) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(directory)?;
     // sysctl.d(5) reads only what ends in `.conf`.
     let new = path.with_extension("conf.new");
-    let mut file = File::create(&new)?;
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::create_new(&new)?;
     file.write_all(text.as_bytes())?;
     file.set_permissions(fs::Permissions::from_mode(0o644))?;
     file.sync_all()?;

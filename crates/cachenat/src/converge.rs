@@ -167,12 +167,13 @@ fn explained(config: &Config, error: SyncError) -> anyhow::Error {
     anyhow::Error::from(error).context(mistake)
 }
 
-/// What there is to know of a drop-in that only root may write.
-pub(crate) fn left_to_root(denied: &SysctlError) -> String {
+/// What there is to know of a drop-in that was left as it is.
+pub(crate) fn left_to_root(left: &SysctlError) -> String {
+    let remedy =
+        if left.is_denied_drop_in() { ": one 'cachenat apply' as root puts it right, and" } else { ";" };
     format!(
-        "{}; it stays as it is: one 'cachenat apply' as root puts it right, and until then the next boot forwards only once \
-         cachenat has run",
-        with_cause(denied)
+        "{}; it stays as it is{remedy} until then the next boot forwards only once cachenat has run",
+        with_cause(left)
     )
 }
 

@@ -3,9 +3,9 @@
 //! Kept for people alone: nothing is decided by it, and what can't be read or written costs that memory.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
+use applier::plain_file;
 use rules::Endpoint;
 use rules::diff::{Action, Change};
 use serde::{Deserialize, Serialize};
@@ -24,8 +24,8 @@ pub(crate) struct Moves {
 impl Moves {
     /// Reads the file; one that is missing or damaged knows nothing.
     pub(crate) fn read(dir: &Path) -> Self {
-        let text = fs::read(dir.join(FILE)).unwrap_or_default();
-        let read: Option<Self> = serde_json::from_slice(&text).ok();
+        let text = plain_file::read(&dir.join(FILE), plain_file::LIMIT).unwrap_or_default();
+        let read: Option<Self> = serde_json::from_str(&text).ok();
         read.filter(|moves| moves.version == 1).unwrap_or(Self { version: 1, moved: BTreeMap::new() })
     }
 
@@ -63,6 +63,8 @@ impl Moves {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn change(action: Action, listen: &str) -> Change {

@@ -3,7 +3,7 @@
 mod markdown;
 
 use rules::diff::{Action, Change, targets};
-use rules::sysctl::{Place, SysctlChange};
+use rules::sysctl::{Place, Switch, SysctlChange};
 use rules::{Changes, Endpoint};
 use serde::Serialize;
 
@@ -82,8 +82,8 @@ impl Report {
                 .map(|change| SysctlForm {
                     key: change.sysctl.key(),
                     place: change.place,
-                    from: change.from.as_deref(),
-                    to: change.to.as_deref(),
+                    from: change.from.map(Switch::as_str),
+                    to: change.to.map(Switch::as_str),
                 })
                 .collect(),
             commands: operations.iter().map(ToString::to_string).collect(),
@@ -102,7 +102,7 @@ impl Report {
     pub(crate) fn lines(&self) -> String {
         let forwards = self.forwards.iter().map(|change| format!("{change}\n"));
         let sysctls = self.sysctls.iter().map(|change| {
-            let to = change.to.as_deref().unwrap_or("not set");
+            let to = change.to.map_or("not set", Switch::as_str);
             let place = match change.place {
                 Place::Live => "now",
                 Place::Boot => "at boot",

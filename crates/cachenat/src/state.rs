@@ -1,6 +1,7 @@
 //! The state directory: leases, the last good inventory and the ruleset made from it.
 //!
-//! A file is replaced by rename, so a reader finds the old or the new one, whole.
+//! A file is replaced by rename, so a reader finds the old or the new one, whole. The directory is the service's user's
+//! and root reads it too, so it is believed no more than the network: [`plain_file`] opens each file.
 
 use std::borrow::Cow;
 use std::fs::{self, File};
@@ -8,6 +9,7 @@ use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use applier::plain_file;
 use discovery::{Inventory, InventoryError};
 use rules::json::{JsonError, Wanted};
 use rules::{Leases, Ruleset};
@@ -115,7 +117,8 @@ impl State {
 
     /// When what is asked of the kernel last changed, in seconds since 1970; `None` if that is not known.
     pub(crate) fn last_change(dir: &Path) -> Option<u64> {
-        let modified = fs::metadata(dir.join("ruleset.json")).and_then(|file| file.modified()).ok()?;
+        let modified =
+            fs::symlink_metadata(dir.join("ruleset.json")).and_then(|file| file.modified()).ok()?;
         modified.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
     }
 
@@ -146,8 +149,7 @@ impl State {
     /// [`StateError::Io`]; a file is then as it was.
     pub(crate) fn save(&self, desired: &Desired) -> Result<(), StateError> {
         for file in self.damaged.iter().map(StateError::file) {
-            let aside = file.with_extension("json.damaged");
-            fs::rename(file, aside).map_err(|source| StateError::Io { file: file.to_owned(), source })?;
+            set_aside(file).map_err(|source| StateError::Io { file: file.to_owned(), source })?;
         }
         // The rules first: no file may know more than what `restore` puts in force.
         keep(&self.dir.join("ruleset.json"), || desired.wanted.to_json_pieces())?;
@@ -180,7 +182,7 @@ fn read<T>(
     parse: fn(&Path, &str) -> Result<T, StateError>,
     damaged: &mut Vec<StateError>,
 ) -> Option<T> {
-    let parsed = match fs::read_to_string(file) {
+    let parsed = match plain_file::read(file, plain_file::LIMIT) {
         Ok(text) => parse(file, &text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(source) => Err(StateError::Io { file: file.to_owned(), source }),
@@ -221,7 +223,7 @@ fn keep<I: Iterator<Item: AsRef<[u8]>>>(file: &Path, pieces: impl Fn() -> I) -> 
 
 /// Whether the file holds this text and no more, read along with it: of 60,000 nodes the text is 8 MB.
 fn holds(file: &Path, pieces: impl Iterator<Item: AsRef<[u8]>>) -> io::Result<bool> {
-    let mut there = BufReader::new(File::open(file)?);
+    let mut there = BufReader::new(plain_file::open(file, plain_file::LIMIT)?);
     let mut found = Vec::new();
     for piece in pieces {
         let piece = piece.as_ref();
@@ -244,9 +246,10 @@ pub(crate) fn write(file: &Path, pieces: impl IntoIterator<Item: AsRef<[u8]>>) -
         let dir = file.parent().ok_or(io::ErrorKind::InvalidFilename)?;
         fs::create_dir_all(dir)?;
         let new = file.with_extension("json.new");
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        clear(&new)?;
+        // A file replaces whatever is not a directory.
+        if fs::symlink_metadata(file).is_ok_and(|found| found.is_dir()) {
+            set_aside(file)?;
         }
         let written = File::create_new(&new).map(BufWriter::new).and_then(|mut file| {
             pieces.into_iter().try_for_each(|piece| file.write_all(piece.as_ref()))?;
@@ -262,6 +265,23 @@ pub(crate) fn write(file: &Path, pieces: impl IntoIterator<Item: AsRef<[u8]>>) -
         File::open(dir)?.sync_all()
     };
     write().map_err(|source| StateError::Io { file: file.to_owned(), source })
+}
+
+/// Renames what is no file of ours to `FILE.damaged`, in place of an earlier one.
+fn set_aside(file: &Path) -> io::Result<()> {
+    let aside = file.with_extension("json.damaged");
+    clear(&aside)?;
+    fs::rename(file, aside)
+}
+
+/// Deletes whatever has a name that is ours alone; nothing is followed out of it.
+fn clear(path: &Path) -> io::Result<()> {
+    let cleared = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    cleared.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 #[cfg(test)]

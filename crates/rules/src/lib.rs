@@ -28,5 +28,5 @@ pub use ruleset::{
     AddressRange, Chain, Element, Elements, Endpoint, Family, Flowtable, Key, Rule, Ruleset, Set, SetKind,
     SnatTo,
 };
-pub use sysctl::{Sysctl, SysctlChange};
+pub use sysctl::{Switch, Sysctl, SysctlChange};
 pub use transaction::{Operation, Transaction};

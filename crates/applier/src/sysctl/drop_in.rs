@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
-use rules::sysctl::Sysctl;
+use rules::sysctl::{Switch, Sysctl};
 
 const FIRST_LINE: &str =
     "# Written by cachenat. `cachenat remove` deletes this file and puts back what was there before:";
@@ -26,31 +26,51 @@ pub(super) struct DropIn {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Setting {
     /// What the next boot sets.
-    pub(super) value: String,
+    pub(super) value: Switch,
     /// What the live value was when cachenat first came.
-    pub(super) before: String,
+    pub(super) before: Switch,
+}
+
+/// What in the file's text is not ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ForeignLine {
+    /// Its number, from 1.
+    pub(super) number: usize,
+    /// What it says.
+    pub(super) text: String,
 }
 
 impl DropIn {
-    /// Reads the file's text; `None` if it was not written by cachenat.
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let lines = text.strip_prefix(FIRST_LINE)?;
+    /// Reads the file's text.
+    ///
+    /// # Errors
+    ///
+    /// The first line that cachenat does not write: nothing of it may be lost, or be taken for ours.
+    pub(super) fn parse(text: &str) -> Result<Self, ForeignLine> {
         let mut before = BTreeMap::new();
         let mut values = BTreeMap::new();
-        for line in lines.lines() {
-            let (side, line) = match line.strip_prefix('#') {
-                Some(line) => (&mut before, line),
+        let mut lines = (1..).zip(text.lines());
+        let foreign = |number, line: &str| Err(ForeignLine { number, text: line.to_owned() });
+        match lines.next() {
+            Some((_, FIRST_LINE)) => {}
+            first => return foreign(1, first.map(|(_, line)| line).unwrap_or_default()),
+        }
+        for (number, line) in lines {
+            let (side, entry) = match line.strip_prefix('#') {
+                Some(rest) => (&mut before, rest),
                 None => (&mut values, line),
             };
-            if let Some((sysctl, value)) = setting(line) {
-                side.insert(sysctl, value.to_owned());
+            match setting(entry) {
+                Some((sysctl, value)) => drop(side.insert(sysctl, value)),
+                None if line.trim().is_empty() => {}
+                None => return foreign(number, line),
             }
         }
         let settings = values.into_iter().map(|(sysctl, value)| {
-            let before = before.remove(&sysctl).unwrap_or_else(|| value.clone());
+            let before = before.remove(&sysctl).unwrap_or(value);
             (sysctl, Setting { value, before })
         });
-        Some(Self { settings: settings.collect() })
+        Ok(Self { settings: settings.collect() })
     }
 
     /// What the file sets.
@@ -59,24 +79,21 @@ impl DropIn {
     }
 
     /// The value that the file gives to a setting.
-    pub(super) fn value(&self, sysctl: Sysctl) -> Option<&str> {
-        self.settings.get(&sysctl).map(|setting| setting.value.as_str())
+    pub(super) fn value(&self, sysctl: Sysctl) -> Option<Switch> {
+        self.settings.get(&sysctl).map(|setting| setting.value)
     }
 
     /// Sets a value; `live` is remembered, unless an earlier value from before is.
-    pub(super) fn set(&mut self, sysctl: Sysctl, value: &str, live: &str) {
-        let before = match self.settings.get(&sysctl) {
-            Some(setting) => setting.before.clone(),
-            None => live.to_owned(),
-        };
-        self.settings.insert(sysctl, Setting { value: value.to_owned(), before });
+    pub(super) fn set(&mut self, sysctl: Sysctl, value: Switch, live: Switch) {
+        let before = self.settings.get(&sysctl).map_or(live, |setting| setting.before);
+        self.settings.insert(sysctl, Setting { value, before });
     }
 
     /// Gives a setting the value that it had in the file, or takes it out.
-    pub(super) fn put_back(&mut self, sysctl: Sysctl, value: Option<&str>) {
+    pub(super) fn put_back(&mut self, sysctl: Sysctl, value: Option<Switch>) {
         match (value, self.settings.get_mut(&sysctl)) {
             (None, _) => drop(self.settings.remove(&sysctl)),
-            (Some(value), Some(setting)) => value.clone_into(&mut setting.value),
+            (Some(value), Some(setting)) => setting.value = value,
             (Some(_), None) => {}
         }
     }
@@ -87,10 +104,10 @@ impl DropIn {
     }
 }
 
-fn setting(line: &str) -> Option<(Sysctl, &str)> {
+fn setting(line: &str) -> Option<(Sysctl, Switch)> {
     let (key, value) = line.split_once('=')?;
     let sysctl = [Sysctl::Ipv4Forward, Sysctl::Ipv6Forward].into_iter().find(|s| s.key() == key.trim())?;
-    Some((sysctl, value.trim()))
+    Some((sysctl, value.trim().parse().ok()?))
 }
 
 impl Display for DropIn {

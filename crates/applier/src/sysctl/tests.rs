@@ -30,7 +30,7 @@ impl Host {
     }
 
     fn live(&self, sysctl: Sysctl) -> String {
-        self.sysctls.read_live(sysctl).unwrap()
+        self.sysctls.read_live(sysctl).unwrap().to_string()
     }
 
     fn drop_in(&self) -> PathBuf {
@@ -47,13 +47,13 @@ fn apply_sets_the_live_value_and_the_drop_in_and_the_second_time_nothing() {
     let host = Host::new("0");
     let plan = host.sysctls.plan(&[Ipv4Forward]).unwrap();
     let applied = host.sysctls.apply(&[Ipv4Forward]).unwrap();
-    assert_eq!(applied.changes, plan);
+    assert_eq!(applied.changes, plan.changes);
     expect![[r#"
         - sysctl net.ipv4.ip_forward = 0
         + sysctl net.ipv4.ip_forward = 1
         + sysctl.d net.ipv4.ip_forward = 1
     "#]]
-    .assert_eq(&text(&plan));
+    .assert_eq(&text(&plan.changes));
     assert_eq!(host.live(Ipv4Forward), "1");
     expect![[r#"
         # Written by cachenat. `cachenat remove` deletes this file and puts back what was there before:
@@ -111,7 +111,7 @@ fn a_failure_half_way_leaves_everything_as_it_was_and_names_file_and_remedy() {
     let readable = host.root.path().join("zero");
     fs::write(&readable, "0\n").unwrap();
     let change =
-        |sysctl, place| SysctlChange { sysctl, place, from: Some("0".to_owned()), to: Some("1".to_owned()) };
+        |sysctl, place| SysctlChange { sysctl, place, from: Some(Switch::Off), to: Some(Switch::On) };
     let changes = [
         SysctlChange { from: None, ..change(Ipv4Forward, Place::Boot) },
         change(Ipv4Forward, Place::Live),
@@ -147,10 +147,42 @@ fn a_drop_in_of_somebody_else_is_refused_by_name_before_anything_is_touched() {
     fs::create_dir_all(host.drop_in().parent().unwrap()).unwrap();
     fs::write(host.drop_in(), "net.ipv4.ip_forward = 1\n").unwrap();
     let error = host.sysctls.apply(&[Ipv4Forward]).unwrap_err();
-    assert!(matches!(&error, SysctlError::Foreign { path } if *path == host.drop_in()), "{error}");
+    assert!(
+        matches!(&error, SysctlError::Foreign { path, number: 1, .. } if *path == host.drop_in()),
+        "{error}"
+    );
     assert_eq!(host.live(Ipv4Forward), "0");
     assert!(host.sysctls.remove().is_err());
     assert!(host.drop_in().exists());
+}
+
+#[test]
+fn a_foreign_line_is_named_kept_and_holds_up_no_forward() {
+    let host = Host::new("0");
+    host.sysctls.apply(&[Ipv4Forward]).unwrap();
+    let planted = fs::read_to_string(host.drop_in()).unwrap() + "kernel.core_pattern = |/tmp/x\n";
+    fs::write(host.drop_in(), &planted).unwrap();
+    host.set(Ipv4Forward, "0");
+    let applied = host.sysctls.apply(&[Ipv4Forward, Ipv6Forward]).unwrap();
+    let left = applied.left.unwrap().to_string();
+    let words = format!(
+        "{}:4: \"kernel.core_pattern = |/tmp/x\" was not written by cachenat",
+        host.drop_in().display()
+    );
+    assert!(left.starts_with(&words), "{left}");
+    assert_eq!((host.live(Ipv4Forward), host.live(Ipv6Forward)), ("1".to_owned(), "1".to_owned()));
+    host.sysctls.revert(&applied.changes).unwrap();
+    assert!(host.sysctls.remove().is_err());
+    assert_eq!(fs::read_to_string(host.drop_in()).unwrap(), planted);
+}
+
+#[test]
+fn a_drop_in_that_is_no_plain_file_is_an_error_that_waits_for_nothing() {
+    let host = Host::new("0");
+    fs::create_dir_all(host.drop_in().parent().unwrap()).unwrap();
+    nix::unistd::mkfifo(&host.drop_in(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let error = host.sysctls.apply(&[Ipv4Forward]).unwrap_err();
+    assert!(matches!(error, SysctlError::DropIn { .. }), "{error}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ pub(crate) fn sysctl(sysctl: Sysctl, is_live: bool, at_boot: Option<&AtBoot>) ->
         return Finding::fail(key, what, "'cachenat apply' switches it on");
     }
     match at_boot {
-        Some(AtBoot { value, .. }) if value == Sysctl::WANTED => {
+        Some(AtBoot { value, .. }) if value.parse() == Ok(Sysctl::WANTED) => {
             Finding::ok(key, "is on, now and at the next boot")
         }
         Some(AtBoot { value, file }) => Finding::fail(

@@ -77,7 +77,7 @@ fn on_probation(
     dump: &Dump,
     desired: &Desired,
 ) -> anyhow::Result<Option<(u64, Child)>> {
-    let sysctls = Sysctls::new(&setting.config.sysctl_dir).plan(&desired.wanted.sysctls)?;
+    let sysctls = Sysctls::new(&setting.config.sysctl_dir).plan(&desired.wanted.sysctls)?.changes;
     if difference(dump, Some(&desired.wanted.ruleset))?.is_empty() && sysctls.is_empty() {
         return Ok(None);
     }

@@ -12,7 +12,7 @@ use applier::kernel::{Dump, Netfilter};
 use applier::netlink::{BaseChain, Kernel};
 use applier::surroundings;
 use applier::sync::{difference, ours};
-use applier::sysctl::Sysctls;
+use applier::sysctl::{Applied, Sysctls};
 use applier::{host, lock};
 use discovery::{Emptied, Imds, InstanceFacts, Inventory, Source, Survey};
 use ipnet::IpNet;
@@ -252,9 +252,13 @@ fn of_host(setting: &Setting, sysctls: &[Sysctl]) -> Vec<Finding> {
         [setting.config.sysctl_dir.as_path()].into_iter().chain(SYSCTL_DIRS.map(Path::new)).collect();
     let changes = Sysctls::new(&setting.config.sysctl_dir).plan(sysctls);
     let mut found = Vec::new();
+    if let Ok(Applied { left: Some(left), .. }) = &changes {
+        found.push(Finding::error("settings", left));
+    }
     match changes {
-        Ok(changes) => found.extend(sysctls.iter().map(|&sysctl| {
-            let is_off = changes.iter().any(|change| change.sysctl == sysctl && change.place == Place::Live);
+        Ok(planned) => found.extend(sysctls.iter().map(|&sysctl| {
+            let is_off =
+                planned.changes.iter().any(|change| change.sysctl == sysctl && change.place == Place::Live);
             let at_boot = surroundings::at_boot(&dirs, sysctl.key());
             kernel_settings::sysctl(sysctl, !is_off, at_boot.as_ref())
         })),

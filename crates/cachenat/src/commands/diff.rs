@@ -7,14 +7,14 @@ use anyhow::Context;
 use applier::kernel::Netfilter;
 use applier::netlink::Kernel;
 use applier::sync::difference;
-use applier::sysctl::Sysctls;
+use applier::sysctl::{Applied, Sysctls};
 use discovery::Emptied;
 use rules::json::Wanted;
 use rules::sysctl::{Place, SysctlChange};
 use rules::{Actual, Sysctl, diff};
 
 use crate::args::{DiffFormat, Global};
-use crate::converge::{check_known, in_force};
+use crate::converge::{check_known, in_force, left_to_root};
 use crate::desired::Desired;
 use crate::output::Exit;
 use crate::report::Report;
@@ -55,7 +55,9 @@ fn against_kernel(setting: &Setting, global: &Global) -> anyhow::Result<(Report,
     check_known(&desired, actual)?;
     let warnings = warn(setting, &desired);
     let changes = difference(&dump, Some(&desired.wanted.ruleset))?;
-    let sysctls = Sysctls::new(&setting.config.sysctl_dir).plan(&desired.wanted.sysctls)?;
+    let Applied { changes: sysctls, left } =
+        Sysctls::new(&setting.config.sysctl_dir).plan(&desired.wanted.sysctls)?;
+    left.iter().for_each(|left| setting.output.warn(&left_to_root(left)));
     let whole = desired.is_whole();
     Ok((Report::new(changes, sysctls, warnings), whole))
 }
@@ -81,7 +83,7 @@ fn warn(setting: &Setting, desired: &Desired) -> Vec<String> {
 
 /// The settings that the one list has and the other has not.
 fn between(before: &[Sysctl], after: &[Sysctl]) -> Vec<SysctlChange> {
-    let value = || Some(Sysctl::WANTED.to_owned());
+    let value = || Some(Sysctl::WANTED);
     let lacking = |these: &[Sysctl], those: &[Sysctl]| -> Vec<Sysctl> {
         these.iter().filter(|sysctl| !those.contains(sysctl)).copied().collect()
     };

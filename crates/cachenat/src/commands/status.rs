@@ -19,6 +19,7 @@ use rules::{Changes, Endpoint, Forward, ForwardId, Ruleset};
 use serde::Serialize;
 
 use crate::args::{Global, StatusFormat};
+use crate::converge::left_to_root;
 use crate::moves::Moves;
 use crate::output::{Exit, age, columns, size, with_cause};
 use crate::report::Report;
@@ -125,7 +126,9 @@ pub(super) fn gather(
     let changes =
         if expected { difference(&dump, Some(&desired.wanted.ruleset))? } else { Changes::default() };
     let sysctls = if expected {
-        Sysctls::new(&setting.config.sysctl_dir).plan(&desired.wanted.sysctls)?
+        let planned = Sysctls::new(&setting.config.sysctl_dir).plan(&desired.wanted.sysctls)?;
+        warnings.extend(planned.left.iter().map(left_to_root));
+        planned.changes
     } else {
         vec![]
     };

@@ -1,5 +1,6 @@
 //! The changes as a comment on a pull request, in GitHub's Markdown.
 
+use rules::Switch;
 use rules::diff::{Action, targets};
 
 use super::Report;
@@ -40,8 +41,8 @@ impl Report {
             row(action, &[&change.id, &change.listen.to_string(), &from, &to])
         });
         let settings = self.sysctls.iter().map(|change| {
-            let value = |value: &Option<String>| value.clone().unwrap_or_default();
-            row("set", &[change.sysctl.key(), "", &value(&change.from), &value(&change.to)])
+            let value = |value: Option<Switch>| value.map_or("", Switch::as_str);
+            row("set", &[change.sysctl.key(), "", value(change.from), value(change.to)])
         });
         let rows: Vec<String> = forwards.chain(settings).collect();
         if rows.is_empty() {
@@ -127,7 +128,7 @@ mod tests {
         let before = [("my-cluster-001", 6379, "10.0.1.230"), ("my-cluster-002", 6380, "10.0.1.231")];
         let after = [("my-cluster-001", 6379, "10.0.1.240"), ("my-cluster-003", 6381, "10.0.1.232")];
         let sysctl = Sysctl::Ipv4Forward;
-        let (from, to) = (Some("0".to_owned()), Some("1".to_owned()));
+        let (from, to) = (Some(Switch::Off), Some(Switch::On));
         let sysctls = vec![SysctlChange { sysctl, place: Place::Live, from, to }];
         let warnings = vec!["static/local: `@everybody` <b>".to_owned()];
         let report = Report { sysctls, warnings, ..report(&before, &after) };

@@ -1,0 +1,101 @@
+//! Files that another user may have put there: the state directory is the service's user's, and root reads it too.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::unistd::geteuid;
+
+/// The most bytes that a file of the state directory may have: three times what 60,000 nodes take.
+pub const LIMIT: u64 = 64 * 1024 * 1024;
+
+/// Opens a file to read, if it is a plain one that root, this process's user or the owner of its directory owns and that
+/// has at most `limit` bytes.
+///
+/// No symbolic link is followed, and nothing blocks: opening a FIFO would wait for somebody who writes (open(2)).
+///
+/// # Errors
+///
+/// The system's, or [`io::ErrorKind::InvalidData`] with the reason why the file is none of ours.
+pub fn open(path: &Path, limit: u64) -> io::Result<File> {
+    let refuse = |why: String| Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = match OpenOptions::new().read(true).custom_flags(flags.bits()).open(path) {
+        // ELOOP says no more than that; a socket is ENXIO.
+        Err(_) if fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) => {
+            return refuse("it is not a plain file".to_owned());
+        }
+        opened => opened?,
+    };
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return refuse("it is not a plain file".to_owned());
+    }
+    let own = [0, geteuid().as_raw()];
+    let is_of_directory = |uid| fs::metadata(path.parent()?).ok().map(|directory| directory.uid() == uid);
+    if !own.contains(&found.uid()) && is_of_directory(found.uid()) != Some(true) {
+        return refuse(format!("it belongs to user {}, who does not own its directory", found.uid()));
+    }
+    if found.len() > limit {
+        return refuse(format!("it has {} bytes, and {limit} are the most", found.len()));
+    }
+    Ok(file)
+}
+
+/// Reads such a file. It may grow meanwhile, and is read to the limit alone.
+///
+/// # Errors
+///
+/// Like [`open`]; also if it is not UTF-8.
+pub fn read(path: &Path, limit: u64) -> io::Result<String> {
+    let mut text = String::new();
+    open(path, limit)?.take(limit).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    use super::*;
+
+    fn refusal(path: &Path) -> String {
+        read(path, 16).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn only_a_plain_file_of_bounded_size_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("good"), "text").unwrap();
+        assert_eq!(read(&at("good"), 16).unwrap(), "text");
+        fs::write(at("large"), [b'x'; 17]).unwrap();
+        assert_eq!(refusal(&at("large")), "it has 17 bytes, and 16 are the most");
+        mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
+        symlink("/dev/zero", at("zero")).unwrap();
+        symlink(at("good"), at("link")).unwrap();
+        symlink("/nowhere", at("dangling")).unwrap();
+        fs::create_dir(at("dir")).unwrap();
+        for name in ["fifo", "zero", "link", "dangling", "dir"] {
+            assert_eq!(refusal(&at(name)), "it is not a plain file", "{name}");
+        }
+        assert_eq!(read(&at("missing"), 16).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    #[ignore = "needs root to give files away: scripts/test"]
+    fn a_file_of_a_third_user_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "text").unwrap();
+        std::os::unix::fs::chown(&path, Some(4711), None).unwrap();
+        assert_eq!(refusal(&path), "it belongs to user 4711, who does not own its directory");
+        std::os::unix::fs::chown(dir.path(), Some(4711), None).unwrap();
+        assert_eq!(read(&path, 16).unwrap(), "text");
+    }
+}
