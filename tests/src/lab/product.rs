@@ -48,6 +48,15 @@ impl Run {
     }
 }
 
+impl Run {
+    /// A run that may have been killed, or may have printed no UTF-8; its code is that of a shell then.
+    pub fn from_lossy(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let code = output.status.code().unwrap_or(-1);
+        Self { code, stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
 impl From<Output> for Run {
     fn from(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("cachenat prints UTF-8");

@@ -12,6 +12,7 @@ mod flowtable;
 mod follow;
 mod gate;
 mod gateway;
+mod hostile_state;
 mod kill;
 mod log;
 mod metrics;

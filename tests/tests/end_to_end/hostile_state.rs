@@ -1,0 +1,202 @@
+//! A state directory that somebody else writes: nothing in it hangs a command, makes it panic, or opens a way.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use cachenat_tests::lab::Lab;
+use cachenat_tests::lab::product::Run;
+use cachenat_tests::programs;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use serde_json::{Value, json};
+
+use crate::common::{in_force, spell_out, spelled_out};
+
+const FILES: [&str; 4] = ["leases.json", "inventory.json", "ruleset.json", "moves.json"];
+
+/// `remove` comes last, as it takes away what others look at.
+const COMMANDS: [&[&str]; 8] =
+    [&["status"], &["diff"], &["endpoints"], &["leases"], &["render"], &["apply"], &["restore"], &["remove"]];
+
+/// What no forward may lead to, whoever asks.
+const FORBIDDEN: [&str; 5] = ["169.254.169.254", "127.0.0.1", "203.0.113.200", "10.0.0.55", "0.0.0.0"];
+
+/// An applied lab whose state directory has every file, and the directory as it was.
+struct Victim {
+    lab: Lab,
+    good: Vec<(PathBuf, String)>,
+}
+
+impl Victim {
+    fn new() -> Self {
+        let lab = spelled_out(&[(1, "10.0.1.230"), (2, "10.0.1.231")]);
+        lab.cachenat(&["apply"]).exits(0);
+        // A moved node, so that there are moves.
+        spell_out(&lab, &[(1, "10.0.1.240"), (2, "10.0.1.231")]);
+        lab.cachenat(&["apply"]).exits(0);
+        let path = |name: &str| lab.dir().join("state").join(name);
+        let good = FILES.iter().map(|name| (path(name), fs::read_to_string(path(name)).unwrap())).collect();
+        Self { lab, good }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.lab.dir().join("state").join(name)
+    }
+
+    fn text(&self, name: &str) -> &str {
+        &self.good.iter().find(|(path, _)| path.ends_with(name)).unwrap().1
+    }
+
+    /// The directory as it was, whatever a run made of it.
+    fn reset(&self) {
+        fs::remove_dir_all(self.lab.dir().join("state")).unwrap();
+        fs::create_dir(self.lab.dir().join("state")).unwrap();
+        self.good.iter().for_each(|(path, text)| fs::write(path, text).unwrap());
+    }
+
+    /// Runs a command, which has to end by itself and to leave nothing in force that may not be.
+    fn survives(&self, args: &[&str], what: &str) -> Run {
+        let mut command = self.lab.operator_command("timeout");
+        command.args(["--signal=KILL", "30"]).arg(programs::cachenat()).args(args);
+        let run = Run::from_lossy(command.output().unwrap());
+        assert!((0..=3).contains(&run.code), "{what}, {args:?}: exit {}\n{}", run.code, run.stderr);
+        assert!(!run.stderr.contains("panicked"), "{what}, {args:?}: {}", run.stderr);
+        let table = in_force(&self.lab);
+        for forbidden in FORBIDDEN {
+            assert!(!table.contains(&format!(": {forbidden} ")), "{what}, {args:?}: {table}");
+        }
+        let clients = table.split("set clients4").nth(1).and_then(|rest| rest.split('}').next());
+        let is_narrow =
+            clients.is_none_or(|set| !set.contains("elements") || set.contains("{ 198.51.100.27 "));
+        assert!(is_narrow, "{what}, {args:?}: {table}");
+        run
+    }
+}
+
+/// Every value in a document that is another than it was at one place.
+fn mutations(document: &Value) -> Vec<(String, Value)> {
+    let hostile = [
+        json!(null),
+        json!(-1),
+        json!(1e300),
+        json!(u64::MAX),
+        json!([]),
+        json!({}),
+        json!(""),
+        json!("a\"; } \n flush ruleset"),
+        json!("169.254.169.254"),
+        json!("127.0.0.1 . 22"),
+        json!("169.254.169.254 . 80"),
+        json!("203.0.113.200 . 6379"),
+        json!("203.0.113.200:6379"),
+        json!("0.0.0.0/0"),
+        json!("x".repeat(70_000)),
+    ];
+    let mut found = Vec::new();
+    let mut places = vec![String::new()];
+    while let Some(place) = places.pop() {
+        let value = document.pointer(&place).unwrap();
+        match value {
+            Value::Object(fields) => places.extend(
+                fields.keys().map(|key| format!("{place}/{}", key.replace('~', "~0").replace('/', "~1"))),
+            ),
+            Value::Array(items) => places.extend((0..items.len().min(2)).map(|at| format!("{place}/{at}"))),
+            _ => {}
+        }
+        for other in hostile.iter().filter(|other| *other != value) {
+            let mut mutated = document.clone();
+            *mutated.pointer_mut(&place).unwrap() = other.clone();
+            let shown: String = other.to_string().chars().take(40).collect();
+            found.push((format!("{place} = {shown}"), mutated));
+        }
+        if let Some((parent, key)) = place.rsplit_once('/')
+            && let Some(Value::Object(fields)) = document.clone().pointer_mut(parent)
+        {
+            fields.remove(&key.replace("~1", "/").replace("~0", "~"));
+            let mut mutated = document.clone();
+            *mutated.pointer_mut(parent).unwrap() = Value::Object(fields.clone());
+            found.push((format!("{place} is missing"), mutated));
+        }
+    }
+    found
+}
+
+/// Each mutation meets one command, and each command meets a share of every file's.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn no_mutated_state_file_hangs_a_command_or_passes_the_gate() {
+    let victim = Victim::new();
+    let mut runs = 0;
+    for name in FILES {
+        let document: Value = serde_json::from_str(victim.text(name)).unwrap();
+        let mutations = mutations(&document);
+        assert!(mutations.len() > 40, "{name}: {}", mutations.len());
+        // Of many alike every so many, and all of a short list.
+        let step = mutations.len().div_ceil(220);
+        for (at, (what, mutated)) in mutations.iter().step_by(step).enumerate() {
+            victim.reset();
+            fs::write(victim.path(name), mutated.to_string()).unwrap();
+            let command = COMMANDS[at % COMMANDS.len()];
+            victim.survives(command, &format!("{name}: {what}"));
+            if command == ["remove"] {
+                assert_eq!(in_force(&victim.lab), "", "{name}: {what}");
+                victim.reset();
+                victim.lab.cachenat(&["apply"]).exits(0);
+            }
+            runs += 1;
+        }
+    }
+    assert!(runs > 500, "{runs}");
+    println!("{runs} mutations");
+}
+
+type Plant = fn(&Path);
+
+/// What is no plain file of ours.
+const PLANTS: [(&str, Plant); 8] = [
+    ("a FIFO", |path| mkfifo(path, Mode::S_IRWXU).unwrap()),
+    ("a link to /dev/zero", |path| symlink("/dev/zero", path).unwrap()),
+    ("a link to nowhere", |path| symlink("/nowhere/at/all", path).unwrap()),
+    ("a link to a good file", |path| {
+        let elsewhere = path.with_extension("elsewhere");
+        fs::write(&elsewhere, r#"{"version":1,"leases":[]}"#).unwrap();
+        symlink(elsewhere, path).unwrap();
+    }),
+    ("a directory with a file", |path| {
+        fs::create_dir(path).unwrap();
+        fs::write(path.join("x"), "x").unwrap();
+    }),
+    ("a file of a third user", |path| {
+        fs::write(path, r#"{"version":1,"leases":[]}"#).unwrap();
+        std::os::unix::fs::chown(path, Some(4711), None).unwrap();
+    }),
+    ("a file of a gigabyte", |path| fs::File::create(path).unwrap().set_len(1 << 30).unwrap()),
+    ("a million brackets", |path| fs::write(path, "[".repeat(1_000_000)).unwrap()),
+];
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn nothing_in_place_of_a_state_file_hangs_a_command() {
+    let victim = Victim::new();
+    for name in FILES {
+        for (what, plant) in PLANTS {
+            for command in COMMANDS {
+                victim.reset();
+                fs::remove_file(victim.path(name)).unwrap();
+                plant(&victim.path(name));
+                let what = format!("{what} for {name}");
+                victim.survives(command, &what);
+                if *command == ["remove"] {
+                    assert_eq!(in_force(&victim.lab), "", "{what}");
+                    // And the next run makes all good again.
+                    let run = victim.survives(&["apply"], &what);
+                    assert_eq!(run.code, 0, "{what}: {}", run.stderr);
+                    for name in ["leases.json", "inventory.json", "ruleset.json"] {
+                        assert!(fs::symlink_metadata(victim.path(name)).unwrap().is_file(), "{what}: {name}");
+                    }
+                }
+            }
+        }
+    }
+}
