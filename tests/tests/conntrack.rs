@@ -23,6 +23,7 @@ use segment::Segment;
 
 const A: &str = "10.0.1.1:6379";
 const B: &str = "10.0.1.2:6379";
+const A6: &str = "[2001:db8:1::1]:6379";
 
 type Counts = BTreeMap<(Endpoint, Endpoint), u64>;
 
@@ -116,6 +117,42 @@ fn the_same_holds_for_ipv6() {
     let (listen, from, to) = ("[2001:db8::55]:6379", "[2001:db8:1::1]:6379", "[2001:db8:1::2]:6379");
     client_of_a_moved_listener_comes_back(listen, from, to, Old::Alive);
     client_of_a_moved_listener_comes_back(listen, from, to, Old::Dead);
+}
+
+/// Another table leads a port of its own to one of our nodes, and gives those flows a source of its own.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn flows_that_others_translate_to_our_node_keep_their_way_back() {
+    let segment = Segment::new();
+    let node = segment.node(1);
+    segment.gateway.ip("address add 10.0.0.56/32 dev eth0");
+    segment.gateway.ip("address add 2001:db8::56/128 dev eth0 nodad");
+    apply(
+        &segment,
+        &[forward("c-001", "10.0.0.55:6379", &[A]), forward("c-001", "[2001:db8::55]:6379", &[A6])],
+    );
+    segment.gateway.nft(
+        "table inet other {
+            chain to { type nat hook prerouting priority dstnat + 1;
+                ip daddr 10.0.0.55 tcp dport 7000 dnat ip to 10.0.1.1:6379
+                ip6 daddr 2001:db8::55 tcp dport 7000 dnat ip6 to [2001:db8:1::1]:6379
+            }
+            chain back { type nat hook postrouting priority srcnat + 1;
+                ip daddr 10.0.1.1 ct status dnat snat ip to 10.0.0.56
+                ip6 daddr 2001:db8:1::1 ct status dnat snat ip6 to 2001:db8::56
+            }
+        }",
+    );
+    for (ours, others, source) in [
+        ("10.0.0.55:6379", "10.0.0.55:7000", "10.0.0.56"),
+        ("[2001:db8::55]:6379", "[2001:db8::55]:7000", "2001:db8::56"),
+    ] {
+        let (mut by_us, mut by_others) = (segment.connect(ours, &node), segment.connect(others, &node));
+        by_us.speak();
+        by_others.speak();
+        assert_eq!(by_us.source(), at(ours).address);
+        assert_eq!(by_others.source().to_string(), source);
+    }
 }
 
 #[test]

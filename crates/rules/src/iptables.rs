@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::{Ipv4Subnets, Ipv6Subnets};
 
+use crate::render::Forward;
 use crate::ruleset::{Chain, Endpoint, Family, Key, Rule, Ruleset, SLOTS, SetKind, SnatTo};
 
 /// The IPv4 rules for `iptables-restore --noflush`, and behind them, as comments, those for `ip6tables-restore`.
@@ -59,13 +60,16 @@ fn nat_table(ruleset: &Ruleset, family: Family) -> String {
                 SnatTo::Address(address) => format!("SNAT --to-source {address}"),
                 SnatTo::Masquerade => "MASQUERADE".to_owned(),
             };
-            lines.extend(ruleset.elements(SetKind::Backends, family).filter_map(|(key, _)| {
-                let Key::Endpoint(Endpoint { address, port }) = key else { return None };
-                Some(format!(
-                    "-A POSTROUTING -o {interface} -d {address} -p tcp -m tcp --dport {port} \
-                     -m conntrack --ctstate DNAT -j {to}"
-                ))
-            }));
+            for Forward { listen, targets, .. } in ruleset.forwards() {
+                let of_family = targets.iter().filter(|target| Family::of(target.address) == family);
+                lines.extend(of_family.map(|target| {
+                    format!(
+                        "-A POSTROUTING -o {interface} -d {} -p tcp -m tcp --dport {} -m conntrack --ctstate DNAT \
+                         --ctorigdst {} --ctorigdstport {} -j {to}",
+                        target.address, target.port, listen.address, listen.port
+                    )
+                }));
+            }
         }
     }
     lines.push("COMMIT".to_owned());

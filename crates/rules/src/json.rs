@@ -287,7 +287,7 @@ impl Key {
         let fields: Vec<&str> = text.split(" . ").collect();
         match (kind, fields.as_slice()) {
             (SetKind::Clients, [range]) => Some(Self::Addresses(range.parse().ok()?)),
-            (SetKind::Forward | SetKind::Backends, [address, port]) => {
+            (SetKind::Forward | SetKind::Backends | SetKind::Listeners, [address, port]) => {
                 Some(Self::Endpoint(endpoint(address, port)?))
             }
             (SetKind::Spread, [address, port, slots]) => {

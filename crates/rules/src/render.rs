@@ -73,6 +73,7 @@ pub fn render(forwards: &[Forward], clients: &[IpNet], gateway: &Gateway) -> Rul
         ruleset.sets.insert(Set::new(SetKind::Clients, family), client_ranges(clients, family));
         ruleset.sets.insert(Set::new(SetKind::Forward, family), single(&forwards));
         ruleset.sets.insert(Set::new(SetKind::Backends, family), backends(&forwards));
+        ruleset.sets.insert(Set::new(SetKind::Listeners, family), listeners(&forwards));
         let prerouting = ruleset.chains.entry(Chain::Prerouting).or_default();
         prerouting.push(Rule::Forward { interface: interface(), family });
         if spreads {
@@ -177,6 +178,11 @@ fn slots(forwards: &[&Forward]) -> Elements {
     elements
 }
 
+fn listeners(forwards: &[&Forward]) -> Elements {
+    let serving = forwards.iter().filter(|forward| !forward.targets.is_empty());
+    serving.map(|forward| (Key::Endpoint(forward.listen), Element::default())).collect()
+}
+
 fn backends(forwards: &[&Forward]) -> Elements {
     let targets = forwards.iter().flat_map(|forward| forward.targets.iter().take(usize::from(SLOTS)));
     targets.map(|&target| (Key::Endpoint(target), Element::default())).collect()
@@ -236,6 +242,13 @@ mod tests {
             			     10.0.1.232 . 6379 }
             	}
 
+            	set listeners4 {
+            		type ipv4_addr . inet_service
+            		elements = { 10.0.0.55 . 6379,
+            			     10.0.0.55 . 6380,
+            			     10.0.0.55 . 6381 }
+            	}
+
             	chain prerouting {
             		type nat hook prerouting priority dstnat; policy accept;
             		iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4
@@ -243,7 +256,7 @@ mod tests {
 
             	chain postrouting {
             		type nat hook postrouting priority srcnat; policy accept;
-            		oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 snat ip to 10.0.0.55
+            		oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 snat ip to 10.0.0.55
             	}
             }
         "#]]
@@ -304,6 +317,16 @@ mod tests {
             		elements = { fd00:1::9 . 6379 }
             	}
 
+            	set listeners4 {
+            		type ipv4_addr . inet_service
+            		elements = { 10.0.0.55 . 6390 }
+            	}
+
+            	set listeners6 {
+            		type ipv6_addr . inet_service
+            		elements = { fd00::55 . 6391 }
+            	}
+
             	chain prerouting {
             		type nat hook prerouting priority dstnat; policy accept;
             		iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4
@@ -313,8 +336,8 @@ mod tests {
 
             	chain postrouting {
             		type nat hook postrouting priority srcnat; policy accept;
-            		oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 masquerade
-            		oifname "eth0" ct status dnat ip6 daddr . tcp dport @backends6 masquerade
+            		oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 masquerade
+            		oifname "eth0" ct status dnat ip6 daddr . tcp dport @backends6 ct original ip6 daddr . ct original proto-dst @listeners6 masquerade
             	}
             }
         "#]]
@@ -339,8 +362,8 @@ mod tests {
             devices = { "eth0" }
             chain forward {
             type filter hook forward priority filter; policy accept;
-            oifname "eth0" ct state established ct status dnat ip daddr . tcp dport @backends4 flow add @fastpath
-            oifname "eth0" ct state established ct status dnat ip6 daddr . tcp dport @backends6 flow add @fastpath
+            oifname "eth0" ct state established ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 flow add @fastpath
+            oifname "eth0" ct state established ct status dnat ip6 daddr . tcp dport @backends6 ct original ip6 daddr . ct original proto-dst @listeners6 flow add @fastpath
         "#]].assert_eq(&added);
         ruleset.forgo_offload();
         assert_eq!(ruleset.to_string(), before);

@@ -90,6 +90,9 @@ pub enum SetKind {
     Spread,
     /// `set backends4 { type ipv4_addr . inet_service; }`: the targets, whose packets need the way back.
     Backends,
+    /// `set listeners4 { type ipv4_addr . inet_service; }`: where clients connect to, which tells the flows that we
+    /// translated from those of others to the same target.
+    Listeners,
 }
 
 /// A set or map of the table.
@@ -103,7 +106,7 @@ pub struct Set {
 
 impl Set {
     /// Every set that a ruleset of ours can have.
-    pub const ALL: [Self; 8] = {
+    pub const ALL: [Self; 10] = {
         const fn both(kind: SetKind) -> [Set; 2] {
             [Set { kind, family: Family::Ipv4 }, Set { kind, family: Family::Ipv6 }]
         }
@@ -111,7 +114,8 @@ impl Set {
         let [c, d] = both(SetKind::Forward);
         let [e, f] = both(SetKind::Spread);
         let [g, h] = both(SetKind::Backends);
-        [a, b, c, d, e, f, g, h]
+        let [i, j] = both(SetKind::Listeners);
+        [a, b, c, d, e, f, g, h, i, j]
     };
 
     /// The set of that kind and family.
@@ -130,6 +134,8 @@ impl Set {
             (SetKind::Spread, Family::Ipv6) => "spread6",
             (SetKind::Backends, Family::Ipv4) => "backends4",
             (SetKind::Backends, Family::Ipv6) => "backends6",
+            (SetKind::Listeners, Family::Ipv4) => "listeners4",
+            (SetKind::Listeners, Family::Ipv6) => "listeners6",
         }
     }
 
@@ -154,7 +160,7 @@ impl Set {
 pub enum Key {
     /// `198.51.100.0/25`, of [`SetKind::Clients`].
     Addresses(AddressRange),
-    /// `10.0.0.55 . 6379`, of [`SetKind::Forward`] and [`SetKind::Backends`].
+    /// `10.0.0.55 . 6379`, of [`SetKind::Forward`], [`SetKind::Backends`] and [`SetKind::Listeners`].
     Endpoint(Endpoint),
     /// `10.0.0.55 . 6390 . 0-29`, of [`SetKind::Spread`]; slots below [`SLOTS`], both ends included.
     Slots {
@@ -250,7 +256,8 @@ pub enum Rule {
         /// The family of the packets.
         family: Family,
     },
-    /// `oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 snat ip to 10.0.0.55`
+    /// `oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4
+    /// snat ip to 10.0.0.55`
     Snat {
         /// The interface that packets leave by towards the nodes.
         interface: IfName,
@@ -259,7 +266,8 @@ pub enum Rule {
         /// The new source.
         to: SnatTo,
     },
-    /// `oifname "eth0" ct state established ct status dnat ip daddr . tcp dport @backends4 flow add @fastpath`
+    /// `oifname "eth0" ct state established ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original
+    /// proto-dst @listeners4 flow add @fastpath`
     Offload {
         /// The interface that packets leave by towards the nodes, and the flowtable's device.
         interface: IfName,
@@ -302,7 +310,7 @@ impl Rule {
                 vec![Set::new(SetKind::Clients, family), Set::new(SetKind::Spread, family)]
             }
             Self::Snat { family, .. } | Self::Offload { family, .. } => {
-                vec![Set::new(SetKind::Backends, family)]
+                vec![Set::new(SetKind::Backends, family), Set::new(SetKind::Listeners, family)]
             }
         }
     }

@@ -186,7 +186,7 @@ impl Set {
         let ip = self.family.keyword();
         let kind = match self.kind {
             SetKind::Clients => format!("type {address}"),
-            SetKind::Backends => format!("type {address} . inet_service"),
+            SetKind::Backends | SetKind::Listeners => format!("type {address} . inet_service"),
             SetKind::Forward => format!("type {address} . inet_service : {address} . inet_service"),
             SetKind::Spread => {
                 format!("typeof {ip} daddr . tcp dport . numgen random mod {SLOTS} : {ip} daddr . tcp dport")
@@ -242,17 +242,18 @@ impl Display for Rule {
                 write!(f, "dnat {ip} to {ip} daddr . tcp dport . numgen random mod {SLOTS} map @{spread}")
             }
             Self::Snat { interface, family, to } => {
-                let (ip, backends) = (family.keyword(), Set::new(SetKind::Backends, *family));
-                write!(f, "oifname \"{interface}\" ct status dnat {ip} daddr . tcp dport @{backends} ")?;
+                let ip = family.keyword();
+                write!(f, "oifname \"{interface}\" ct status dnat ")?;
+                ours(f, *family)?;
                 match to {
                     SnatTo::Address(address) => write!(f, "snat {ip} to {address}"),
                     SnatTo::Masquerade => f.write_str("masquerade"),
                 }
             }
             Self::Offload { interface, family } => {
-                let (ip, backends) = (family.keyword(), Set::new(SetKind::Backends, *family));
                 write!(f, "oifname \"{interface}\" ct state established ct status dnat ")?;
-                write!(f, "{ip} daddr . tcp dport @{backends} flow add @{}", Flowtable::NAME)
+                ours(f, *family)?;
+                write!(f, "flow add @{}", Flowtable::NAME)
             }
         }
     }
@@ -261,6 +262,15 @@ impl Display for Rule {
 fn from_clients(f: &mut Formatter<'_>, interface: &crate::IfName, family: Family) -> fmt::Result {
     let clients = Set::new(SetKind::Clients, family);
     write!(f, "iifname \"{interface}\" {} saddr @{clients} ", family.keyword())
+}
+
+/// A flow from a listener to a target. The target comes first: nft reads `ct original proto-dst` only where it knows the
+/// transport protocol already.
+fn ours(f: &mut Formatter<'_>, family: Family) -> fmt::Result {
+    let (ip, backends) = (family.keyword(), Set::new(SetKind::Backends, family));
+    let listeners = Set::new(SetKind::Listeners, family);
+    write!(f, "{ip} daddr . tcp dport @{backends} ")?;
+    write!(f, "ct original {ip} daddr . ct original proto-dst @{listeners} ")
 }
 
 /// The table as `nft list` shows it; [`Ruleset::script`] is the same in a form that replaces what is there.

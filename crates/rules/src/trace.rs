@@ -62,7 +62,11 @@ fn dnat(ruleset: &Ruleset, rule: &Rule, packet: &Packet, slot: u8) -> Option<End
 
 fn snat(ruleset: &Ruleset, rule: &Rule, packet: &Packet, target: Endpoint) -> Option<SnatTo> {
     let Rule::Snat { interface, family, to } = rule else { return None };
-    let backends = ruleset.sets.get(&Set::new(SetKind::Backends, *family))?;
-    let ours = packet.tcp && *interface == packet.output && Family::of(target.address) == *family;
-    (ours && backends.contains_key(&Key::Endpoint(target))).then_some(*to)
+    let has = |kind, endpoint| {
+        let set = ruleset.sets.get(&Set::new(kind, *family));
+        set.is_some_and(|elements| elements.contains_key(&Key::Endpoint(endpoint)))
+    };
+    let leaves = packet.tcp && *interface == packet.output && Family::of(target.address) == *family;
+    let ours = has(SetKind::Backends, target) && has(SetKind::Listeners, packet.destination);
+    (leaves && ours).then_some(*to)
 }

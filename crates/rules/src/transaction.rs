@@ -185,7 +185,7 @@ fn step(state: &mut Option<Ruleset>, operation: &Operation) -> Result<(), Refusa
 fn fits(set: Set, key: &Key, element: &Element) -> bool {
     let kind = match key {
         Key::Addresses(_) => set.kind == SetKind::Clients,
-        Key::Endpoint(_) => matches!(set.kind, SetKind::Forward | SetKind::Backends),
+        Key::Endpoint(_) => matches!(set.kind, SetKind::Forward | SetKind::Backends | SetKind::Listeners),
         Key::Slots { .. } => set.kind == SetKind::Spread,
     };
     kind && element.data.is_some() == set.is_map()

@@ -88,12 +88,12 @@ fn a_new_snat_address_replaces_the_rule_and_leaves_the_elements() {
     expect![[r#"
           table inet cachenat
               chain postrouting
-        -         oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 masquerade
-        +         oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 snat ip to 10.0.0.55
+        -         oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 masquerade
+        +         oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 snat ip to 10.0.0.55
         ---
         ---
         flush chain inet cachenat postrouting
-        add rule inet cachenat postrouting oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 snat ip to 10.0.0.55
+        add rule inet cachenat postrouting oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 snat ip to 10.0.0.55
     "#]].assert_eq(&all_of(&between(&before, &after)));
 }
 
@@ -127,12 +127,12 @@ fn a_flowtable_comes_before_its_rules_and_goes_after_them() {
         +         hook ingress priority filter
         +         devices = { "eth0" }
         +     chain forward
-        +         oifname "eth0" ct state established ct status dnat ip daddr . tcp dport @backends4 flow add @fastpath
+        +         oifname "eth0" ct state established ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 flow add @fastpath
         ---
         ---
         add flowtable inet cachenat fastpath { hook ingress priority filter; devices = { "eth0" }; }
         add chain inet cachenat forward { type filter hook forward priority filter; policy accept; }
-        add rule inet cachenat forward oifname "eth0" ct state established ct status dnat ip daddr . tcp dport @backends4 flow add @fastpath
+        add rule inet cachenat forward oifname "eth0" ct state established ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 flow add @fastpath
     "#]].assert_eq(&all_of(&between(&chains, &fast)));
     let mut moved = chains.clone();
     moved.offload(&"ens5".parse().unwrap());
@@ -145,14 +145,14 @@ fn a_flowtable_comes_before_its_rules_and_goes_after_them() {
         +         hook ingress priority filter
         +         devices = { "ens5" }
               chain forward
-        -         oifname "eth0" ct state established ct status dnat ip daddr . tcp dport @backends4 flow add @fastpath
-        +         oifname "ens5" ct state established ct status dnat ip daddr . tcp dport @backends4 flow add @fastpath
+        -         oifname "eth0" ct state established ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 flow add @fastpath
+        +         oifname "ens5" ct state established ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 flow add @fastpath
         ---
         ---
         flush chain inet cachenat forward
         delete flowtable inet cachenat fastpath
         add flowtable inet cachenat fastpath { hook ingress priority filter; devices = { "ens5" }; }
-        add rule inet cachenat forward oifname "ens5" ct state established ct status dnat ip daddr . tcp dport @backends4 flow add @fastpath
+        add rule inet cachenat forward oifname "ens5" ct state established ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 flow add @fastpath
     "#]].assert_eq(&all_of(&between(&fast, &moved)));
     expect![[r#"
           table inet cachenat
@@ -160,7 +160,7 @@ fn a_flowtable_comes_before_its_rules_and_goes_after_them() {
         -         hook ingress priority filter
         -         devices = { "ens5" }
         -     chain forward
-        -         oifname "ens5" ct state established ct status dnat ip daddr . tcp dport @backends4 flow add @fastpath
+        -         oifname "ens5" ct state established ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 flow add @fastpath
         ---
         ---
         flush chain inet cachenat forward
@@ -183,9 +183,11 @@ fn strangers_are_named_and_the_table_is_rebuilt() {
         add set inet cachenat clients4 { type ipv4_addr; flags interval; }
         add map inet cachenat forward4 { type ipv4_addr . inet_service : ipv4_addr . inet_service; counter; }
         add set inet cachenat backends4 { type ipv4_addr . inet_service; }
+        add set inet cachenat listeners4 { type ipv4_addr . inet_service; }
         add element inet cachenat clients4 { 198.51.100.27 }
         add element inet cachenat forward4 { 10.0.0.55 . 6379 comment "a-001" : 10.0.1.230 . 6379 }
         add element inet cachenat backends4 { 10.0.1.230 . 6379 }
+        add element inet cachenat listeners4 { 10.0.0.55 . 6379 }
         add chain inet cachenat prerouting { type nat hook prerouting priority dstnat; policy accept; }
         add rule inet cachenat prerouting iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4
     "#]].assert_eq(&all_of(&diff(Some(&actual), Some(&wanted))));
@@ -202,10 +204,12 @@ fn creation_and_removal_show_all_there_is() {
         +         10.0.0.55 . 6379 comment "a-001" : 10.0.1.230 . 6379
         +     set backends4
         +         10.0.1.230 . 6379
+        +     set listeners4
+        +         10.0.0.55 . 6379
         +     chain prerouting
         +         iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4
         +     chain postrouting
-        +         oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 masquerade
+        +         oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 masquerade
         ---
         add a-001 10.0.0.55:6379 to 10.0.1.230:6379
         ---
@@ -213,13 +217,15 @@ fn creation_and_removal_show_all_there_is() {
         add set inet cachenat clients4 { type ipv4_addr; flags interval; }
         add map inet cachenat forward4 { type ipv4_addr . inet_service : ipv4_addr . inet_service; counter; }
         add set inet cachenat backends4 { type ipv4_addr . inet_service; }
+        add set inet cachenat listeners4 { type ipv4_addr . inet_service; }
         add element inet cachenat clients4 { 198.51.100.27 }
         add element inet cachenat forward4 { 10.0.0.55 . 6379 comment "a-001" : 10.0.1.230 . 6379 }
         add element inet cachenat backends4 { 10.0.1.230 . 6379 }
+        add element inet cachenat listeners4 { 10.0.0.55 . 6379 }
         add chain inet cachenat prerouting { type nat hook prerouting priority dstnat; policy accept; }
         add chain inet cachenat postrouting { type nat hook postrouting priority srcnat; policy accept; }
         add rule inet cachenat prerouting iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4
-        add rule inet cachenat postrouting oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 masquerade
+        add rule inet cachenat postrouting oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 masquerade
     "#]].assert_eq(&all_of(&diff(None, Some(&wanted))));
     let actual = Actual { ruleset: wanted, strangers: vec![] };
     expect![[r#"
@@ -230,10 +236,12 @@ fn creation_and_removal_show_all_there_is() {
         -         10.0.0.55 . 6379 comment "a-001" : 10.0.1.230 . 6379
         -     set backends4
         -         10.0.1.230 . 6379
+        -     set listeners4
+        -         10.0.0.55 . 6379
         -     chain prerouting
         -         iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4
         -     chain postrouting
-        -         oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 masquerade
+        -         oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 masquerade
         ---
         remove a-001 10.0.0.55:6379, which led to 10.0.1.230:6379
         ---
@@ -259,9 +267,9 @@ fn the_reviewers_iptables_form_is_the_aws_procedure_with_its_gaps_closed() {
         -A CACHENAT -d 10.0.0.55 -p tcp -m tcp --dport 6379 -m comment --comment "my-cluster-001" -j DNAT --to-destination 10.0.1.230:6379
         -A CACHENAT -d 10.0.0.55 -p tcp -m tcp --dport 6390 -m statistic --mode random --probability 0.5000000000 -m comment --comment "my-cluster/reader" -j DNAT --to-destination 10.0.1.231:6379
         -A CACHENAT -d 10.0.0.55 -p tcp -m tcp --dport 6390 -m statistic --mode random --probability 1.0000000000 -m comment --comment "my-cluster/reader" -j DNAT --to-destination 10.0.1.232:6379
-        -A POSTROUTING -o eth0 -d 10.0.1.230 -p tcp -m tcp --dport 6379 -m conntrack --ctstate DNAT -j SNAT --to-source 10.0.0.55
-        -A POSTROUTING -o eth0 -d 10.0.1.231 -p tcp -m tcp --dport 6379 -m conntrack --ctstate DNAT -j SNAT --to-source 10.0.0.55
-        -A POSTROUTING -o eth0 -d 10.0.1.232 -p tcp -m tcp --dport 6379 -m conntrack --ctstate DNAT -j SNAT --to-source 10.0.0.55
+        -A POSTROUTING -o eth0 -d 10.0.1.230 -p tcp -m tcp --dport 6379 -m conntrack --ctstate DNAT --ctorigdst 10.0.0.55 --ctorigdstport 6379 -j SNAT --to-source 10.0.0.55
+        -A POSTROUTING -o eth0 -d 10.0.1.231 -p tcp -m tcp --dport 6379 -m conntrack --ctstate DNAT --ctorigdst 10.0.0.55 --ctorigdstport 6390 -j SNAT --to-source 10.0.0.55
+        -A POSTROUTING -o eth0 -d 10.0.1.232 -p tcp -m tcp --dport 6379 -m conntrack --ctstate DNAT --ctorigdst 10.0.0.55 --ctorigdstport 6390 -j SNAT --to-source 10.0.0.55
         COMMIT
     "##]].assert_eq(&rules::iptables::iptables_restore(&wanted));
 }

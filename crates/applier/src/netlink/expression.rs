@@ -62,6 +62,10 @@ pub(super) enum Expression {
     CtStatus,
     /// `ct load state => reg 1`
     CtState,
+    /// `ct load dst_ip => reg 1 , dir original`
+    OriginalAddress(Family),
+    /// `ct load proto_dst => reg 9 , dir original`
+    OriginalPort(Register),
     /// `bitwise reg 1 = ( reg 1 & 0x00000020 ) ^ 0x00000000`
     Mask(u32),
     /// `immediate reg 1 0x3700000a`
@@ -112,6 +116,8 @@ impl NftnlExpression for Expression {
             Self::Map(set) => ffi::lookup(*set, Some(REGISTER_1.0)),
             Self::CtStatus => Conntrack::Status.to_expr(rule),
             Self::CtState => Conntrack::State.to_expr(rule),
+            Self::OriginalAddress(family) => ffi::original(original_destination(*family), REGISTER_1.0),
+            Self::OriginalPort(to) => ffi::original(libc::NFT_CT_PROTO_DST as u32, to.0),
             Self::Mask(mask) => Bitwise::new(*mask, 0u32).to_expr(rule),
             Self::Immediate(IpAddr::V4(ip)) => Immediate::new(ip.octets(), NftnlRegister::Reg1).to_expr(rule),
             Self::Immediate(IpAddr::V6(ip)) => Immediate::new(ip.octets(), NftnlRegister::Reg1).to_expr(rule),
@@ -164,7 +170,8 @@ impl Expression {
             b"payload" => data.exactly([], &[1, 2, 3, 4]).then(|| payload(data))?,
             b"lookup" => lookup(data),
             b"ct" if data.exactly([(1, 1), (2, libc::NFT_CT_STATUS)], &[]) => Some(Self::CtStatus),
-            b"ct" => data.exactly([(1, 1), (2, libc::NFT_CT_STATE)], &[]).then_some(Self::CtState),
+            b"ct" if data.exactly([(1, 1), (2, libc::NFT_CT_STATE)], &[]) => Some(Self::CtState),
+            b"ct" => original(data),
             b"bitwise" => {
                 // NFTA_BITWISE_OP: NFT_BITWISE_BOOL, which since Linux 6.13 is called NFT_BITWISE_MASK_XOR.
                 let masks = data.exactly([(1, 1), (2, 1), (3, 4), (6, 0)], &[4, 5]);
@@ -224,6 +231,27 @@ fn meta_key(key: u32) -> Option<MetaKey> {
         libc::NFT_META_NFPROTO => Some(MetaKey::NetworkProtocol),
         libc::NFT_META_L4PROTO => Some(MetaKey::TransportProtocol),
         _ => None,
+    }
+}
+
+/// `NFT_CT_DST_IP` and `NFT_CT_DST_IP6`, `linux/netfilter/nf_tables.h`; since Linux 4.17.
+const fn original_destination(family: Family) -> u32 {
+    match family {
+        Family::Ipv4 => 20,
+        Family::Ipv6 => 22,
+    }
+}
+
+/// NFTA_CT: 1 dreg, 2 key, 3 direction, which is one byte
+fn original(data: &Data<'_>) -> Option<Expression> {
+    // IP_CT_DIR_ORIGINAL
+    let is_original = data.0.only(&[1, 2, 3]) && data.0.get(3) == Some(&[0]);
+    let (register, key) = (Register(data.number(1)?), data.number(2)?);
+    let families = [Family::Ipv4, Family::Ipv6];
+    match families.into_iter().find(|&family| original_destination(family) == key) {
+        _ if !is_original => None,
+        Some(family) => (register == REGISTER_1).then_some(Expression::OriginalAddress(family)),
+        None => (key == libc::NFT_CT_PROTO_DST as u32).then_some(Expression::OriginalPort(register)),
     }
 }
 

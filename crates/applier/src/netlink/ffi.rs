@@ -78,6 +78,16 @@ pub(super) fn lookup(set: Set, destination: Option<u32>) -> NonNull<sys::nftnl_e
     expression.0
 }
 
+/// `ct load KEY => reg N , dir original`; nftnl's `Conntrack` knows no directions.
+pub(super) fn original(key: u32, register: u32) -> NonNull<sys::nftnl_expr> {
+    let expression = Expr::new(c"ct");
+    expression.set(sys::NFTNL_EXPR_CT_DREG, register);
+    expression.set(sys::NFTNL_EXPR_CT_KEY, key);
+    // IP_CT_DIR_ORIGINAL
+    expression.set_byte(sys::NFTNL_EXPR_CT_DIR, 0);
+    expression.0
+}
+
 /// `flow_offload flowtable NAME`
 pub(super) fn flow_offload(flowtable: &str) -> NonNull<sys::nftnl_expr> {
     let expression = Expr::new(c"flow_offload");
@@ -134,6 +144,11 @@ impl Expr {
     fn set(&self, attribute: u32, value: u32) {
         // SAFETY: the expression is alive, and libnftnl copies the value.
         unsafe { sys::nftnl_expr_set_u32(self.0.as_ptr(), attribute as u16, value) };
+    }
+
+    fn set_byte(&self, attribute: u32, value: u8) {
+        // SAFETY: the expression is alive, and libnftnl copies the value.
+        unsafe { sys::nftnl_expr_set_u8(self.0.as_ptr(), attribute as u16, value) };
     }
 
     /// Sets an attribute that is the name of an object of ours.

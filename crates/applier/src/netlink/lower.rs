@@ -28,26 +28,11 @@ pub(super) fn lower(rule: &Rule) -> Vec<Expression> {
             [from_clients(interface, *family), endpoint(*family), spread, dnat(set)].concat()
         }
         Rule::Snat { interface, family, to: way_back } => {
-            let set = Set::new(SetKind::Backends, *family);
-            [
-                to(interface),
-                dnated(*family),
-                endpoint(*family),
-                vec![Expression::Member(set)],
-                snat(*family, way_back),
-            ]
-            .concat()
+            [to(interface), dnated(*family), ours(*family), snat(*family, way_back)].concat()
         }
         Rule::Offload { interface, family } => {
-            let set = Set::new(SetKind::Backends, *family);
-            [
-                to(interface),
-                established(),
-                dnated(*family),
-                endpoint(*family),
-                vec![Expression::Member(set), Expression::Offload],
-            ]
-            .concat()
+            let offload = vec![Expression::Offload];
+            [to(interface), established(), dnated(*family), ours(*family), offload].concat()
         }
     }
 }
@@ -68,11 +53,11 @@ pub(super) fn recognise(expressions: &[Expression]) -> Option<Rule> {
     let rule = match set.kind {
         SetKind::Forward => Rule::Forward { interface, family },
         SetKind::Spread => Rule::Spread { interface, family },
-        SetKind::Backends if expressions.last() == Some(&Expression::Offload) => {
+        SetKind::Listeners if expressions.last() == Some(&Expression::Offload) => {
             Rule::Offload { interface, family }
         }
-        SetKind::Backends => Rule::Snat { interface, family, to: source(expressions)? },
-        SetKind::Clients => return None,
+        SetKind::Listeners => Rule::Snat { interface, family, to: source(expressions)? },
+        SetKind::Clients | SetKind::Backends => return None,
     };
     // What was guessed from a few expressions holds only if it is all of them.
     (lower(&rule) == expressions).then_some(rule)
@@ -136,6 +121,18 @@ fn dnated(family: Family) -> Vec<Expression> {
 /// `ip daddr . tcp dport`, into register 1 and the one behind the address.
 fn endpoint(family: Family) -> Vec<Expression> {
     vec![Expression::Address(Side::Destination, family), Expression::DestinationPort(port_register(family))]
+}
+
+/// `ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4`
+fn ours(family: Family) -> Vec<Expression> {
+    let mut expressions = endpoint(family);
+    expressions.extend([
+        Expression::Member(Set::new(SetKind::Backends, family)),
+        Expression::OriginalAddress(family),
+        Expression::OriginalPort(port_register(family)),
+        Expression::Member(Set::new(SetKind::Listeners, family)),
+    ]);
+    expressions
 }
 
 /// `dnat ip to ... map @forward4`

@@ -52,7 +52,7 @@ impl Declaration {
         let port = (INET_SERVICE, 2);
         let (flags, key) = match set.kind {
             SetKind::Clients => (libc::NFT_SET_INTERVAL as u32, DataType::of(&[address])),
-            SetKind::Backends => (0, DataType::of(&[address, port])),
+            SetKind::Backends | SetKind::Listeners => (0, DataType::of(&[address, port])),
             SetKind::Forward => (libc::NFT_SET_MAP as u32, DataType::of(&[address, port])),
             SetKind::Spread => (
                 (libc::NFT_SET_MAP | libc::NFT_SET_INTERVAL) as u32 | attr::FLAG_CONCAT,

@@ -87,7 +87,7 @@ pub(super) fn set(set: Set) -> Vec<u8> {
     let [address, port, slot] = [daddr(set.family), tcp_dport(), numgen()];
     let buffer = match set.kind {
         SetKind::Clients => Buffer::default().number(set_field::KEY_BYTEORDER, BIG_ENDIAN),
-        SetKind::Backends => {
+        SetKind::Backends | SetKind::Listeners => {
             Buffer::default().number(set_field::KEY_BYTEORDER, MIXED).nest(set_field::KEY_TYPEOF, empty())
         }
         SetKind::Forward => map(empty(), empty()),

@@ -170,7 +170,7 @@ fn a_refusal_names_the_operation_and_leaves_everything() {
     let error = sync(&mut kernel, Some(&nodes(&["230", "231"]))).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "kernel refused operation 2 of 2: add element inet cachenat backends4 { 10.0.1.231 . 6379 }"
+        "kernel refused operation 2 of 3: add element inet cachenat backends4 { 10.0.1.231 . 6379 }"
     );
     assert_eq!(table(&mut kernel), ours(before));
 }

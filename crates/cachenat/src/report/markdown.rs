@@ -159,6 +159,9 @@ mod tests {
             -         10.0.1.231 . 6379
             +         10.0.1.232 . 6379
             +         10.0.1.240 . 6379
+                  set listeners4
+            -         10.0.0.55 . 6380
+            +         10.0.0.55 . 6381
             - sysctl net.ipv4.ip_forward = 0
             + sysctl net.ipv4.ip_forward = 1
             ```
