@@ -36,5 +36,5 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     }
     let done = carry_out(&config, &mut kernel, dump, &wanted, output)?;
     report(output, &done.report, false)?;
-    Ok(Exit::Done)
+    Ok(Exit::of(done.is_verified))
 }
