@@ -83,7 +83,17 @@ fn open(config: &Config) -> anyhow::Result<Option<File>> {
 fn read(config: &Config, mut file: impl Read) -> anyhow::Result<Pending> {
     let mut text = String::new();
     file.read_to_string(&mut text).with_context(|| context(config))?;
-    serde_json::from_str(&text).with_context(|| context(config))
+    let pending: Pending = serde_json::from_str(&text).with_context(|| context(config))?;
+    // What cannot be put back is not begun, and what is damaged stops no later run.
+    pending.former_rules().with_context(|| context(config))?;
+    Ok(pending)
+}
+
+impl Pending {
+    fn former_rules(&self) -> anyhow::Result<Option<Ruleset>> {
+        let before = self.before.as_deref().map(Wanted::from_json).transpose();
+        Ok(before.context("the rules before the change")?.map(|wanted| wanted.ruleset))
+    }
 }
 
 /// Refuses to work while a change waits for its confirmation; one whose guard is gone is taken back first.
@@ -229,10 +239,8 @@ pub(crate) fn guard(config: &Config, output: Output) -> anyhow::Result<Verdict> 
 
 /// Puts back what was before. The caller holds the lock.
 fn take_back(config: &Config, pending: &Pending, output: Output) -> anyhow::Result<Verdict> {
-    let before = pending.before.as_deref().map(Wanted::from_json).transpose();
-    let before = before.context("the rules before the change")?;
-    let Synced { changes, outcome, .. } =
-        sync(&mut Kernel::open()?, before.as_ref().map(|wanted| &wanted.ruleset))?;
+    let before = pending.former_rules()?;
+    let Synced { changes, outcome, .. } = sync(&mut Kernel::open()?, before.as_ref())?;
     if let Outcome::Unverified { why } = outcome {
         return Err(why).context("the former rules were committed, but not verified");
     }

@@ -71,8 +71,8 @@ fn a_writer_that_leaves_no_gap_costs_nothing() {
             lab.cachenat(&["diff"]).exits(0);
         },
     );
-    let foreign = generation(&lab).wrapping_sub(before) - 30;
-    assert!(foreign > 3_000, "the other writer was slow: {foreign} commits");
+    let commits = generation(&lab).wrapping_sub(before);
+    assert!(commits > 30 * 10, "the other writer was slow: {commits} commits in all");
     drop(lines);
     nft.wait().unwrap();
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::thread;
+use std::time::Duration;
 
 use nix::libc;
 use rules::ruleset::{Key, Set};
@@ -16,6 +18,9 @@ use crate::kernel::{Dump, DumpError, Found, Generation, Table};
 
 /// How often the table is read while others change it.
 const ATTEMPTS: usize = 20;
+
+/// How long to leave the kernel alone that has not finished growing the hash of a set.
+const GROWTH: Duration = Duration::from_millis(10);
 
 /// Something that is asked of the kernel, and the type of the objects in its answer.
 #[derive(Clone, Copy)]
@@ -152,8 +157,11 @@ impl Kernel {
                     return Ok(None);
                 }
                 let Decoded { actual, counters, is_whole } = decoder.finish();
-                let table = Table::Ours(actual);
-                return Ok((is_whole || is_last).then_some(Dump { generation, table, counters }));
+                if !is_whole && !is_last {
+                    thread::sleep(GROWTH);
+                    return Ok(None);
+                }
+                return Ok(Some(Dump { generation, table: Table::Ours(actual), counters }));
             }
         };
         Ok(Some(Dump { generation, table, counters: BTreeMap::new() }))
