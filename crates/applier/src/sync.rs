@@ -70,7 +70,7 @@ pub enum SyncError {
     },
     /// The kernel could not be brought to it while others change the ruleset.
     #[error(
-        "another process changed table inet cachenat during each of {attempts} attempts; see `nft monitor` for which"
+        "no change went through in {attempts} attempts; see `nft monitor` for which process changes table inet cachenat"
     )]
     Contended {
         /// How often it was tried.
@@ -156,8 +156,13 @@ impl Run {
                 // ENOBUFS says that the answer was lost, not what the kernel did: the dump tells.
                 Err(error @ CommitError::OutcomeUnknown(_)) => {
                     last = Some(error);
+                    let is_first = self.sent.is_none();
                     self.sent.get_or_insert(changes);
-                    self.dump = kernel.dump()?;
+                    let seen = kernel.dump()?;
+                    if is_first && seen.table == self.dump.table {
+                        self.sent = None;
+                    }
+                    self.dump = seen;
                 }
                 // A commit counts the generation up a moment before it shows what is new (`nf_tables_commit`), so a dump
                 // that falls in between is not what the transaction meets. If there is something else by now, that is

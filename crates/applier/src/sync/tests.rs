@@ -97,6 +97,16 @@ fn a_change_that_cannot_be_read_back_is_unverified() {
 }
 
 #[test]
+fn a_lost_commit_that_is_refused_next_is_an_error() {
+    let mut kernel = Fake::default();
+    kernel.faults.lose_answer = Some(CarriedOut::No);
+    kernel.faults.refuse = Some((1, Errno::ENOMEM as i32));
+    let error = sync(&mut kernel, Some(&nodes(&["230"]))).unwrap_err();
+    assert!(matches!(error, SyncError::Commit(CommitError::Refused { .. })), "{error}");
+    assert_eq!(table(&mut kernel), Table::Absent);
+}
+
+#[test]
 fn without_a_commit_every_failure_is_an_error() {
     let mut kernel = Fake::default();
     kernel.faults.unreadable = true;
