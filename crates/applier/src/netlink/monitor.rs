@@ -110,8 +110,6 @@ impl Monitor {
     pub(super) fn open_deaf(own: Option<Port>) -> io::Result<Self> {
         let protocol = SockProtocol::NetlinkNetFilter;
         let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
-        // Without a port of its own it would be taken for the one who commits.
-        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         Ok(Self { socket, buffer: Vec::new(), pending: Pending::default(), own })
     }
 
@@ -121,7 +119,13 @@ impl Monitor {
             let set = setsockopt(&self.socket, RcvBuf, &RECEIVE_BUFFER);
             set.map_err(|errno| MonitorError::Open(errno.into()))?;
         }
-        self.buffer.resize(DATAGRAM, 0);
+        // Without a port of its own it would be taken for the one who commits. With one its end has to wait until the
+        // kernel has freed what others deleted (`nft_rcv_nl_event`), so it gets none before it is needed.
+        if self.buffer.is_empty() {
+            bind(self.socket.as_raw_fd(), &NetlinkAddr::new(0, 0))
+                .map_err(|errno| MonitorError::Open(errno.into()))?;
+            self.buffer.resize(DATAGRAM, 0);
+        }
         self.join(libc::NETLINK_ADD_MEMBERSHIP).map_err(MonitorError::Open)
     }
 
