@@ -6,7 +6,7 @@
 mod rulesets;
 
 use applier::fake::Fake;
-use applier::kernel::{CommitError, Dump, Netfilter, Reading, Table};
+use applier::kernel::{CommitError, Dump, Found, Netfilter, Table};
 use applier::netlink::Kernel;
 use applier::sync::sync;
 use cachenat_tests::lab::namespace::Namespace;
@@ -65,7 +65,9 @@ fn dump(kernel: &mut impl Netfilter) -> Dump {
 
 fn commit(kernel: &mut impl Netfilter, operations: Vec<Operation>) -> Result<(), CommitError> {
     let generation = dump(kernel).generation;
-    kernel.commit(&Transaction { operations }, generation)
+    let made = kernel.commit(&Transaction { operations }, generation)?;
+    assert_eq!(made, generation.next());
+    Ok(())
 }
 
 fn building(ruleset: &Ruleset) -> Vec<Operation> {
@@ -243,10 +245,9 @@ fn elements_are_read_by_key_as_a_dump_shows_them(kernel: &mut impl Netfilter) {
     let missing = (FORWARD4, Key::Endpoint(at("192.0.2.1:1")));
     keys.push(missing);
 
-    let reading = kernel.elements(&keys).unwrap();
-    assert_eq!(reading.generation, dumped.generation);
-    assert_eq!(reading.elements.len(), keys.len());
-    for (set, key, found) in reading.elements {
+    let elements = kernel.elements(&keys).unwrap();
+    assert_eq!(elements.len(), keys.len());
+    for (set, key, found) in elements {
         let element = found.map(|(element, _)| element);
         assert_eq!(element.as_ref(), ruleset.sets[&set].get(&key), "{set} {key}");
         assert_eq!(element.is_none(), (set, key) == missing);
@@ -261,7 +262,7 @@ impl<K: Netfilter> Netfilter for Borrowed<'_, K> {
         self.0.dump()
     }
 
-    fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Reading, applier::kernel::DumpError> {
+    fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Found, applier::kernel::DumpError> {
         self.0.elements(keys)
     }
 
@@ -269,7 +270,7 @@ impl<K: Netfilter> Netfilter for Borrowed<'_, K> {
         &mut self,
         transaction: &Transaction,
         generation: applier::kernel::Generation,
-    ) -> Result<(), CommitError> {
+    ) -> Result<applier::kernel::Generation, CommitError> {
         self.0.commit(transaction, generation)
     }
 }

@@ -8,7 +8,7 @@ use rules::ruleset::{Key, Ruleset, Set};
 use rules::transaction::{Refusal, carry_out};
 use rules::{Actual, Operation, Transaction};
 
-use crate::kernel::{CommitError, Dump, DumpError, Generation, Netfilter, Reading, Table};
+use crate::kernel::{CommitError, Dump, DumpError, Found, Generation, Netfilter, Table};
 
 /// What the next commits shall suffer; each fault is used up as it happens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +23,10 @@ pub struct Faults {
     pub overwrite: Option<Table>,
     /// Every call is answered with `EPERM`.
     pub denied: bool,
+    /// Every reading is answered with `EIO`.
+    pub unreadable: bool,
+    /// The same from the next commit on.
+    pub unreadable_after_commit: bool,
 }
 
 /// What the kernel did before its answer was lost.
@@ -82,7 +86,7 @@ impl Fake {
             Table::Absent => (None, &[][..]),
             Table::Ours(Actual { ruleset, strangers }) => (Some(ruleset), strangers.as_slice()),
             // What is in a foreign table is beyond this fake; whoever commits to one has a fault to find.
-            Table::Foreign { .. } => {
+            Table::Foreign { .. } | Table::Owned { .. } => {
                 return Err(refused(0, io::Error::from_raw_os_error(libc_errno(Refusal::Exists))));
             }
         };
@@ -115,23 +119,27 @@ impl Netfilter for Fake {
         if self.faults.denied {
             return Err(DumpError::Denied(denied()));
         }
+        if self.faults.unreadable {
+            return Err(DumpError::Io { request: "list table", source: nix::errno::Errno::EIO.into() });
+        }
         Ok(self.state.clone())
     }
 
-    fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Reading, DumpError> {
-        let Dump { generation, table, counters } = self.dump()?;
+    fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Found, DumpError> {
+        let Dump { table, counters, .. } = self.dump()?;
         let element = |(set, key)| match &table {
             Table::Ours(actual) => actual.ruleset.sets.get(&set)?.get(&key),
-            Table::Absent | Table::Foreign { .. } => None,
+            Table::Absent | Table::Foreign { .. } | Table::Owned { .. } => None,
         };
         let found = |at| Some((element(at)?.clone(), counters.get(&at).copied().unwrap_or_default()));
-        Ok(Reading {
-            generation,
-            elements: keys.iter().map(|&(set, key)| (set, key, found((set, key)))).collect(),
-        })
+        Ok(keys.iter().map(|&(set, key)| (set, key, found((set, key)))).collect())
     }
 
-    fn commit(&mut self, transaction: &Transaction, generation: Generation) -> Result<(), CommitError> {
+    fn commit(
+        &mut self,
+        transaction: &Transaction,
+        generation: Generation,
+    ) -> Result<Generation, CommitError> {
         if self.faults.denied {
             return Err(CommitError::Denied(denied()));
         }
@@ -145,13 +153,15 @@ impl Netfilter for Fake {
         let lost = self.faults.lose_answer.take();
         if lost != Some(CarriedOut::No) {
             self.carry_out(transaction)?;
+            self.faults.unreadable |= std::mem::take(&mut self.faults.unreadable_after_commit);
         }
+        let made = self.state.generation;
         if let Some(table) = self.faults.overwrite.take() {
             self.overwrite(table);
         }
         match lost {
             Some(_) => Err(CommitError::OutcomeUnknown(nix::errno::Errno::ENOBUFS.into())),
-            None => Ok(()),
+            None => Ok(made),
         }
     }
 }
@@ -161,7 +171,7 @@ fn put(state: &mut Dump, table: Table) {
     let nothing = Ruleset::default();
     let ruleset = match &table {
         Table::Ours(actual) => &actual.ruleset,
-        Table::Absent | Table::Foreign { .. } => &nothing,
+        Table::Absent | Table::Foreign { .. } | Table::Owned { .. } => &nothing,
     };
     let maps = ruleset.sets.iter().filter(|(set, _)| set.is_map());
     let keys = maps.flat_map(|(&set, elements)| elements.keys().map(move |&key| (set, key)));

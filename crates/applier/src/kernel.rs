@@ -21,6 +21,12 @@ impl Generation {
             next => Self(next),
         }
     }
+
+    /// Whether it comes after `other`; the numbers wrap around.
+    #[must_use]
+    pub const fn is_after(self, other: Self) -> bool {
+        self.0.wrapping_sub(other.0).cast_signed() > 0
+    }
 }
 
 impl Display for Generation {
@@ -41,6 +47,11 @@ pub enum Table {
         /// What tells it from ours.
         why: String,
     },
+    /// A table that belongs to a living process, which alone may change it (`NFT_TABLE_F_OWNER`).
+    Owned {
+        /// The process, as far as it is known.
+        owner: String,
+    },
 }
 
 /// The connections that were made through an element of a map, since the element was added.
@@ -55,10 +66,10 @@ pub struct Counter {
 /// The counters of maps' elements.
 pub type Counters = BTreeMap<(Set, Key), Counter>;
 
-/// The table and its counters, all of one generation.
+/// The table and its counters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dump {
-    /// The generation that everything here belongs to.
+    /// A generation at which the table was so.
     pub generation: Generation,
     /// The table.
     pub table: Table,
@@ -69,22 +80,15 @@ pub struct Dump {
 /// An element, and its counter if it is a map's.
 pub type Counted = (Element, Counter);
 
-/// Some elements of the table, all of one generation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reading {
-    /// The generation that they belong to.
-    pub generation: Generation,
-    /// What stands at each key that was asked for; `None`: nothing.
-    pub elements: Vec<(Set, Key, Option<Counted>)>,
-}
+/// What was found at each key that was asked for; `None`: nothing, or nothing of ours.
+pub type Found = Vec<(Set, Key, Option<Counted>)>;
 
 impl Dump {
-    /// The dump as it is once these elements are as they were read, for a reading whose generation differs in no others.
-    #[must_use]
-    pub fn with(mut self, reading: Reading) -> Self {
-        self.generation = reading.generation;
-        let Table::Ours(Actual { ruleset, .. }) = &mut self.table else { return self };
-        for (set, key, found) in reading.elements {
+    /// Makes it the dump of a later generation, which differs in these elements and in no others.
+    pub fn put(&mut self, generation: Generation, found: Found) {
+        self.generation = generation;
+        let Table::Ours(Actual { ruleset, .. }) = &mut self.table else { return };
+        for (set, key, found) in found {
             let Some(elements) = ruleset.sets.get_mut(&set) else { continue };
             elements.remove(&key);
             self.counters.remove(&(set, key));
@@ -95,32 +99,39 @@ impl Dump {
                 }
             }
         }
-        self
     }
 }
 
 /// The kernel's nf_tables, or something that keeps its promises.
 pub trait Netfilter {
-    /// Reads the table `inet cachenat`, all of it at one generation.
+    /// Reads the table `inet cachenat`, as it was at the dump's generation; others may change other tables meanwhile.
     ///
     /// # Errors
     ///
     /// See [`DumpError`].
     fn dump(&mut self) -> Result<Dump, DumpError>;
 
-    /// Reads the elements of these keys, all at one generation; none of them of an interval set.
+    /// Reads the elements of these keys one after the other; none of them of an interval set.
     ///
     /// # Errors
     ///
     /// See [`DumpError`].
-    fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Reading, DumpError>;
+    fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Found, DumpError>;
 
-    /// Carries out the whole transaction, or nothing of it; and nothing if the ruleset is no longer at `generation`.
+    /// Carries out the whole transaction, or nothing of it; and nothing if the table may have changed since
+    /// `generation`. Returns the generation that it made.
     ///
     /// # Errors
     ///
     /// See [`CommitError`]. After all of them but [`CommitError::OutcomeUnknown`] nothing has changed.
-    fn commit(&mut self, transaction: &Transaction, generation: Generation) -> Result<(), CommitError>;
+    fn commit(
+        &mut self,
+        transaction: &Transaction,
+        generation: Generation,
+    ) -> Result<Generation, CommitError>;
+
+    /// Ends what was begun to follow other writers between a dump and a commit.
+    fn rest(&mut self) {}
 }
 
 /// Why the ruleset could not be read.
@@ -132,8 +143,10 @@ pub enum DumpError {
     /// The kernel was built without nf_tables, or its module cannot be loaded.
     #[error("this kernel has no nf_tables (CONFIG_NF_TABLES, module nf_tables)")]
     Unsupported(#[source] io::Error),
-    /// Others changed the ruleset during each attempt.
-    #[error("the ruleset changed during each of {attempts} dumps; see `nft monitor` for who changes it")]
+    /// Others changed the table during each attempt.
+    #[error(
+        "table inet {TABLE} changed during each of {attempts} dumps; see `nft monitor` for who changes it"
+    )]
     Restless {
         /// How often it was tried.
         attempts: usize,
@@ -167,8 +180,8 @@ impl DumpError {
 /// Why a transaction was not carried out, or may not have been.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// `ERESTART`: the ruleset is at another generation; dump and diff again.
-    #[error("somebody else changed the ruleset at the same moment")]
+    /// `ERESTART`: the table may be another one by now; dump and diff again.
+    #[error("another process changed the ruleset at the same moment")]
     Stale,
     /// `ENOBUFS`, `EINTR`, a timeout: the kernel may have carried it out; only a dump can tell.
     #[error("the kernel's answer was lost")]

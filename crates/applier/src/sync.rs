@@ -6,7 +6,7 @@ use rules::diff::TableChange;
 use rules::ruleset::{Key, Set};
 use rules::{Actual, Changes, Ruleset, diff};
 
-use crate::kernel::{CommitError, Dump, DumpError, Netfilter, Table};
+use crate::kernel::{CommitError, Dump, DumpError, Generation, Netfilter, Table};
 
 /// How often a commit is tried while others change the ruleset or answers are lost.
 pub const ATTEMPTS: usize = 10;
@@ -19,15 +19,29 @@ const READ_BACKS: usize = 5;
 const FEW: usize = 64;
 
 /// What [`sync`] found and did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Synced {
     /// What was changed; empty if everything was in step, and then nothing was sent to the kernel.
     pub changes: Changes,
-    /// The table as it was read last: it is what was wanted.
+    /// The table as it was read last.
     pub dump: Dump,
+    /// Whether that is what was wanted.
+    pub outcome: Outcome,
 }
 
-/// Why the table is not what is wanted.
+/// What is known of the table after [`sync`].
+#[derive(Debug)]
+pub enum Outcome {
+    /// It is what was wanted, and was read back.
+    Verified,
+    /// A change went out, and the table could not be seen to be what was wanted.
+    Unverified {
+        /// What was in the way after the change.
+        why: SyncError,
+    },
+}
+
+/// Why the table is not what is wanted. As the error of [`sync`] it says that nothing was changed as well.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
     /// Somebody else's table bears the name of ours.
@@ -42,14 +56,22 @@ pub enum SyncError {
     /// The ruleset could not be read.
     #[error(transparent)]
     Dump(#[from] DumpError),
-    /// The ruleset could not be read after a commit went out, so nobody knows what is in force.
-    #[error("the change was sent, but what is in force could not be read back")]
-    ReadBack(#[source] DumpError),
-    /// The kernel refused the transaction: nothing was changed.
+    /// The kernel refused the transaction, or its answer was lost.
     #[error(transparent)]
     Commit(CommitError),
+    /// Another process owns the table, and the kernel lets no one else change it.
+    #[error(
+        "table inet cachenat is owned by {owner}, and the kernel lets no other process change it: end that process, \
+         or let it delete the table"
+    )]
+    Owned {
+        /// The process, as far as it is known.
+        owner: String,
+    },
     /// The kernel could not be brought to it while others change the ruleset.
-    #[error("no commit went through in {attempts} attempts; see `nft monitor` for who changes the ruleset")]
+    #[error(
+        "no change went through in {attempts} attempts; see `nft monitor` for which process changes table inet cachenat"
+    )]
     Contended {
         /// How often it was tried.
         attempts: usize,
@@ -86,87 +108,111 @@ pub fn sync(kernel: &mut impl Netfilter, desired: Option<&Ruleset>) -> Result<Sy
 /// See [`SyncError`].
 pub fn sync_from(
     kernel: &mut impl Netfilter,
-    mut dump: Dump,
+    dump: Dump,
     desired: Option<&Ruleset>,
 ) -> Result<Synced, SyncError> {
-    let mut sent: Option<Changes> = None;
-    let mut last = None;
-    for attempt in 0.. {
-        let changes = difference(&dump, desired)?;
-        if changes.is_empty() {
-            return Ok(Synced { changes: sent.unwrap_or_default(), dump });
-        }
-        if attempt == ATTEMPTS {
-            break;
-        }
-        // The transaction is as large as the changes, and goes before anything is read back.
-        let outcome = kernel.commit(&changes.transaction(), dump.generation);
-        match outcome {
-            Ok(()) => {
-                dump = settled(kernel, dump, &changes, desired)?;
-                sent.get_or_insert(changes);
+    let mut run = Run { dump, sent: None };
+    let done = run.converge(kernel, desired);
+    kernel.rest();
+    let Run { dump, sent } = run;
+    match (done, sent) {
+        (Ok(()), sent) => Ok(Synced { changes: sent.unwrap_or_default(), dump, outcome: Outcome::Verified }),
+        (Err(why), Some(changes)) => Ok(Synced { changes, dump, outcome: Outcome::Unverified { why } }),
+        (Err(error), None) => Err(error),
+    }
+}
+
+/// A run of [`sync_from`], which knows at any moment whether the kernel may have changed anything.
+struct Run {
+    /// The table as it was read last.
+    dump: Dump,
+    /// What went out, once the kernel may have carried it out.
+    sent: Option<Changes>,
+}
+
+impl Run {
+    fn converge(&mut self, kernel: &mut impl Netfilter, desired: Option<&Ruleset>) -> Result<(), SyncError> {
+        let mut last = None;
+        for attempt in 0.. {
+            let changes = difference(&self.dump, desired)?;
+            if changes.is_empty() {
+                return Ok(());
             }
-            Err(error @ CommitError::Stale) => {
-                last = Some(error);
-                dump = kernel.dump()?;
+            if attempt == ATTEMPTS {
+                break;
             }
-            // ENOBUFS says that the answer was lost, not what the kernel did: the dump tells.
-            Err(error @ CommitError::OutcomeUnknown(_)) => {
-                last = Some(error);
-                sent.get_or_insert(changes);
-                dump = kernel.dump().map_err(SyncError::ReadBack)?;
-            }
-            // A commit counts the generation up a moment before it shows what is new (`nf_tables_commit`), so a dump that
-            // falls in between is not what the transaction meets. If there is something else by now, that is why.
-            Err(error @ CommitError::Refused { .. }) => {
-                let seen = kernel.dump()?;
-                if seen.table == dump.table {
-                    return Err(SyncError::Commit(error));
+            // The transaction is as large as the changes, and goes before anything is read back.
+            let outcome = kernel.commit(&changes.transaction(), self.dump.generation);
+            match outcome {
+                Ok(written) => {
+                    let keys = few_elements(&changes);
+                    self.sent.get_or_insert(changes);
+                    self.read_back(kernel, written, keys, desired)?;
                 }
-                last = Some(error);
-                dump = seen;
+                Err(error @ CommitError::Stale) => {
+                    last = Some(error);
+                    self.dump = kernel.dump()?;
+                }
+                // ENOBUFS says that the answer was lost, not what the kernel did: the dump tells.
+                Err(error @ CommitError::OutcomeUnknown(_)) => {
+                    last = Some(error);
+                    let is_first = self.sent.is_none();
+                    self.sent.get_or_insert(changes);
+                    let seen = kernel.dump()?;
+                    if is_first && seen.table == self.dump.table {
+                        self.sent = None;
+                    }
+                    self.dump = seen;
+                }
+                // A commit counts the generation up a moment before it shows what is new (`nf_tables_commit`), so a dump
+                // that falls in between is not what the transaction meets. If there is something else by now, that is
+                // why.
+                Err(error @ CommitError::Refused { .. }) => {
+                    let seen = kernel.dump()?;
+                    if seen.table == self.dump.table {
+                        return Err(SyncError::Commit(error));
+                    }
+                    last = Some(error);
+                    self.dump = seen;
+                }
+                Err(error) => return Err(SyncError::Commit(error)),
             }
-            Err(error) => return Err(SyncError::Commit(error)),
         }
+        Err(SyncError::Contended { attempts: ATTEMPTS, last })
     }
-    Err(SyncError::Contended { attempts: ATTEMPTS, last })
-}
 
-/// The dump after `changes` to `before` were committed: it is as desired, or somebody else has committed since, which
-/// is up to the next attempt.
-fn settled(
-    kernel: &mut impl Netfilter,
-    before: Dump,
-    changes: &Changes,
-    desired: Option<&Ruleset>,
-) -> Result<Dump, SyncError> {
-    let written = before.generation.next();
-    let mut dump = read_back(kernel, before, changes).map_err(SyncError::ReadBack)?;
-    let mut reads = 1;
-    loop {
-        let difference = difference(&dump, desired)?;
-        if dump.generation != written || difference.is_empty() {
-            return Ok(dump);
+    /// Reads back what a commit wrote at generation `written`: these elements, else everything. If it is not as desired
+    /// because others have committed since, that is up to the next attempt.
+    fn read_back(
+        &mut self,
+        kernel: &mut impl Netfilter,
+        written: Generation,
+        keys: Option<Vec<(Set, Key)>>,
+        desired: Option<&Ruleset>,
+    ) -> Result<(), SyncError> {
+        let wanted = |set, key| desired?.sets.get(set)?.get(key);
+        if let Some(found) = keys.and_then(|keys| kernel.elements(&keys).ok())
+            && found
+                .iter()
+                .all(|(set, key, found)| found.as_ref().map(|(found, _)| found) == wanted(set, key))
+        {
+            // The commit was for the table as it was dumped, so all else is as it was.
+            self.dump.put(written, found);
+            return Ok(());
         }
-        if reads == READ_BACKS {
-            return Err(SyncError::NotAsWritten { difference: Box::new(difference) });
-        }
-        dump = kernel.dump().map_err(SyncError::ReadBack)?;
-        reads += 1;
-    }
-}
-
-/// What the kernel holds after a commit of `changes` to `before`.
-///
-/// Nothing else has changed if the commit's generation is still the latest, so of a few elements only these are read.
-fn read_back(kernel: &mut impl Netfilter, before: Dump, changes: &Changes) -> Result<Dump, DumpError> {
-    if let Some(keys) = few_elements(changes) {
-        let reading = kernel.elements(&keys)?;
-        if reading.generation == before.generation.next() {
-            return Ok(before.with(reading));
+        let mut reads = 1;
+        loop {
+            self.dump = kernel.dump()?;
+            let difference = difference(&self.dump, desired)?;
+            if self.dump.generation != written || difference.is_empty() {
+                return Ok(());
+            }
+            if reads == READ_BACKS {
+                return Err(SyncError::NotAsWritten { difference: Box::new(difference) });
+            }
+            reads += 1;
         }
     }
-    kernel.dump()
 }
 
 /// The keys that `changes` are about, if they are few, each a value and not an interval, and all that changes.
@@ -205,7 +251,7 @@ fn few_elements(changes: &Changes) -> Option<Vec<(Set, Key)>> {
 ///
 /// # Errors
 ///
-/// [`SyncError::Foreign`].
+/// [`SyncError::Foreign`], [`SyncError::Owned`].
 pub fn difference(dump: &Dump, desired: Option<&Ruleset>) -> Result<Changes, SyncError> {
     Ok(diff(ours(dump)?, desired))
 }
@@ -214,12 +260,13 @@ pub fn difference(dump: &Dump, desired: Option<&Ruleset>) -> Result<Changes, Syn
 ///
 /// # Errors
 ///
-/// [`SyncError::Foreign`].
+/// [`SyncError::Foreign`], [`SyncError::Owned`].
 pub fn ours(dump: &Dump) -> Result<Option<&Actual>, SyncError> {
     match &dump.table {
         Table::Absent => Ok(None),
         Table::Ours(actual) => Ok(Some(actual)),
         Table::Foreign { why } => Err(SyncError::Foreign { why: why.clone() }),
+        Table::Owned { owner } => Err(SyncError::Owned { owner: owner.clone() }),
     }
 }
 

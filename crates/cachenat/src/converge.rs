@@ -4,7 +4,7 @@ use anyhow::Context;
 use applier::conntrack::{self, Conntrack};
 use applier::host;
 use applier::kernel::{CommitError, Dump, Generation, Netfilter};
-use applier::sync::{SyncError, Synced, ours, sync_from};
+use applier::sync::{Outcome, SyncError, Synced, ours, sync_from};
 use applier::sysctl::{Applied, SysctlError, Sysctls};
 use discovery::{Emptied, Imds, Inventory};
 use rules::diff::Change;
@@ -95,6 +95,8 @@ pub(crate) struct Done {
     pub(crate) report: Report,
     /// What is in force is of this generation, or somebody else's doing.
     pub(crate) generation: Generation,
+    /// Whether what is in force was read back and is what was wanted; if not, that was told.
+    pub(crate) is_verified: bool,
 }
 
 /// Makes the kernel's settings and rules what is wanted; the dump is what the plan was made from.
@@ -104,7 +106,7 @@ pub(crate) struct Done {
 ///
 /// # Errors
 ///
-/// If either is refused; nothing has changed then, except where the kernel's answer stayed unknown.
+/// If either is refused; nothing has changed then.
 pub(crate) fn carry_out(
     config: &Config,
     kernel: &mut impl Netfilter,
@@ -115,24 +117,38 @@ pub(crate) fn carry_out(
     let settings = Sysctls::new(&config.sysctl_dir);
     let Applied { changes: sysctls, left } = settings.apply(&wanted.sysctls)?;
     left.iter().for_each(|denied| output.warn(&left_to_root(denied)));
-    let Synced { changes, dump: Dump { generation, .. } } =
+    let Synced { changes, dump: Dump { generation, .. }, outcome } =
         match sync_from(kernel, dump, Some(&wanted.ruleset)) {
             Ok(synced) => synced,
+            // Nothing was changed.
             Err(error) => {
-                if nothing_changed(&error)
-                    && let Err(left) = settings.revert(&sysctls)
-                {
+                if let Err(left) = settings.revert(&sysctls) {
                     output.warn(&format!("kernel settings were changed and could not be put back: {left}"));
                 }
                 return Err(explained(config, error));
             }
         };
+    let is_verified = verified(&outcome, output);
     let report = Report::new(changes, sysctls, vec![]);
     cut(config, &report.forwards, output);
     if !report.forwards.is_empty() {
         remembered(Moves::note(&config.state_dir, &report.forwards, now()), output);
     }
-    Ok(Done { report, generation })
+    Ok(Done { report, generation, is_verified })
+}
+
+/// Whether the rules were read back as they were written; warns if not.
+pub(crate) fn verified(outcome: &Outcome, output: Output) -> bool {
+    match outcome {
+        Outcome::Verified => true,
+        Outcome::Unverified { why } => {
+            output.warn(&format!(
+                "the change was committed, but not verified: {}; 'cachenat diff' shows what is in force",
+                with_cause(why)
+            ));
+            false
+        }
+    }
 }
 
 /// The error, and what of the configuration it is about if that can be told.
@@ -175,14 +191,6 @@ pub(crate) fn left_to_root(left: &SysctlError) -> String {
         "{}; it stays as it is{remedy} until then the next boot forwards only once cachenat has run",
         with_cause(left)
     )
-}
-
-/// Whether the error says that the rules are as they were; else they may be new, and need the new settings.
-fn nothing_changed(error: &SyncError) -> bool {
-    match error {
-        SyncError::Foreign { .. } | SyncError::Dump(_) | SyncError::Commit(_) => true,
-        SyncError::ReadBack(_) | SyncError::Contended { .. } | SyncError::NotAsWritten { .. } => false,
-    }
 }
 
 /// Cuts the flows to targets that their listener no longer leads to, unless they are to drain.

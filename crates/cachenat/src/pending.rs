@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use applier::lock;
 use applier::netlink::Kernel;
-use applier::sync::{Synced, sync};
+use applier::sync::{Outcome, Synced, sync};
 use applier::sysctl::Sysctls;
 use discovery::Inventory;
 use rules::json::Wanted;
-use rules::{Leases, Ruleset, SysctlChange};
+use rules::{Actual, Leases, Ruleset, SysctlChange};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
@@ -83,7 +83,17 @@ fn open(config: &Config) -> anyhow::Result<Option<File>> {
 fn read(config: &Config, mut file: impl Read) -> anyhow::Result<Pending> {
     let mut text = String::new();
     file.read_to_string(&mut text).with_context(|| context(config))?;
-    serde_json::from_str(&text).with_context(|| context(config))
+    let pending: Pending = serde_json::from_str(&text).with_context(|| context(config))?;
+    // What cannot be put back is not begun, and what is damaged stops no later run.
+    pending.former_rules().with_context(|| context(config))?;
+    Ok(pending)
+}
+
+impl Pending {
+    fn former_rules(&self) -> anyhow::Result<Option<Ruleset>> {
+        let before = self.before.as_deref().map(Wanted::from_json).transpose();
+        Ok(before.context("the rules before the change")?.map(|wanted| wanted.ruleset))
+    }
 }
 
 /// Refuses to work while a change waits for its confirmation; one whose guard is gone is taken back first.
@@ -114,6 +124,22 @@ pub(crate) fn refuse(config: &Config, output: Output) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// The rules to be put back if the change is not confirmed.
+///
+/// # Errors
+///
+/// If the table holds what cachenat does not write, and so cannot put back.
+pub(crate) fn restorable(table: Option<&Actual>) -> anyhow::Result<Option<&Ruleset>> {
+    let Some(Actual { ruleset, strangers }) = table else { return Ok(None) };
+    anyhow::ensure!(
+        strangers.is_empty(),
+        "apply --confirm could not roll back: table inet cachenat contains what cachenat did not write ({}); delete that \
+         with nft, or run 'cachenat apply' without --confirm, which removes it",
+        strangers.join(", ")
+    );
+    Ok(Some(ruleset))
 }
 
 /// Puts a change on probation; the caller carries it out next.
@@ -213,9 +239,11 @@ pub(crate) fn guard(config: &Config, output: Output) -> anyhow::Result<Verdict> 
 
 /// Puts back what was before. The caller holds the lock.
 fn take_back(config: &Config, pending: &Pending, output: Output) -> anyhow::Result<Verdict> {
-    let before = pending.before.as_deref().map(Wanted::from_json).transpose();
-    let before = before.context("the rules before the change")?;
-    let Synced { changes, .. } = sync(&mut Kernel::open()?, before.as_ref().map(|wanted| &wanted.ruleset))?;
+    let before = pending.former_rules()?;
+    let Synced { changes, outcome, .. } = sync(&mut Kernel::open()?, before.as_ref())?;
+    if let Outcome::Unverified { why } = outcome {
+        return Err(why).context("the former rules were committed, but not verified");
+    }
     cut(config, &changes.forwards(), output);
     match Sysctls::new(&config.sysctl_dir).revert(&pending.sysctls) {
         // Root began the probation, and a service of less privilege ends it.

@@ -56,6 +56,15 @@ impl ForwardId {
     /// (`NFTNL_UDATA_COMMENT_MAXLEN`, libnftnl `include/libnftnl/udata.h`).
     pub const MAX: usize = 120;
 
+    /// Whether the text is an id.
+    pub fn is_valid(name: &str) -> bool {
+        check(name, Self::MAX, Self::may_hold).is_ok()
+    }
+
+    const fn may_hold(character: char) -> bool {
+        character.is_ascii_graphic() && !matches!(character, '"' | '\\')
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -79,7 +88,7 @@ impl TryFrom<SmolStr> for ForwardId {
     type Error = NameError;
 
     fn try_from(name: SmolStr) -> Result<Self, NameError> {
-        check(&name, Self::MAX, |c| c.is_ascii_graphic() && !matches!(c, '"' | '\\'))?;
+        check(&name, Self::MAX, Self::may_hold)?;
         Ok(Self(name))
     }
 }

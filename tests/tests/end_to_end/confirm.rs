@@ -169,6 +169,21 @@ fn a_damaged_pending_change_is_put_aside_and_blocks_nobody() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
+fn former_rules_that_cannot_be_read_block_no_run() {
+    let (lab, _) = changed();
+    on_probation(&lab, LONG).signal(Signal::SIGKILL);
+    let pending = state(&lab, "pending.json").unwrap();
+    let file = lab.dir().join("state/pending.json");
+    // A file of its own, as the guard holds a lock on the other.
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, pending.replace("local-002", "bob laptop")).unwrap();
+    let run = lab.cachenat(&["apply"]).exits(0);
+    assert!(run.stderr.contains("bob laptop") && run.stderr.contains("put aside"), "{}", run.stderr);
+    lab.cachenat(&["diff"]).exits(0);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
 fn without_a_change_there_is_nothing_to_confirm() {
     let lab = spelled_out(BEFORE);
     lab.cachenat(&["apply"]).exits(0);

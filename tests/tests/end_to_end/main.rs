@@ -22,6 +22,7 @@ mod review;
 mod rules;
 mod state;
 mod status;
+mod strangers;
 mod syscalls;
 mod watch;
 mod writers;

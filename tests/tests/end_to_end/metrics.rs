@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddrV4, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use cachenat_tests::lab::Lab;
 use cachenat_tests::lab::daemon::Daemon;
@@ -47,6 +49,15 @@ fn get(lab: &Lab, path: &str) -> Option<String> {
     Some(body.to_owned())
 }
 
+/// Ends another thread's loop.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn scraped(lab: &Lab) -> Vec<Value> {
     read_metrics(lab, &get(lab, "/metrics").unwrap())
 }
@@ -80,6 +91,29 @@ fn the_watch_counts_what_it_does_and_serves_it_with_the_status() {
     wait_for("the commit to be counted", || {
         (value(&scraped(&lab), "cachenat_watch_commit_seconds_count", "") == 1.0).then_some(())
     });
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn own_commits_next_to_a_busy_writer_are_not_counted_as_foreign() {
+    let lab = applied();
+    let _daemon = watching(&lab, ADDRESS);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // However this ends, the writer ends with it.
+        let _end = Ends(&is_over);
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                lab.network.nat.nft("add table inet foreign\ndelete table inet foreign");
+            }
+        });
+        for _ in 0..5 {
+            lab.network.nat.nft("delete element inet cachenat forward4 { 10.0.0.55 . 6380 }");
+            wait_for("the repair", || target(&lab, 6380));
+        }
+        wait_for("the repairs to be counted", || (syncs(&scraped(&lab), "changed") == 5.0).then_some(()));
+    });
+    assert_eq!(value(&scraped(&lab), "cachenat_watch_foreign_changes_total", ""), 5.0);
 }
 
 #[test]

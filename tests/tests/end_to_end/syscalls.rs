@@ -95,6 +95,17 @@ fn a_commit_that_may_have_been_lost_is_read_back_and_sent_again() {
     }
 }
 
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_commit_that_cannot_be_read_back_exits_with_3() {
+    let moved = Moved::new();
+    let after = moved.number_of(COMMIT) + 1;
+    let run = moved.apply(&format!("sendmsg:error=ENOMEM:when={after}+")).exits(3);
+    assert!(run.stderr.contains("committed, but not verified"), "{}", run.stderr);
+    moved.is_done();
+    moved.lab.cachenat(&["apply"]).exits(0);
+}
+
 /// The kernel drops answers when the socket's buffer is full; the receive after the commit finds that out.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use cachenat_tests::lab::Lab;
 
@@ -36,11 +37,25 @@ fn two_hundred_applies_go_through_while_somebody_runs_nft_in_a_tight_loop() {
     lab.cachenat(&["diff"]).exits(0);
 }
 
-/// Some thousand commits in a second leave no room for a dump of one generation: there is a limit, and it is told.
+/// Thousands of commits a second leave no room for a dump of one generation, and none is needed.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_writer_that_leaves_no_gap_costs_an_error_and_never_a_mix() {
+fn a_writer_that_leaves_no_gap_costs_nothing() {
     let lab = with_a_foreign_set();
+    let change = |number: usize| {
+        spell_out(&lab, CONFIGS[number % 2]);
+        let begin = Instant::now();
+        lab.cachenat(&["apply"]).exits(0);
+        let took = begin.elapsed();
+        assert_eq!(target(&lab, 6379).as_deref(), Some(target_of(number)), "apply {number}");
+        took
+    };
+    let median = |mut times: Vec<Duration>| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    };
+    let quiet = median((0..10).map(change).collect());
+    let before = generation(&lab);
     let mut nft = lab.network.nat.command("nft");
     let mut nft = nft.arg("--interactive").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let mut lines = nft.stdin.take().unwrap();
@@ -51,25 +66,15 @@ fn a_writer_that_leaves_no_gap_costs_an_error_and_never_a_mix() {
             lines.write_all(b"delete element inet foreign s { 192.0.2.1 }\n").unwrap();
         },
         || {
-            for number in 0..20 {
-                let before = in_force(&lab);
-                spell_out(&lab, CONFIGS[number % 2]);
-                let run = lab.cachenat(&["apply"]);
-                match run.code {
-                    0 => assert_eq!(target(&lab, 6379).as_deref(), Some(target_of(number)), "apply {number}"),
-                    2 => {
-                        assert!(run.stderr.contains("see `nft monitor`"), "{}", run.stderr);
-                        assert_eq!(in_force(&lab), before, "apply {number}");
-                    }
-                    code => panic!("apply {number}: {code}: {}", run.stderr),
-                }
-            }
+            let busy = median((0..30).map(change).collect());
+            assert!(busy < quiet * 5, "{busy:?} instead of {quiet:?}");
+            lab.cachenat(&["diff"]).exits(0);
         },
     );
+    let commits = generation(&lab).wrapping_sub(before);
+    assert!(commits > 30 * 10, "the other writer was slow: {commits} commits in all");
     drop(lines);
     nft.wait().unwrap();
-    lab.cachenat(&["apply"]).exits(0);
-    lab.cachenat(&["diff"]).exits(0);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod refusals;
 mod round_trips;
 #[path = "../rulesets/mod.rs"]
 mod rulesets;
+mod strangers;
 mod sysctls;
 mod writers;
 

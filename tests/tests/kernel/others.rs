@@ -89,12 +89,12 @@ const EDITS: [(&str, &str); 19] = [
     ),
     (
         "add chain inet cachenat forward { type filter hook forward priority 0; policy drop; }",
-        "chain forward with another type, hook, priority or policy",
+        "chain forward with another type, hook, priority, policy or comment",
     ),
     ("add chain inet cachenat mine { type filter hook forward priority 0; }", "chain mine"),
     (
         "add chain inet cachenat prerouting { type nat hook prerouting priority dstnat; policy drop; }",
-        "chain prerouting with another type, hook, priority or policy",
+        "chain prerouting with another type, hook, priority, policy or comment",
     ),
     ("add set inet cachenat mine { type ipv4_addr; }", "set mine"),
     ("add map inet cachenat mine { type ipv4_addr : verdict; }", "map mine"),

@@ -1,22 +1,29 @@
 //! Others who commit or read at the same moment.
 
+use std::io::Write as _;
+use std::process::Stdio;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 
-use applier::kernel::{CommitError, Dump, DumpError, Generation, Netfilter, Reading};
+use applier::kernel::{CommitError, Dump, DumpError, Found, Generation, Netfilter, Table};
 use applier::netlink::Kernel;
-use applier::sync::{SyncError, Synced, sync};
+use applier::sync::{Outcome, SyncError, Synced, sync};
 use cachenat_tests::lab::namespace::Namespace;
+use cachenat_tests::lab::wait::wait_for;
 use rules::Transaction;
 use rules::ruleset::{Key, Set};
 
-use crate::rulesets::{everything, example, nodes, to_gateway};
-use crate::{open, ours};
+use crate::rulesets::{everything, example, nodes, redirect, to_gateway};
+use crate::{dump, open, ours};
 
-/// A kernel before whose first commits somebody else commits.
+/// A kernel where nft commits just before each of our commits.
 struct Contended<'a> {
     kernel: Kernel,
     namespace: &'a Namespace,
-    left: usize,
+    /// What nft adds, with a number behind it.
+    adds: &'static str,
+    times: usize,
 }
 
 impl Netfilter for Contended<'_> {
@@ -24,32 +31,54 @@ impl Netfilter for Contended<'_> {
         self.kernel.dump()
     }
 
-    fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Reading, DumpError> {
+    fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Found, DumpError> {
         self.kernel.elements(keys)
     }
 
-    fn commit(&mut self, transaction: &Transaction, generation: Generation) -> Result<(), CommitError> {
-        if let Some(left) = self.left.checked_sub(1) {
-            self.left = left;
-            self.namespace.nft(&format!("add table inet other{left}\n"));
-        }
+    fn commit(
+        &mut self,
+        transaction: &Transaction,
+        generation: Generation,
+    ) -> Result<Generation, CommitError> {
+        self.times += 1;
+        self.namespace.nft(&format!("add {}{}\n", self.adds, self.times));
         self.kernel.commit(transaction, generation)
+    }
+
+    fn rest(&mut self) {
+        self.kernel.rest();
     }
 }
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_commit_that_meets_another_writer_is_tried_again_and_neither_is_lost() {
+fn commits_to_other_tables_cost_one_more_dump() {
     let namespace = Namespace::new();
-    let mut kernel = Contended { kernel: open(&namespace), namespace: &namespace, left: 3 };
-    let Synced { dump, .. } = sync(&mut kernel, Some(&example())).unwrap();
-    assert_eq!(dump.table, ours(example()));
-    assert!(namespace.nft_list("tables").contains("other0"));
+    let mut kernel =
+        Contended { kernel: open(&namespace), namespace: &namespace, adds: "table inet other", times: 0 };
+    for (desired, commits) in [(Some(example()), 2), (Some(nodes(5)), 4), (None, 6)] {
+        let Synced { dump, .. } = sync(&mut kernel, desired.as_ref()).unwrap();
+        assert_eq!(dump.table, desired.map_or(Table::Absent, ours));
+        assert_eq!(kernel.times, commits);
+        assert!(namespace.nft_list("tables").contains(&format!("other{commits}")));
+    }
+}
 
-    let mut kernel = Contended { kernel: open(&namespace), namespace: &namespace, left: usize::MAX };
-    let error = sync(&mut kernel, None).unwrap_err();
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn commits_to_our_own_table_are_seen_each_time() {
+    let namespace = Namespace::new();
+    sync(&mut open(&namespace), Some(&example())).unwrap();
+    let mut kernel = Contended {
+        kernel: open(&namespace),
+        namespace: &namespace,
+        adds: "chain inet cachenat c",
+        times: 0,
+    };
+    let error = sync(&mut kernel, Some(&nodes(5))).unwrap_err();
     assert!(matches!(error, SyncError::Contended { last: Some(CommitError::Stale), .. }), "{error}");
-    assert_eq!(kernel.dump().unwrap().table, ours(example()));
+    let Table::Ours(actual) = kernel.dump().unwrap().table else { panic!("the table is gone") };
+    assert_eq!((actual.ruleset, actual.strangers.len()), (example(), kernel.times));
 }
 
 #[test]
@@ -60,7 +89,7 @@ fn a_reader_beside_a_writer_sees_all_of_a_state_or_none_of_it() {
     let mut writer = open(&namespace);
     sync(&mut writer, Some(one)).unwrap();
     let enough = AtomicBool::new(false);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let writing = scope.spawn(|| {
             while !enough.load(Ordering::Relaxed) {
                 sync(&mut writer, Some(other)).unwrap();
@@ -89,4 +118,64 @@ fn a_reader_beside_a_writer_sees_all_of_a_state_or_none_of_it() {
         enough.store(true, Ordering::Relaxed);
         writing.join().unwrap();
     });
+}
+
+/// nft processes that commit to a table of their own without a pause, for as long as this lives.
+struct Writers {
+    is_over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Writers {
+    fn start(namespace: &Namespace, count: usize) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let write = |number: usize| {
+            let mut nft = namespace.command("nft");
+            let mut nft =
+                nft.arg("--interactive").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+            let mut lines = nft.stdin.take().unwrap();
+            let is_over = Arc::clone(&is_over);
+            thread::spawn(move || {
+                let (table, chain) = (format!("inet other{number}"), format!("inet other{number} c"));
+                writeln!(lines, "add table {table}; add chain {chain}").unwrap();
+                while !is_over.load(Ordering::Relaxed) {
+                    // The pipe takes no more than nft(8) has carried out.
+                    writeln!(lines, "add rule {chain} accept; flush chain {chain}").unwrap();
+                }
+                drop(lines);
+                nft.wait().unwrap();
+            })
+        };
+        Self { threads: (0..count).map(write).collect(), is_over }
+    }
+}
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.threads.drain(..).for_each(|thread| thread.join().unwrap());
+    }
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn changes_of_any_size_go_through_next_to_busy_writers() {
+    let namespace = Namespace::new();
+    let kernel = &mut open(&namespace);
+    let _writers = Writers::start(&namespace, 3);
+    wait_for("the others' first commits", || (dump(kernel).generation.0 > 100).then_some(()));
+    for (count, changes) in [(3, 30), (2_000, 4)] {
+        let mut moved = nodes(count);
+        redirect(&mut moved, "10.0.0.55:1024", "10.9.9.9:6379");
+        let before = dump(kernel).generation;
+        for wanted in [&nodes(count), &moved].into_iter().cycle().take(changes) {
+            let synced = sync(kernel, Some(wanted)).unwrap();
+            assert!(matches!(synced.outcome, Outcome::Verified), "{:?}", synced.outcome);
+            assert_eq!(synced.dump.table, ours(wanted.clone()));
+        }
+        sync(kernel, None).unwrap();
+        assert_eq!(dump(kernel).table, Table::Absent);
+        let commits = dump(kernel).generation.0.wrapping_sub(before.0) as usize;
+        assert!(commits > 2 * changes, "the others were slow: {commits} commits in all");
+    }
 }

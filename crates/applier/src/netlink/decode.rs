@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use nix::libc;
-use rules::Actual;
 use rules::ruleset::{Chain, Element, Elements, Flowtable, Key, Set, TABLE, TABLE_COMMENT};
+use rules::{Actual, ForwardId};
 
 use super::attribute::{Attributes, Fields, Malformed, shown};
 use super::element::{self, Bound, Found};
@@ -19,11 +19,28 @@ use super::uapi::{
 use super::userdata;
 use crate::kernel::{Counter, Counters};
 
+/// How many strangers are named.
+const STRANGERS: usize = 100;
+
 /// Whose table it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
     Us,
-    Other { why: String },
+    Other {
+        why: String,
+    },
+    /// The process that owns the netlink port.
+    Process {
+        port: u32,
+    },
+}
+
+/// Our table as it was read.
+pub(super) struct Decoded {
+    pub(super) actual: Actual,
+    pub(super) counters: Counters,
+    /// Whether no element came twice, and as many came as the kernel counts.
+    pub(super) is_whole: bool,
 }
 
 /// Our table, as it is put together from the kernel's messages.
@@ -40,8 +57,11 @@ impl Decoder {
     /// `NFT_MSG_NEWTABLE`
     pub(super) fn table(&mut self, attributes: &[u8]) -> Result<Owner, Malformed> {
         let fields = Fields::<8>::parse(attributes)?;
+        if let Some(port) = fields.be32(table_attr::OWNER) {
+            return Ok(Owner::Process { port });
+        }
         let comment = fields.get(table_attr::USERDATA).and_then(userdata::comment);
-        if comment != Some(TABLE_COMMENT) {
+        if comment.as_deref() != Some(TABLE_COMMENT) {
             let why = match comment {
                 Some(other) => format!("its comment is \"{}\"", shown(other.as_bytes())),
                 None => "it has no comment".to_owned(),
@@ -67,18 +87,24 @@ impl Decoder {
         let hook_number = hook.be32(chain_attr::HOOK_NUMBER);
         let hook_priority = hook.be32(chain_attr::HOOK_PRIORITY).map(u32::cast_signed);
         let policy = fields.be32(chain_attr::POLICY);
+        let is_plain = hook.get(chain_attr::HOOK_DEVICE).is_none()
+            && hook.get(chain_attr::HOOK_DEVICES).is_none()
+            && fields.get(chain_attr::COUNTERS).is_none()
+            && fields.get(chain_attr::USERDATA).is_none()
+            && fields.be32(chain_attr::FLAGS).unwrap_or(0) & !chain_attr::BASE == 0;
         let ours = std::str::from_utf8(name).ok().and_then(Chain::from_name);
         match ours {
             Some(chain)
                 if fields.name(chain_attr::TYPE) == kind_of(chain)
                     && hook_number == Some(hook_of(chain))
                     && hook_priority == Some(priority(chain))
-                    && policy == Some(libc::NF_ACCEPT as u32) =>
+                    && policy == Some(libc::NF_ACCEPT as u32)
+                    && is_plain =>
             {
                 self.actual.ruleset.chains.entry(chain).or_default();
             }
             Some(chain) => {
-                self.stranger(format!("chain {chain} with another type, hook, priority or policy"))
+                self.stranger(format!("chain {chain} with another type, hook, priority, policy or comment"))
             }
             None => self.stranger(format!("chain {}", shown(name))),
         }
@@ -117,16 +143,18 @@ impl Decoder {
     pub(super) fn elements(&mut self, set: Set, attributes: &[u8]) -> Result<(), Malformed> {
         let list = Fields::<4>::parse(attributes)?.get(elements::LIST).unwrap_or_default();
         for element in Attributes(list) {
-            if let Some(missing) = self.missing.get_mut(&set) {
+            let found = element::parse(set, element?.value)?;
+            if let Some(missing) = self.missing.get_mut(&set).filter(|_| found != Found::CatchAll) {
                 *missing -= 1;
             }
-            match element::parse(set, element?.value)? {
+            match found {
                 Found::Element(key, element, counter) => {
                     self.elements.entry(set).or_default().push((key, element, counter));
                 }
                 Found::Bound(bound) => self.bounds.entry(set).or_default().push(bound),
+                Found::CatchAll => self.stranger(format!("element * in {} {set}", set.keyword())),
                 Found::Stranger => {
-                    self.stranger(format!("an element that is not ours in {} {set}", set.keyword()))
+                    self.stranger(format!("an element of another kind in {} {set}", set.keyword()))
                 }
             }
         }
@@ -203,42 +231,62 @@ impl Decoder {
     }
 
     fn stranger(&mut self, what: String) {
-        // One line for a thousand elements of a kind is enough.
-        if !self.actual.strangers.contains(&what) {
-            self.actual.strangers.push(what);
+        let strangers = &mut self.actual.strangers;
+        // One line for a thousand elements of a kind is enough, and so is a screenful for all.
+        if strangers.len() < STRANGERS && !strangers.contains(&what) {
+            strangers.push(what);
         }
     }
 
-    /// The table and the counters, after the last message; `None` if some elements came twice, or others not at all.
+    /// The table, after the last message.
     ///
     /// A hash that many elements were just added to grows in the background, at one and the same generation, and
-    /// whoever reads it meanwhile gets it so (`rhashtable_walk_next` answers `EAGAIN`, and `nft_rhash_walk` goes on,
-    /// `net/netfilter/nft_set_hash.c`). Kernels that do not tell the count let some of it go unseen.
-    pub(super) fn finish(mut self) -> Option<(Actual, Counters)> {
-        if self.missing.values().any(|&missing| missing != 0) {
-            return None;
+    /// whoever reads it meanwhile gets some elements twice and others not at all (`rhashtable_walk_next` answers
+    /// `EAGAIN`, and `nft_rhash_walk` goes on, `net/netfilter/nft_set_hash.c`). Kernels that do not tell the count let
+    /// some of it go unseen.
+    pub(super) fn finish(mut self) -> Decoded {
+        let mut is_whole = true;
+        for (set, missing) in std::mem::take(&mut self.missing) {
+            if missing != 0 {
+                is_whole = false;
+                self.stranger(format!("elements that the kernel does not list in {} {set}", set.keyword()));
+            }
         }
         for (set, bounds) in std::mem::take(&mut self.bounds) {
             match element::ranges(set.family, bounds) {
-                Some(ranges) => drop(self.actual.ruleset.sets.insert(set, ranges)),
+                Some(mut ranges) => {
+                    ranges.retain(|key, element| self.is_nameable(set, key, element));
+                    self.actual.ruleset.sets.insert(set, ranges);
+                }
                 None => self.stranger(format!("set {set} with intervals that do not pair up")),
             }
         }
         // Gathered first: a map that is extended is filled one by one, and its nodes stay half empty.
         let mut counters = Vec::new();
-        for (set, mut read) in self.elements {
+        for (set, mut read) in std::mem::take(&mut self.elements) {
             // A map is built fastest from what is sorted; the kernel's order is its hash's.
             read.sort_unstable_by_key(|&(key, ..)| key);
-            if read.windows(2).any(|pair| matches!(pair, [(one, ..), (other, ..)] if one == other)) {
-                return None;
-            }
+            let count = read.len();
+            read.dedup_by_key(|&mut (key, ..)| key);
+            is_whole &= read.len() == count;
+            read.retain(|(key, element, _)| self.is_nameable(set, key, element));
             if set.is_map() {
                 counters.extend(read.iter().map(|&(key, _, counter)| ((set, key), counter)));
             }
             let elements: Elements = read.into_iter().map(|(key, element, _)| (key, element)).collect();
             self.actual.ruleset.sets.insert(set, elements);
         }
-        Some((self.actual, counters.into_iter().collect()))
+        Decoded { actual: self.actual, counters: counters.into_iter().collect(), is_whole }
+    }
+
+    /// Whether the element's comment is one that we could have written; else the element is a stranger.
+    fn is_nameable(&mut self, set: Set, key: &Key, element: &Element) -> bool {
+        let Some(comment) = element.comment.as_deref().filter(|comment| !ForwardId::is_valid(comment)) else {
+            return true;
+        };
+        let comment = shown(comment.as_bytes());
+        self.stranger(format!("element {key} comment \"{comment}\" in {} {set}", set.keyword()));
+        false
     }
 }
 

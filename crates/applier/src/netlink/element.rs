@@ -9,7 +9,7 @@ use std::num::NonZeroU16;
 
 use nix::libc;
 use rules::Family;
-use rules::ruleset::{AddressRange, Element, Elements, Endpoint, Key, Set, SetKind};
+use rules::ruleset::{AddressRange, Element, Elements, Endpoint, Key, SLOTS, Set, SetKind};
 use smol_str::SmolStr;
 
 use super::attribute::{Fields, Malformed, Writer};
@@ -109,14 +109,20 @@ pub(super) enum Found {
     Element(Key, Element, Counter),
     /// Half a range.
     Bound(Bound),
-    /// What no element of ours can be.
+    /// An element that matches what no other matches; the kernel keeps and counts it apart (`NFT_SET_ELEM_CATCHALL`).
+    CatchAll,
+    /// What else no element of ours can be.
     Stranger,
 }
 
 /// Reads one element of `set`.
 pub(super) fn parse(set: Set, bytes: &[u8]) -> Result<Found, Malformed> {
     let fields = Fields::<16>::parse(bytes)?;
-    // A timeout, an object, a catch-all: what we never write.
+    let flags = fields.be32(attr::FLAGS).unwrap_or(0);
+    if flags & attr::CATCH_ALL != 0 {
+        return Ok(Found::CatchAll);
+    }
+    // A timeout, an object: what we never write.
     if !fields.only(&[
         attr::KEY,
         attr::DATA,
@@ -130,7 +136,6 @@ pub(super) fn parse(set: Set, bytes: &[u8]) -> Result<Found, Malformed> {
     }
     let Some(key) = value(&fields, attr::KEY)? else { return Ok(Found::Stranger) };
     let comment = fields.get(attr::USERDATA).and_then(userdata::comment).map(SmolStr::new);
-    let flags = fields.be32(attr::FLAGS).unwrap_or(0);
     if set.kind == SetKind::Clients {
         let plain = fields.only(&[attr::KEY, attr::FLAGS, attr::USERDATA, attr::PAD]);
         let bound = address(set.family, key).filter(|_| plain).and_then(|address| match flags {
@@ -158,14 +163,14 @@ pub(super) fn parse(set: Set, bytes: &[u8]) -> Result<Found, Malformed> {
     })
 }
 
-/// Reads the one element in the answer to a request for that key.
-pub(super) fn only(set: Set, key: Key, attributes: &[u8]) -> Result<Counted, Malformed> {
+/// Reads the one element in the answer to a request for that key; `None` if it is none of ours.
+pub(super) fn only(set: Set, key: Key, attributes: &[u8]) -> Result<Option<Counted>, Malformed> {
     let list = Fields::<4>::parse(attributes)?.get(elements::LIST).unwrap_or_default();
     let element = Fields::<2>::parse(list)?.get(LIST_ELEM).unwrap_or_default();
-    match parse(set, element)? {
-        Found::Element(found, element, counter) if found == key => Ok((element, counter)),
-        _ => Err(Malformed("it is not the element that was asked for")),
-    }
+    Ok(match parse(set, element)? {
+        Found::Element(found, element, counter) if found == key => Some((element, counter)),
+        _ => None,
+    })
 }
 
 const END: u32 = libc::NFT_SET_ELEM_INTERVAL_END as u32;
@@ -204,7 +209,7 @@ fn slots(family: Family, key: &[u8], key_end: &[u8]) -> Option<Key> {
     let (key, &[0, 0, 0, first]) = key.split_last_chunk()? else { return None };
     let (key_end, &[0, 0, 0, last]) = key_end.split_last_chunk()? else { return None };
     let listen = endpoint(family, key)?;
-    (key == key_end && first <= last).then_some(Key::Slots { listen, first, last })
+    (key == key_end && first <= last && last < SLOTS).then_some(Key::Slots { listen, first, last })
 }
 
 /// Joins the bounds of an interval set to its ranges; `None` if they do not pair up.

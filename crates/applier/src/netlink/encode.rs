@@ -64,6 +64,11 @@ impl Encoded {
         [self.begin.as_slice(), first].into_iter().chain(pages).collect()
     }
 
+    /// Names another generation, at which alone the batch is to be carried out.
+    pub(super) fn guard(&mut self, generation: Generation) {
+        self.begin = begin(generation, self.sequence);
+    }
+
     /// How many sequence numbers are used up.
     pub(super) fn numbers(&self) -> u32 {
         u32::try_from(self.firsts.len()).unwrap_or(u32::MAX).saturating_add(2)

@@ -180,22 +180,25 @@ impl MnlSocket {
         mnl::Socket::new(bus).map(Self)
     }
 
+    /// The port that the kernel bound it to.
+    pub(super) fn port(&self) -> u32 {
+        self.0.portid()
+    }
+
     /// The socket's descriptor, for nix.
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         // SAFETY: the socket owns the descriptor, closes it when dropped, and outlives the result.
         unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
     }
+}
 
-    /// Sets one of netlink's options that are switches (netlink(7)), which nix lacks.
-    pub(super) fn switch_on(&self, option: i32) -> io::Result<()> {
-        let on: libc::c_int = 1;
-        let length = size_of::<libc::c_int>() as libc::socklen_t;
-        let value = (&raw const on).cast::<c_void>();
-        // SAFETY: the descriptor is open, and `value` leads to `length` readable bytes for the time of the call.
-        let result =
-            unsafe { libc::setsockopt(self.0.as_raw_fd(), libc::SOL_NETLINK, option, value, length) };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    }
+/// Sets an option of a netlink socket that is a number (netlink(7)), which nix lacks.
+pub(super) fn set_option(socket: BorrowedFd<'_>, option: i32, value: u32) -> io::Result<()> {
+    let length = size_of::<u32>() as libc::socklen_t;
+    let value = (&raw const value).cast::<c_void>();
+    // SAFETY: the descriptor is open, and `value` leads to `length` readable bytes for the time of the call.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_NETLINK, option, value, length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

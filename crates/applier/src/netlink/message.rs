@@ -27,6 +27,8 @@ pub(super) struct Message<'a> {
     pub(super) kind: u16,
     pub(super) flags: u16,
     pub(super) sequence: u32,
+    /// The netlink port of the socket whose request it answers, or tells others of.
+    pub(super) port: u32,
     pub(super) body: &'a [u8],
 }
 
@@ -44,7 +46,7 @@ impl<'a> Iterator for Messages<'a> {
         let Some(header) = rest.first_chunk::<HEADER>() else {
             return Some(Err(Malformed("a message's header is cut off")));
         };
-        let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, ..] = *header;
+        let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, p0, p1, p2, p3] = *header;
         let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
         let Some(body) = rest.get(HEADER..length) else {
             return Some(Err(Malformed("a message's length is wrong")));
@@ -54,6 +56,7 @@ impl<'a> Iterator for Messages<'a> {
             kind: u16::from_ne_bytes([k0, k1]),
             flags: u16::from_ne_bytes([f0, f1]),
             sequence: u32::from_ne_bytes([s0, s1, s2, s3]),
+            port: u32::from_ne_bytes([p0, p1, p2, p3]),
             body,
         }))
     }

@@ -10,6 +10,7 @@ mod encode;
 mod expression;
 mod ffi;
 mod foreign;
+mod listener;
 mod lower;
 mod message;
 pub mod monitor;
@@ -27,19 +28,29 @@ use nix::libc;
 use rules::Transaction;
 use rules::ruleset::{Key, Set};
 
-use crate::kernel::{CommitError, Dump, DumpError, Generation, Netfilter, Reading};
+use crate::kernel::{CommitError, Dump, DumpError, Found, Generation, Netfilter};
 use attribute::Malformed;
 pub use base_chain::{BaseChain, End, Hook};
 use encode::{Encoded, encode};
 pub use foreign::{Interface, Taken};
+use listener::Listener;
 use message::{Answer, Messages, os_error};
+use monitor::Port;
 use socket::{Bus, Socket};
 
 /// The running kernel, in the network namespace in which it was opened.
 pub struct Kernel {
     socket: Socket,
     sequence: u32,
+    /// Whether others committed while the ruleset was last read or changed.
+    is_crowded: bool,
+    /// Follows what others commit from a dump to the commit that is planned from it, where others are at work.
+    listener: Listener,
 }
+
+/// How often a commit is sent while others commit to other tables; each time takes as long as the kernel needs to
+/// copy the transaction.
+const COMMITS: usize = 1_000;
 
 /// Why the kernel cannot be spoken to.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +71,10 @@ impl Kernel {
     /// See [`OpenError`].
     pub fn open() -> Result<Self, OpenError> {
         match Socket::open(Bus::Netfilter) {
-            Ok(socket) => Ok(Self { socket, sequence: 0 }),
+            Ok(socket) => {
+                let listener = Listener::open(Port(socket.port())).map_err(OpenError::Io)?;
+                Ok(Self { socket, sequence: 0, is_crowded: false, listener })
+            }
             Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => {
                 Err(OpenError::Unsupported(error))
             }
@@ -71,22 +85,54 @@ impl Kernel {
 
 impl Netfilter for Kernel {
     fn dump(&mut self) -> Result<Dump, DumpError> {
-        self.at_one_generation(|kernel, generation| kernel.dump_at(generation))
+        self.steady_dump()
     }
 
-    fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Reading, DumpError> {
-        self.at_one_generation(|kernel, generation| kernel.elements_at(generation, keys))
+    fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Found, DumpError> {
+        let found = self.read_elements(keys);
+        if found.is_err() {
+            self.socket.drain();
+        }
+        found
     }
 
-    fn commit(&mut self, transaction: &Transaction, generation: Generation) -> Result<(), CommitError> {
-        let batch = encode(transaction, generation, self.sequence);
+    fn commit(
+        &mut self,
+        transaction: &Transaction,
+        generation: Generation,
+    ) -> Result<Generation, CommitError> {
+        let mut batch = encode(transaction, generation, self.sequence);
         self.sequence = self.sequence.wrapping_add(batch.numbers());
-        self.send(&batch)?;
-        self.verdict(transaction, &batch)
+        let mut tried = None;
+        for _ in 0..COMMITS {
+            // The kernel guards the generation. What is to be guarded is our table, so a commit that fails because of
+            // another table is sent again at once, for the generation that the other commit made.
+            let latest = self.listener.latest(generation).unwrap_or(None);
+            let Some(latest) = latest.filter(|&latest| tried != Some(latest)) else { break };
+            tried = Some(latest);
+            batch.guard(latest);
+            self.send(&batch)?;
+            match self.verdict(transaction, &batch) {
+                Err(CommitError::Stale) => {}
+                verdict => return verdict.map(|()| latest.next()),
+            }
+        }
+        self.is_crowded = true;
+        Err(CommitError::Stale)
+    }
+
+    fn rest(&mut self) {
+        self.listener.switch_off();
+        self.is_crowded = false;
     }
 }
 
 impl Kernel {
+    /// The netlink port that its commits bear.
+    pub fn port(&self) -> Port {
+        Port(self.socket.port())
+    }
+
     fn send(&mut self, batch: &Encoded) -> Result<(), CommitError> {
         let pieces = batch.pieces();
         self.socket.send(&pieces).map_err(|error| match error.raw_os_error() {

@@ -15,6 +15,7 @@ use nix::sys::socket::{
 use rules::ruleset::TABLE;
 
 use super::attribute::{Fields, Malformed, shown};
+use super::ffi::set_option;
 use super::message::{Answer, INET, Messages};
 use super::uapi::{generation, message as kind, table};
 use crate::kernel::Generation;
@@ -34,15 +35,29 @@ const DATAGRAM: usize = 64 * 1024;
 pub struct Noticed {
     /// The latest generation that was told; `None` after an overrun that took it along.
     pub generation: Option<Generation>,
-    /// Whether a commit touched our table.
-    pub touched_ours: bool,
-    /// Who touched our table.
+    /// How many commits of others touched our table.
+    pub intrusions: u64,
+    /// The generation that the last of them made.
+    pub last_intrusion: Option<Generation>,
+    /// Who made them.
     pub who: BTreeSet<Committer>,
     /// Notifications were lost (`ENOBUFS`): only a dump tells what they were.
     pub overrun: bool,
 }
 
-/// Who made a commit, for people to read: to tell one's own commits, compare generations.
+impl Noticed {
+    /// Whether it is certain that others left our table alone.
+    #[must_use]
+    pub const fn is_untouched(&self) -> bool {
+        self.intrusions == 0 && !self.overrun
+    }
+}
+
+/// The netlink port of a socket, which the kernel writes into all that the socket's requests bring about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port(pub(super) u32);
+
+/// Who made a commit, for people to read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Committer {
     /// The id of the committing thread, which is the process's own for its first thread, in the initial pid namespace
@@ -76,17 +91,54 @@ pub struct Monitor {
     socket: OwnedFd,
     buffer: Vec<u8>,
     pending: Pending,
+    own: Option<Port>,
 }
 
 impl Monitor {
-    /// Subscribes; what is committed from now on is noticed.
+    /// Subscribes; what is committed from now on is noticed. What the socket of port `own` commits is no intrusion.
     ///
     /// # Errors
     ///
     /// [`MonitorError::Open`], with `EPERM` for want of `CAP_NET_ADMIN`.
-    pub fn open() -> Result<Self, MonitorError> {
-        let socket = subscribe().map_err(|errno| MonitorError::Open(errno.into()))?;
-        Ok(Self { socket, buffer: vec![0; DATAGRAM], pending: Pending::default() })
+    pub fn open(own: Option<Port>) -> Result<Self, MonitorError> {
+        let mut monitor = Self::open_deaf(own).map_err(MonitorError::Open)?;
+        monitor.subscribe()?;
+        Ok(monitor)
+    }
+
+    /// A monitor that hears nothing yet.
+    pub(super) fn open_deaf(own: Option<Port>) -> io::Result<Self> {
+        let protocol = SockProtocol::NetlinkNetFilter;
+        let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+        Ok(Self { socket, buffer: Vec::new(), pending: Pending::default(), own })
+    }
+
+    pub(super) fn subscribe(&mut self) -> Result<(), MonitorError> {
+        // Without privilege the buffer is as large as net.core.rmem_max lets it be.
+        if setsockopt(&self.socket, RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            let set = setsockopt(&self.socket, RcvBuf, &RECEIVE_BUFFER);
+            set.map_err(|errno| MonitorError::Open(errno.into()))?;
+        }
+        // Without a port of its own it would be taken for the one who commits. With one its end has to wait until the
+        // kernel has freed what others deleted (`nft_rcv_nl_event`), so it gets none before it is needed.
+        if self.buffer.is_empty() {
+            bind(self.socket.as_raw_fd(), &NetlinkAddr::new(0, 0))
+                .map_err(|errno| MonitorError::Open(errno.into()))?;
+            self.buffer.resize(DATAGRAM, 0);
+        }
+        self.join(libc::NETLINK_ADD_MEMBERSHIP).map_err(MonitorError::Open)
+    }
+
+    /// Hears no more; what has come is forgotten.
+    pub(super) fn unsubscribe(&mut self) -> Result<(), MonitorError> {
+        self.join(libc::NETLINK_DROP_MEMBERSHIP).map_err(MonitorError::Read)?;
+        self.drain()?;
+        self.pending = Pending::default();
+        Ok(())
+    }
+
+    fn join(&self, option: i32) -> io::Result<()> {
+        set_option(self.socket.as_fd(), option, libc::NFNLGRP_NFTABLES as u32)
     }
 
     /// Waits for a commit, for a thread that has nothing else to do.
@@ -99,11 +151,17 @@ impl Monitor {
             if let Some(noticed) = self.drain()? {
                 return Ok(noticed);
             }
-            let mut readable = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut readable, PollTimeout::NONE) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return Err(MonitorError::Read(errno.into())),
-            }
+            self.is_readable(PollTimeout::NONE)?;
+        }
+    }
+
+    /// Waits until there is something to read; `false`: the time was over, or a signal came.
+    pub(super) fn is_readable(&self, limit: impl Into<PollTimeout>) -> Result<bool, MonitorError> {
+        let mut readable = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut readable, limit) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::EINTR) => Ok(false),
+            Err(errno) => Err(MonitorError::Read(errno.into())),
         }
     }
 
@@ -114,16 +172,22 @@ impl Monitor {
     /// [`MonitorError::Read`], [`MonitorError::Malformed`].
     pub fn drain(&mut self) -> Result<Option<Noticed>, MonitorError> {
         let mut noticed = None;
+        self.drain_into(&mut noticed)?;
+        Ok(noticed)
+    }
+
+    /// Like [`drain`](Self::drain), on top of what was noticed before.
+    pub(super) fn drain_into(&mut self, noticed: &mut Option<Noticed>) -> Result<(), MonitorError> {
         loop {
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
             match recv(self.socket.as_raw_fd(), &mut self.buffer, flags) {
                 Ok(length) => {
                     let datagram = self.buffer.get(..length);
                     let datagram = datagram.ok_or(MonitorError::Malformed { fault: "it is cut off" })?;
-                    let heard = self.pending.hear(datagram, &mut noticed);
+                    let heard = self.pending.hear(datagram, self.own, noticed);
                     heard.map_err(|Malformed(fault)| MonitorError::Malformed { fault })?;
                 }
-                Err(Errno::EAGAIN) => return Ok(noticed),
+                Err(Errno::EAGAIN) => return Ok(()),
                 Err(Errno::EINTR) => {}
                 Err(Errno::ENOBUFS) => {
                     self.pending = Pending::default();
@@ -141,17 +205,6 @@ impl AsFd for Monitor {
     }
 }
 
-fn subscribe() -> nix::Result<OwnedFd> {
-    let protocol = SockProtocol::NetlinkNetFilter;
-    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
-    // Without privilege the buffer is as large as net.core.rmem_max lets it be.
-    if setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER).is_err() {
-        setsockopt(&socket, RcvBuf, &RECEIVE_BUFFER)?;
-    }
-    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 1 << (libc::NFNLGRP_NFTABLES - 1)))?;
-    Ok(socket)
-}
-
 /// A commit of which not everything was heard: its objects come first, and NEWGEN ends it
 /// (`nf_tables_commit`).
 #[derive(Clone, Copy, Debug, Default)]
@@ -160,12 +213,19 @@ struct Pending {
 }
 
 impl Pending {
-    fn hear(&mut self, datagram: &[u8], noticed: &mut Option<Noticed>) -> Result<(), Malformed> {
+    fn hear(
+        &mut self,
+        datagram: &[u8],
+        own: Option<Port>,
+        noticed: &mut Option<Noticed>,
+    ) -> Result<(), Malformed> {
         for message in Messages(datagram) {
-            let Answer::Object { kind, family, attributes, .. } = message?.answer()? else { continue };
+            let message = message?;
+            let Answer::Object { kind, family, attributes, .. } = message.answer()? else { continue };
             if kind == kind::NEWGEN {
                 let commit = Fields::<4>::parse(attributes)?;
-                self.end(&commit, noticed.get_or_insert_default());
+                let is_own = own == Some(Port(message.port));
+                self.end(&commit, is_own, noticed.get_or_insert_default());
             } else if family == INET {
                 // The table's name is the first attribute of every object.
                 self.touched_ours |= Fields::<2>::parse(attributes)?.name(table::NAME) == TABLE.as_bytes();
@@ -174,10 +234,12 @@ impl Pending {
         Ok(())
     }
 
-    fn end(&mut self, commit: &Fields<'_, 4>, noticed: &mut Noticed) {
-        noticed.generation = commit.be32(generation::ID).map(Generation).or(noticed.generation);
-        if std::mem::take(self).touched_ours {
-            noticed.touched_ours = true;
+    fn end(&mut self, commit: &Fields<'_, 4>, is_own: bool, noticed: &mut Noticed) {
+        let generation = commit.be32(generation::ID).map(Generation);
+        noticed.generation = generation.or(noticed.generation);
+        if std::mem::take(self).touched_ours && !is_own {
+            noticed.intrusions += 1;
+            noticed.last_intrusion = generation.or(noticed.last_intrusion);
             noticed.who.extend(committer(commit));
         }
     }

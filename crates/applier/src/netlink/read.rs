@@ -1,20 +1,26 @@
-//! Reading: the whole table, or some of its elements, all at one generation.
+//! Reading: the whole table as it was at a generation, or some of its elements.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::thread;
+use std::time::Duration;
 
 use nix::libc;
 use rules::ruleset::{Key, Set};
 
-use super::attribute::{Fields, Malformed, Writer};
-use super::decode::{Decoder, Owner};
+use super::attribute::{Fields, Malformed, Writer, shown};
+use super::decode::{Decoded, Decoder, Owner};
 use super::message::{Answer, Messages, build, os_error};
+use super::monitor::MonitorError;
 use super::uapi::message as kind;
 use super::{Kernel, element, uapi};
-use crate::kernel::{Dump, DumpError, Generation, Reading, Table};
+use crate::kernel::{Dump, DumpError, Found, Generation, Table};
 
-/// How often something is read while others change the ruleset.
+/// How often the table is read while others change it.
 const ATTEMPTS: usize = 20;
+
+/// How long to leave the kernel alone that has not finished growing the hash of a set.
+const GROWTH: Duration = Duration::from_millis(10);
 
 /// Something that is asked of the kernel, and the type of the objects in its answer.
 #[derive(Clone, Copy)]
@@ -36,6 +42,12 @@ impl Request {
     const RULES: Self = Self::all("list rules", kind::GETRULE, kind::NEWRULE);
     const OBJECTS: Self = Self::all("list stateful objects", kind::GETOBJ, kind::NEWOBJ);
     const FLOWTABLES: Self = Self::all("list flowtables", kind::GETFLOWTABLE, kind::NEWFLOWTABLE);
+
+    /// Whether the kernel counts the objects of all tables to find its place in the list again, so that it may leave
+    /// some of ours out if others change theirs (`nf_tables_dump_chains` and its siblings).
+    const fn is_of_all(self) -> bool {
+        matches!(self.kind, kind::GETCHAIN | kind::GETOBJ | kind::GETFLOWTABLE)
+    }
 
     const fn one(name: &'static str, kind: u8, answer: u8) -> Self {
         Self { name, kind, answer, flags: libc::NLM_F_ACK }
@@ -72,15 +84,15 @@ enum End {
 }
 
 impl Kernel {
-    /// Reads something that is all of one generation; `read` returns `None` where it saw the ruleset change.
-    pub(super) fn at_one_generation<T>(
-        &mut self,
-        read: impl Fn(&mut Self, Generation) -> Result<Option<T>, DumpError>,
-    ) -> Result<T, DumpError> {
+    /// Reads the table until nothing touches it meanwhile.
+    pub(super) fn steady_dump(&mut self) -> Result<Dump, DumpError> {
         let mut lost = None;
-        for _ in 0..ATTEMPTS {
-            match self.read_once(&read) {
-                Ok(Some(whole)) => return Ok(whole),
+        for attempt in 1..=ATTEMPTS {
+            if self.is_crowded {
+                self.listener.switch_on().map_err(deaf)?;
+            }
+            match self.dump_once(attempt == ATTEMPTS) {
+                Ok(Some(dump)) => return Ok(dump),
                 Ok(None) => {}
                 // A question changes nothing, so a lost answer is asked for again. What is left of it comes first: the
                 // kernel refuses a second dump while one goes on (EBUSY, `__netlink_dump_start`).
@@ -94,13 +106,19 @@ impl Kernel {
         Err(lost.unwrap_or(DumpError::Restless { attempts: ATTEMPTS }))
     }
 
-    fn read_once<T>(
-        &mut self,
-        read: impl Fn(&mut Self, Generation) -> Result<Option<T>, DumpError>,
-    ) -> Result<Option<T>, DumpError> {
-        let generation = self.generation()?;
-        let whole = read(self, generation)?;
-        Ok(if self.generation()? == generation { whole } else { None })
+    /// The dump; `None` if the table may have changed meanwhile, or was not read whole.
+    fn dump_once(&mut self, is_last: bool) -> Result<Option<Dump>, DumpError> {
+        self.listener.begin().map_err(deaf)?;
+        let first = self.generation()?;
+        let read = self.dump_at(first, is_last)?;
+        let last = self.generation()?;
+        let is_untouched = if self.listener.is_on() {
+            self.listener.is_untouched(first, last).map_err(deaf)?
+        } else {
+            self.is_crowded = last != first;
+            last == first
+        };
+        Ok(read.filter(|_| is_untouched).map(|dump| Dump { generation: last, ..dump }))
     }
 
     fn generation(&mut self) -> Result<Generation, DumpError> {
@@ -118,10 +136,11 @@ impl Kernel {
         generation.map(Generation).ok_or_else(|| Request::GENERATION.malformed(without))
     }
 
-    /// Reads everything; `None` if the ruleset was seen to change meanwhile, or was not read whole. A change that was
-    /// not seen is one of the generation as well.
-    pub(super) fn dump_at(&mut self, generation: Generation) -> Result<Option<Dump>, DumpError> {
-        let at = Some(generation);
+    /// Reads everything; `None` if the ruleset was seen to change meanwhile, or was not read whole, which is believed
+    /// only in the last attempt.
+    fn dump_at(&mut self, generation: Generation, is_last: bool) -> Result<Option<Dump>, DumpError> {
+        // Whoever listens learns what changed, so that a dump need not be of one generation.
+        let at = (!self.listener.is_on()).then_some(generation);
         let mut decoder = Decoder::default();
         let mut owner = None;
         let end = self.ask(Request::TABLE, at, in_table, |attributes| {
@@ -132,44 +151,38 @@ impl Kernel {
             (End::Changed, _) => return Ok(None),
             (End::Missing, _) | (End::Complete, None) => Table::Absent,
             (End::Complete, Some(Owner::Other { why })) => Table::Foreign { why },
+            (End::Complete, Some(Owner::Process { port })) => Table::Owned { owner: process(port) },
             (End::Complete, Some(Owner::Us)) => {
                 if !self.dump_contents(at, &mut decoder)? {
                     return Ok(None);
                 }
-                let whole = decoder.finish();
-                return Ok(whole.map(|(actual, counters)| Dump {
-                    generation,
-                    table: Table::Ours(actual),
-                    counters,
-                }));
+                let Decoded { actual, counters, is_whole } = decoder.finish();
+                if !is_whole && !is_last {
+                    thread::sleep(GROWTH);
+                    return Ok(None);
+                }
+                return Ok(Some(Dump { generation, table: Table::Ours(actual), counters }));
             }
         };
         Ok(Some(Dump { generation, table, counters: BTreeMap::new() }))
     }
 
-    /// Reads what is in our table; `false` if it was seen to change meanwhile.
+    /// Reads what is in our table; `false` if not all of it was read.
     fn dump_contents(&mut self, at: Option<Generation>, decoder: &mut Decoder) -> Result<bool, DumpError> {
-        // The kernel lists the chains of all tables of the family.
-        let mut ends = vec![self.ask(Request::CHAINS, at, |_| {}, |attributes| decoder.chain(attributes))?];
-        ends.push(self.ask(Request::SETS, at, in_table, |attributes| decoder.set(attributes))?);
+        let mut ends = vec![self.ask_again(Request::CHAINS, at, |_| {}, |object| decoder.chain(object))?];
+        ends.push(self.ask(Request::SETS, at, in_table, |object| decoder.set(object))?);
         for set in decoder.sets() {
             let of_set = |writer: &mut Writer| of_set(writer, set);
-            ends.push(
-                self.ask(Request::ELEMENTS, at, of_set, |attributes| decoder.elements(set, attributes))?,
-            );
+            ends.push(self.ask(Request::ELEMENTS, at, of_set, |object| decoder.elements(set, object))?);
         }
-        ends.push(self.ask(Request::RULES, at, in_table, |attributes| decoder.rule(attributes))?);
-        ends.push(self.ask(Request::OBJECTS, at, in_table, |attributes| decoder.object(attributes))?);
-        ends.push(self.ask(Request::FLOWTABLES, at, in_table, |attributes| decoder.flowtable(attributes))?);
+        ends.push(self.ask(Request::RULES, at, in_table, |object| decoder.rule(object))?);
+        ends.push(self.ask_again(Request::OBJECTS, at, in_table, |object| decoder.object(object))?);
+        ends.push(self.ask_again(Request::FLOWTABLES, at, in_table, |object| decoder.flowtable(object))?);
         Ok(ends.iter().all(|&end| end == End::Complete))
     }
 
-    /// Reads the elements of these keys; `None` if the ruleset was seen to change meanwhile.
-    pub(super) fn elements_at(
-        &mut self,
-        generation: Generation,
-        keys: &[(Set, Key)],
-    ) -> Result<Option<Reading>, DumpError> {
+    /// Reads the elements of these keys.
+    pub(super) fn read_elements(&mut self, keys: &[(Set, Key)]) -> Result<Found, DumpError> {
         let mut elements = Vec::new();
         for &(set, key) in keys {
             let mut found = None;
@@ -177,16 +190,30 @@ impl Kernel {
                 of_set(writer, set);
                 writer.nest(uapi::elements::LIST, |writer| element::put(writer, &key, None));
             };
-            let end = self.ask(Request::ELEMENT, Some(generation), of_key, |attributes| {
-                found = Some(element::only(set, key, attributes)?);
+            self.ask(Request::ELEMENT, None, of_key, |attributes| {
+                found = element::only(set, key, attributes)?;
                 Ok(())
             })?;
-            if end == End::Changed {
-                return Ok(None);
-            }
             elements.push((set, key, found));
         }
-        Ok(Some(Reading { generation, elements }))
+        Ok(elements)
+    }
+
+    /// Asks for a list until it is of one generation, a few times; `take` sees objects again.
+    fn ask_again(
+        &mut self,
+        request: Request,
+        at: Option<Generation>,
+        fill: impl Fn(&mut Writer),
+        mut take: impl FnMut(&[u8]) -> Result<(), Malformed>,
+    ) -> Result<End, DumpError> {
+        for _ in 1..ATTEMPTS {
+            let end = self.ask(request, at, &fill, &mut take)?;
+            if end != End::Changed || at.is_some() {
+                return Ok(end);
+            }
+        }
+        self.ask(request, at, fill, take)
     }
 
     /// Sends a request and hands each object of the answer to `take`, to the end of the answer in any case: the socket
@@ -205,12 +232,15 @@ impl Kernel {
         let mut answer = Ok(End::Complete);
         loop {
             let datagram = self.socket.receive().map_err(|error| request.failed(error))?;
+            self.listener.hear().map_err(deaf)?;
             for message in Messages(datagram) {
                 let message = message.map_err(|fault| request.malformed(fault))?;
                 if message.sequence != sequence {
                     continue;
                 }
-                if i32::from(message.flags) & libc::NLM_F_DUMP_INTR != 0 {
+                if i32::from(message.flags) & libc::NLM_F_DUMP_INTR != 0
+                    && (at.is_some() || request.is_of_all())
+                {
                     answer = Ok(End::Changed);
                 }
                 match message.answer().map_err(|fault| request.malformed(fault))? {
@@ -234,6 +264,23 @@ impl Kernel {
             }
         }
     }
+}
+
+/// A process by its netlink port, which is its id unless it has several sockets (netlink(7)).
+fn process(port: u32) -> String {
+    match std::fs::read(format!("/proc/{port}/comm")) {
+        Ok(name) => format!("process {port} ({})", shown(name.trim_ascii_end())),
+        Err(_) => format!("the process with netlink port {port}"),
+    }
+}
+
+/// That what others commit cannot be heard.
+fn deaf(error: MonitorError) -> DumpError {
+    let source = match error {
+        MonitorError::Open(source) | MonitorError::Read(source) => source,
+        MonitorError::Malformed { fault } => io::Error::new(io::ErrorKind::InvalidData, fault),
+    };
+    DumpError::Io { request: "listen to nf_tables' notifications", source }
 }
 
 fn in_table(writer: &mut Writer) {

@@ -9,7 +9,7 @@ use nix::libc;
 use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce, ReceiveTimeout, SndBuf, SndBufForce};
 use nix::sys::socket::{MsgFlags, NetlinkAddr, recv, sendmsg, setsockopt};
 
-use super::ffi::MnlSocket;
+use super::ffi::{MnlSocket, set_option};
 pub(super) use mnl::Bus;
 
 /// The kernel answers while we call it, so this is long.
@@ -40,9 +40,14 @@ impl Socket {
             setsockopt(&descriptor, RcvBuf, &RECEIVE_BUFFER)?;
         }
         // Verdicts without the message that they are about, and with the place of the fault in it.
-        socket.switch_on(libc::NETLINK_CAP_ACK)?;
-        socket.switch_on(libc::NETLINK_EXT_ACK)?;
+        set_option(descriptor, libc::NETLINK_CAP_ACK, 1)?;
+        set_option(descriptor, libc::NETLINK_EXT_ACK, 1)?;
         Ok(Self { socket, buffer: vec![0; DATAGRAM], sendable: 0 })
+    }
+
+    /// The netlink port that the kernel gave it (netlink(7): `nl_pid`).
+    pub(super) fn port(&self) -> u32 {
+        self.socket.port()
     }
 
     /// Sends the pieces as one datagram: of a batch that comes in several the kernel carries out nothing.

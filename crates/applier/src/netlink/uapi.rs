@@ -53,6 +53,7 @@ pub(super) mod table {
     pub(in crate::netlink) const NAME: u16 = 1;
     pub(in crate::netlink) const FLAGS: u16 = 2;
     pub(in crate::netlink) const USERDATA: u16 = 6;
+    pub(in crate::netlink) const OWNER: u16 = 7;
 }
 
 /// `enum nft_chain_attributes` and `enum nft_hook_attributes`
@@ -62,6 +63,11 @@ pub(super) mod chain {
     pub(in crate::netlink) const HOOK: u16 = 4;
     pub(in crate::netlink) const POLICY: u16 = 5;
     pub(in crate::netlink) const TYPE: u16 = 7;
+    pub(in crate::netlink) const COUNTERS: u16 = 8;
+    pub(in crate::netlink) const FLAGS: u16 = 10;
+    pub(in crate::netlink) const USERDATA: u16 = 12;
+    /// `NFT_CHAIN_BASE`, `enum nft_chain_flags`
+    pub(in crate::netlink) const BASE: u32 = 1;
     pub(in crate::netlink) const HOOK_NUMBER: u16 = 1;
     pub(in crate::netlink) const HOOK_PRIORITY: u16 = 2;
     pub(in crate::netlink) const HOOK_DEVICE: u16 = 3;
@@ -110,6 +116,8 @@ pub(super) mod element {
     pub(in crate::netlink) const EXPR: u16 = 7;
     pub(in crate::netlink) const PAD: u16 = 8;
     pub(in crate::netlink) const KEY_END: u16 = 10;
+    /// `NFT_SET_ELEM_CATCHALL`, `enum nft_set_elem_flags`
+    pub(in crate::netlink) const CATCH_ALL: u32 = 2;
 }
 
 /// `enum nft_rule_attributes`

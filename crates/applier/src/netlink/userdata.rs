@@ -3,6 +3,8 @@
 //!
 //! It changes nothing about packets; with it `nft list` shows comments and `typeof` as they were written.
 
+use std::borrow::Cow;
+
 use rules::Family;
 use rules::ruleset::{SLOTS, Set, SetKind};
 
@@ -50,13 +52,13 @@ fn with_comment(comment: &str) -> Buffer {
     Buffer::default().put(COMMENT, &[comment.as_bytes(), &[0]].concat())
 }
 
-/// The comment in the userdata of a table or an element.
-pub(super) fn comment(userdata: &[u8]) -> Option<&str> {
+/// The comment in the userdata of a table or an element; whatever bytes it has, one that is there reads as one.
+pub(super) fn comment(userdata: &[u8]) -> Option<Cow<'_, str>> {
     let mut rest = userdata;
     while let &[kind, length, ref tail @ ..] = rest {
         let (value, after) = tail.split_at_checked(usize::from(length))?;
         if kind == COMMENT {
-            return std::str::from_utf8(value.strip_suffix(&[0])?).ok();
+            return Some(String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)));
         }
         rest = after;
     }

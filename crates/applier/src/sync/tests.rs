@@ -5,7 +5,7 @@ use rules::{Family, Forward, Gateway, Snat, Transaction, render};
 
 use super::*;
 use crate::fake::{CarriedOut, Fake};
-use crate::kernel::{Generation, Reading};
+use crate::kernel::{Found, Generation};
 
 fn at(text: &str) -> Endpoint {
     text.parse().unwrap()
@@ -32,6 +32,14 @@ fn ours(ruleset: Ruleset) -> Table {
 
 fn table(kernel: &mut Fake) -> Table {
     kernel.dump().unwrap().table
+}
+
+/// Why the table after a change is not known to be as wanted.
+fn unverified(synced: Result<Synced, SyncError>) -> SyncError {
+    match synced {
+        Ok(Synced { outcome: Outcome::Unverified { why }, .. }) => why,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -73,6 +81,43 @@ fn a_lost_answer_is_resolved_by_reading_back_whatever_the_kernel_did() {
 }
 
 #[test]
+fn a_change_that_cannot_be_read_back_is_unverified() {
+    for (before, after) in [(vec![], vec!["230"]), (vec!["230"], vec!["240"])] {
+        for lost in [None, Some(CarriedOut::Yes)] {
+            let mut kernel = Fake::with(ours(nodes(&before)));
+            kernel.faults.unreadable_after_commit = true;
+            kernel.faults.lose_answer = lost;
+            let synced = sync(&mut kernel, Some(&nodes(&after))).unwrap();
+            assert!(!synced.changes.is_empty());
+            assert!(matches!(unverified(Ok(synced)), SyncError::Dump(_)));
+            kernel.faults = crate::fake::Faults::default();
+            assert_eq!(table(&mut kernel), ours(nodes(&after)));
+        }
+    }
+}
+
+#[test]
+fn a_lost_commit_that_is_refused_next_is_an_error() {
+    let mut kernel = Fake::default();
+    kernel.faults.lose_answer = Some(CarriedOut::No);
+    kernel.faults.refuse = Some((1, Errno::ENOMEM as i32));
+    let error = sync(&mut kernel, Some(&nodes(&["230"]))).unwrap_err();
+    assert!(matches!(error, SyncError::Commit(CommitError::Refused { .. })), "{error}");
+    assert_eq!(table(&mut kernel), Table::Absent);
+}
+
+#[test]
+fn without_a_commit_every_failure_is_an_error() {
+    let mut kernel = Fake::default();
+    kernel.faults.unreadable = true;
+    assert!(matches!(sync(&mut kernel, Some(&nodes(&["230"]))), Err(SyncError::Dump(_))));
+    for table in [Table::Foreign { why: String::new() }, Table::Owned { owner: "process 7 (nft)".into() }] {
+        assert!(sync(&mut Fake::with(table.clone()), Some(&nodes(&["230"]))).is_err());
+        assert!(sync(&mut Fake::with(table), None).is_err());
+    }
+}
+
+#[test]
 fn a_few_other_writers_are_waited_out_and_endless_ones_are_reported() {
     let desired = nodes(&["230"]);
     let mut kernel = Fake::default();
@@ -104,11 +149,15 @@ impl Netfilter for Behind {
         })
     }
 
-    fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Reading, DumpError> {
+    fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Found, DumpError> {
         self.kernel.elements(keys)
     }
 
-    fn commit(&mut self, transaction: &Transaction, generation: Generation) -> Result<(), CommitError> {
+    fn commit(
+        &mut self,
+        transaction: &Transaction,
+        generation: Generation,
+    ) -> Result<Generation, CommitError> {
         self.kernel.commit(transaction, generation)
     }
 }
@@ -138,7 +187,7 @@ fn a_table_that_somebody_takes_from_us_meanwhile_is_left_alone() {
     let mut kernel = Fake::default();
     let foreign = Table::Foreign { why: "it has no comment".to_owned() };
     kernel.faults.overwrite = Some(foreign.clone());
-    let error = sync(&mut kernel, Some(&nodes(&["230"]))).unwrap_err();
+    let error = unverified(sync(&mut kernel, Some(&nodes(&["230"]))));
     assert!(error.to_string().contains("nft delete table inet cachenat"), "{error}");
     assert_eq!((table(&mut kernel), kernel.commits.len()), (foreign, 1));
 }
@@ -199,11 +248,15 @@ impl Netfilter for Growing {
         Ok(dump)
     }
 
-    fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Reading, DumpError> {
+    fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Found, DumpError> {
         self.kernel.elements(keys)
     }
 
-    fn commit(&mut self, transaction: &Transaction, generation: Generation) -> Result<(), CommitError> {
+    fn commit(
+        &mut self,
+        transaction: &Transaction,
+        generation: Generation,
+    ) -> Result<Generation, CommitError> {
         self.kernel.commit(transaction, generation)
     }
 }
@@ -216,7 +269,7 @@ fn a_dump_that_is_not_as_written_is_read_again_before_it_is_believed() {
     assert_eq!(kernel.kernel.commits.len(), 1);
 
     let mut kernel = Growing { kernel: Fake::default(), partial: usize::MAX };
-    let error = sync(&mut kernel, Some(&desired)).unwrap_err();
+    let error = unverified(sync(&mut kernel, Some(&desired)));
     let SyncError::NotAsWritten { difference } = &error else { panic!("{error}") };
     assert!(difference.to_string().contains("+         10.0.0.55 . 6379"), "{error}");
 }
@@ -238,7 +291,7 @@ impl Netfilter for Watched {
         self.kernel.dump()
     }
 
-    fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Reading, DumpError> {
+    fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Found, DumpError> {
         self.elements.extend(keys);
         if let Some(table) = self.overwrite.take() {
             self.kernel.overwrite(table);
@@ -246,7 +299,11 @@ impl Netfilter for Watched {
         self.kernel.elements(keys)
     }
 
-    fn commit(&mut self, transaction: &Transaction, generation: Generation) -> Result<(), CommitError> {
+    fn commit(
+        &mut self,
+        transaction: &Transaction,
+        generation: Generation,
+    ) -> Result<Generation, CommitError> {
         let mut transaction = transaction.clone();
         if self.forgetful {
             transaction.operations.pop();
@@ -297,7 +354,7 @@ fn what_is_more_than_a_few_elements_is_read_back_whole() {
 #[test]
 fn an_element_that_the_kernel_did_not_take_is_found_out() {
     let mut kernel = Watched { forgetful: true, ..watched(&["230"]) };
-    let error = sync(&mut kernel, Some(&nodes(&["240"]))).unwrap_err();
+    let error = unverified(sync(&mut kernel, Some(&nodes(&["240"]))));
     let SyncError::NotAsWritten { difference } = &error else { panic!("{error}") };
     assert!(difference.to_string().contains("+         10.0.1.240 . 6379"), "{error}");
 }

@@ -49,7 +49,7 @@ pub(super) fn run(
         None => None,
     };
     let done = carry_out(&setting.config, &mut kernel, dump, &desired.wanted, setting.output);
-    let (Done { report: done, .. }, saved) = match (done, probation) {
+    let (Done { report: done, is_verified, .. }, saved) = match (done, probation) {
         (Ok(done), None) => (done, remember(&state, &desired, setting.output)),
         (Ok(done), Some((seconds, guard))) => {
             drop(lock);
@@ -67,7 +67,7 @@ pub(super) fn run(
         }
     };
     report(setting.output, &Report { warnings, ..done }, json)?;
-    Ok(Exit::of(whole && saved))
+    Ok(Exit::of(whole && saved && is_verified))
 }
 
 /// Starts the probation of a change, if there is one.
@@ -81,6 +81,6 @@ fn on_probation(
     if difference(dump, Some(&desired.wanted.ruleset))?.is_empty() && sysctls.is_empty() {
         return Ok(None);
     }
-    let before = ours(dump)?.map(|actual| &actual.ruleset);
+    let before = pending::restorable(ours(dump)?)?;
     Ok(Some((seconds, pending::begin(&setting.config, seconds, before, &sysctls, desired)?)))
 }

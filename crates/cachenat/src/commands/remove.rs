@@ -7,6 +7,7 @@ use applier::sysctl::Sysctls;
 
 use crate::args::Global;
 use crate::config::Config;
+use crate::converge::verified;
 use crate::output::{Exit, Output, with_cause};
 use crate::pending;
 use crate::report::Report;
@@ -17,7 +18,8 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     let config = Config::read(&global.config)?;
     let _lock = lock::acquire(&config.lock_file, lock::WAIT)?;
     pending::refuse(&config, output)?;
-    let Synced { changes, .. } = sync(&mut Kernel::open()?, None)?;
+    let Synced { changes, outcome, .. } = sync(&mut Kernel::open()?, None)?;
+    let is_verified = verified(&outcome, output);
     let sysctls = Sysctls::new(&config.sysctl_dir).remove()?;
     if let Err(error) = State::forget_ruleset(&config.state_dir) {
         output.warn(&format!("{}; 'cachenat restore' would bring the rules back", with_cause(&error)));
@@ -30,5 +32,5 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
         let state = config.state_dir.display();
         output.note(&format!("removed: {}; the port leases stay in {state}", report.summary()));
     }
-    Ok(Exit::Done)
+    Ok(Exit::of(is_verified))
 }

@@ -37,5 +37,5 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     refused.iter().for_each(|why| output.warn(&why.to_string()));
     let done = carry_out(&config, &mut kernel, dump, &wanted, output)?;
     report(output, &done.report, false)?;
-    Ok(Exit::of(refused.is_empty()))
+    Ok(Exit::of(refused.is_empty() && done.is_verified))
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context;
 use applier::kernel::{Generation, Netfilter};
 use applier::lock::{self, LockError};
-use applier::monitor::{Monitor, MonitorError, Noticed};
+use applier::monitor::{Monitor, MonitorError, Noticed, Port};
 use applier::netlink::Kernel;
 use discovery::{Emptied, Inventory, Options, Source, recall};
 use sd_notify::NotifyState;
@@ -164,7 +164,7 @@ impl<'a> Watch<'a> {
         let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
         let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
         // Subscribed before the first look, so that nothing falls between.
-        let mut notices = notices()?;
+        let mut notices = notices(self.kernel.port())?;
         let mut watchdog = watchdog();
         let (mut listing, mut resolving) = (Asked::now(), Asked::now());
         let mut failures = 0;
@@ -235,18 +235,16 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Converges if somebody else touched our table.
+    /// Converges if another process has touched our table since it was last read.
     fn repair(&mut self, noticed: &Noticed) {
-        let newer = noticed.generation.is_none() || noticed.generation != self.generation;
-        if noticed.touched_ours && newer {
-            self.metrics.intruded();
+        self.metrics.intruded(noticed.intrusions);
+        let who: Vec<String> =
+            noticed.who.iter().map(|who| format!("{} (pid {})", who.name, who.pid)).collect();
+        if !who.is_empty() {
+            self.setting.output.note(&format!("our table was changed by {}", who.join(", ")));
         }
-        if noticed.overrun || (noticed.touched_ours && newer) {
-            let who: Vec<String> =
-                noticed.who.iter().map(|who| format!("{} (pid {})", who.name, who.pid)).collect();
-            if !who.is_empty() && noticed.touched_ours {
-                self.setting.output.note(&format!("our table was changed by {}", who.join(", ")));
-            }
+        let is_unseen = |at: Generation| self.generation.is_none_or(|seen| at.is_after(seen));
+        if noticed.overrun || noticed.last_intrusion.is_some_and(is_unseen) {
             match self.repaired.filter(|at| at.elapsed() < SHORTEST_REPAIR) {
                 Some(at) => self.retry = Some(at + SHORTEST_REPAIR),
                 None => {
@@ -293,7 +291,7 @@ impl<'a> Watch<'a> {
         let dump = self.kernel.dump()?;
         let desired = plan(&self.setting, &mut state, found, &dump, Emptied::Keep)?;
         let done = carry_out(&self.setting.config, &mut self.kernel, dump, &desired.wanted, output)?;
-        let Done { report, generation } = done;
+        let Done { report, generation, is_verified } = done;
         self.generation = Some(generation);
         self.is_repeated = true;
 
@@ -304,7 +302,11 @@ impl<'a> Watch<'a> {
         notify(&[NotifyState::Status(&format!("{nodes} nodes forwarded{unsure}"))]);
         let is_saved = remember(&state, &desired, output);
         self.memory.note(desired, is_saved);
-        Ok(if report.is_empty() { Sync::InStep } else { Sync::Changed })
+        Ok(match is_verified {
+            false => Sync::Failed,
+            true if report.is_empty() => Sync::InStep,
+            true => Sync::Changed,
+        })
     }
 
     /// Says what was not said the last time.
@@ -331,8 +333,8 @@ async fn resolve(listed: Option<Inventory>, options: Options) -> (Inventory, Opt
 }
 
 /// The commits that anybody makes to nf_tables, heard by a thread of its own.
-fn notices() -> anyhow::Result<mpsc::Receiver<Result<Noticed, MonitorError>>> {
-    let mut monitor = Monitor::open()?;
+fn notices(own: Port) -> anyhow::Result<mpsc::Receiver<Result<Noticed, MonitorError>>> {
+    let mut monitor = Monitor::open(Some(own))?;
     let (hear, heard) = mpsc::channel(16);
     thread::spawn(move || {
         loop {

@@ -116,10 +116,10 @@ fn clients(lab: &Lab, port: u16) -> Vec<Client> {
 /// The time of each commit to our table.
 fn commits(lab: &Lab) -> mpsc::Receiver<Instant> {
     let (sender, receiver) = mpsc::channel();
-    let mut monitor = lab.network.nat.enter(|| Monitor::open().unwrap());
+    let mut monitor = lab.network.nat.enter(|| Monitor::open(None).unwrap());
     thread::spawn(move || {
         while let Ok(noticed) = monitor.wait() {
-            if noticed.touched_ours && sender.send(Instant::now()).is_err() {
+            if noticed.intrusions > 0 && sender.send(Instant::now()).is_err() {
                 return;
             }
         }

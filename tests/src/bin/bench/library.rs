@@ -65,7 +65,7 @@ fn once(kernel: &mut Kernel, nodes: Nodes, row: &mut Row) {
     let dump = kernel.dump().unwrap();
     let back = difference(&dump, Some(&before)).unwrap().transaction();
     assert_eq!(back.operations.len(), 4, "one node is two elements, each deleted and added");
-    row.transaction.push(timed(|| kernel.commit(&back, dump.generation).unwrap()));
+    row.transaction.push(timed(|| _ = kernel.commit(&back, dump.generation).unwrap()));
     row.dump.push(timed(|| drop(kernel.dump().unwrap())));
     row.in_step.push(timed(|| assert!(sync(kernel, Some(&before)).unwrap().changes.is_empty())));
     sync(kernel, None).unwrap();

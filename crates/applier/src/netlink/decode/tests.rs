@@ -68,7 +68,8 @@ fn what_is_encoded_decodes_to_the_same_ruleset() {
         for (message, attributes) in built(&ruleset) {
             take(&mut decoder, message, &attributes).unwrap();
         }
-        let (actual, counters) = decoder.finish().unwrap();
+        let Decoded { actual, counters, is_whole } = decoder.finish();
+        assert!(is_whole);
         assert_eq!(actual, Actual { ruleset, strangers: vec![] });
         assert!(counters.values().all(|counter| *counter == Counter::default()));
     }
@@ -82,7 +83,7 @@ fn a_flowtable_that_is_not_as_ours_is_a_stranger() {
     let strangers = |attributes: &[u8]| {
         let mut decoder = Decoder::default();
         decoder.flowtable(attributes).unwrap();
-        let (actual, _) = decoder.finish().unwrap();
+        let Decoded { actual, .. } = decoder.finish();
         assert_eq!(actual.ruleset.flowtable.is_some(), actual.strangers.is_empty());
         actual.strangers
     };
@@ -115,7 +116,7 @@ fn a_flowtable_that_is_not_as_ours_is_a_stranger() {
 }
 
 #[test]
-fn elements_that_come_twice_or_not_at_all_make_no_table() {
+fn elements_that_come_twice_or_not_at_all_are_not_the_whole_table() {
     let messages = built(&everything(Snat::Off));
     let forward4 = |(message, attributes): &&(u8, Vec<u8>)| {
         *message == kind::NEWSETELEM && Fields::<4>::parse(attributes).unwrap().name(2) == b"forward4"
@@ -127,11 +128,53 @@ fn elements_that_come_twice_or_not_at_all_make_no_table() {
         for (message, attributes) in messages.iter().chain(std::iter::repeat_n(elements, times)) {
             take(&mut decoder, *message, attributes).unwrap();
         }
-        decoder.finish().is_some()
+        decoder.finish().is_whole
     };
     assert!(read(1, 0));
     assert!(!read(2, 0), "one is missing");
     assert!(!read(2, 1), "one came twice, so another is missing");
+}
+
+#[test]
+fn a_catch_all_element_is_a_stranger_that_is_not_counted() {
+    for set in Set::ALL {
+        let mut decoder = Decoder::default();
+        decoder.missing.insert(set, 0);
+        let mut writer = Writer::default();
+        writer.nest(elements::LIST, |writer| writer.nest(1, |writer| writer.be32(3, 2)));
+        decoder.elements(set, &writer.0).unwrap();
+        let Decoded { actual, is_whole, .. } = decoder.finish();
+        assert_eq!(
+            (actual.strangers, is_whole),
+            (vec![format!("element * in {} {set}", set.keyword())], true)
+        );
+    }
+}
+
+#[test]
+fn a_comment_that_is_no_id_makes_a_stranger() {
+    let backends4 = Set::new(SetKind::Backends, rules::Family::Ipv4);
+    let with = |comment: &[u8]| {
+        let comment = [&[0, u8::try_from(comment.len()).unwrap()], comment].concat();
+        let mut decoder = Decoder::default();
+        let mut writer = Writer::default();
+        writer.nest(elements::LIST, |writer| {
+            writer.nest(1, |writer| {
+                writer.nest(1, |writer| writer.put(1, &[10, 0, 1, 230, 0x18, 0xeb, 0, 0]));
+                writer.put(6, &comment);
+            });
+        });
+        decoder.elements(backends4, &writer.0).unwrap();
+        let Decoded { actual, .. } = decoder.finish();
+        assert_eq!(actual.ruleset.sets[&backends4].len() + actual.strangers.len(), 1);
+        actual.strangers.join(" ")
+    };
+    assert_eq!(with(b"my-cluster/reader\0"), "");
+    let stranger = |comment| format!("element 10.0.1.230 . 6379 comment \"{comment}\" in set backends4");
+    assert_eq!(with(b"bob laptop\0"), stranger("bob laptop"));
+    assert_eq!(with(b"\0"), stranger(""));
+    assert_eq!(with(b"\x1b[2J\0"), stranger("\\u{1b}[2J"));
+    assert_eq!(with(b"\xff"), stranger("\u{fffd}"));
 }
 
 #[test]
@@ -150,7 +193,7 @@ fn ranges_pair_up_or_are_strangers() {
             }
         });
         decoder.elements(clients4, &writer.0).unwrap();
-        let (actual, _) = decoder.finish().unwrap();
+        let Decoded { actual, .. } = decoder.finish();
         let ranges = actual.ruleset.sets[&clients4].keys().map(Key::to_string).collect::<Vec<_>>().join(" ");
         (ranges, actual.strangers.len())
     };

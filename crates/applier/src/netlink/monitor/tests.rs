@@ -8,6 +8,10 @@ use super::*;
 const DELTABLE: u8 = 2;
 const IP: u8 = libc::NFPROTO_IPV4 as u8;
 
+/// Of our own socket, and of another.
+const OWN: Port = Port(1000);
+const OTHER: Port = Port(2000);
+
 fn notification(family: u8, kind: u8, fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
     build_for(libc::NFNL_SUBSYS_NFTABLES, family, kind, 0, 0, fill)
 }
@@ -17,16 +21,22 @@ fn object(family: u8, kind: u8, table: &str) -> Vec<u8> {
 }
 
 fn end(generation: u32, pid: u32, name: &str) -> Vec<u8> {
-    notification(0, kind::NEWGEN, |writer| {
+    end_by(OTHER, generation, pid, name)
+}
+
+fn end_by(Port(port): Port, generation: u32, pid: u32, name: &str) -> Vec<u8> {
+    let mut message = notification(0, kind::NEWGEN, |writer| {
         writer.be32(generation::ID, generation);
         writer.be32(generation::PROC_PID, pid);
         writer.name(generation::PROC_NAME, name);
-    })
+    });
+    message[12..16].copy_from_slice(&port.to_ne_bytes());
+    message
 }
 
 fn hear(pending: &mut Pending, datagrams: &[Vec<u8>]) -> Option<Noticed> {
     let mut noticed = None;
-    datagrams.iter().for_each(|datagram| pending.hear(datagram, &mut noticed).unwrap());
+    datagrams.iter().for_each(|datagram| pending.hear(datagram, Some(OWN), &mut noticed).unwrap());
     noticed
 }
 
@@ -40,11 +50,11 @@ fn what_any_object_of_our_table_suffers_is_ours_and_an_equal_name_elsewhere_is_n
     {
         let ours = [object(INET, message, "cachenat"), end(7, 41, "nft")];
         let noticed = hear(&mut Pending::default(), &ours).unwrap();
-        assert_eq!((noticed.generation, noticed.touched_ours), (Some(Generation(7)), true));
+        assert_eq!((noticed.generation, noticed.intrusions), (Some(Generation(7)), 1));
         assert_eq!(who(&noticed), [(41, "nft")]);
         for foreign in [object(IP, message, "cachenat"), object(INET, message, "cachenat2")] {
             let noticed = hear(&mut Pending::default(), &[foreign, end(7, 41, "nft")]).unwrap();
-            assert_eq!((noticed.touched_ours, noticed.who.len()), (false, 0));
+            assert_eq!((noticed.is_untouched(), noticed.who.len()), (true, 0));
         }
     }
 }
@@ -53,8 +63,8 @@ fn what_any_object_of_our_table_suffers_is_ours_and_an_equal_name_elsewhere_is_n
 fn a_commit_is_noticed_when_it_is_heard_to_its_end() {
     let mut pending = Pending::default();
     assert_eq!(hear(&mut pending, &[object(INET, DELTABLE, "cachenat")]), None);
-    assert!(hear(&mut pending, &[end(7, 41, "nft")]).unwrap().touched_ours);
-    assert!(!hear(&mut pending, &[end(8, 41, "nft")]).unwrap().touched_ours);
+    assert!(!hear(&mut pending, &[end(7, 41, "nft")]).unwrap().is_untouched());
+    assert!(hear(&mut pending, &[end(8, 41, "nft")]).unwrap().is_untouched());
 }
 
 #[test]
@@ -67,14 +77,36 @@ fn of_several_commits_those_who_touched_our_table_are_named_and_the_last_generat
         [other, end(9, 43, "docker")].concat(),
     ];
     let noticed = hear(&mut Pending::default(), &heard).unwrap();
-    assert_eq!((noticed.generation, noticed.touched_ours), (Some(Generation(9)), true));
+    assert_eq!((noticed.generation, noticed.intrusions), (Some(Generation(9)), 2));
+    assert_eq!(noticed.last_intrusion, Some(Generation(8)));
     assert_eq!(who(&noticed), [(41, "nft"), (42, "fire\\u{1b}[2Jwalld")]);
+}
+
+#[test]
+fn own_commits_are_told_from_others() {
+    let ours = || object(INET, kind::NEWRULE, "cachenat");
+    let own = |generation| [ours(), end_by(OWN, generation, 40, "cachenat")].concat();
+    let nft = |generation| [ours(), end(generation, 41, "nft")].concat();
+    let docker = |generation| [object(INET, kind::NEWRULE, "other"), end(generation, 42, "docker")].concat();
+    // Our commit folded with another's to its own table; another's to ours folded with ours, in either order.
+    for (heard, intrusions, last) in [
+        ([own(7), docker(8)], 0, None),
+        ([docker(7), own(8)], 0, None),
+        ([nft(7), own(8)], 1, Some(Generation(7))),
+        ([own(7), nft(8)], 1, Some(Generation(8))),
+    ] {
+        let noticed = hear(&mut Pending::default(), &heard).unwrap();
+        assert_eq!((noticed.intrusions, noticed.last_intrusion), (intrusions, last));
+        assert_eq!(noticed.generation, Some(Generation(8)));
+        let nft = if intrusions > 0 { vec![(41, "nft")] } else { vec![] };
+        assert_eq!(who(&noticed), nft);
+    }
 }
 
 proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let _ = Pending::default().hear(&bytes, &mut None);
+        let _ = Pending::default().hear(&bytes, None, &mut None);
     }
 
     #[test]
@@ -86,6 +118,6 @@ proptest! {
         let mut heard = [object(INET, DELTABLE, "cachenat"), end(7, 41, "nft")].concat();
         let place = place.index(heard.len());
         if cut { heard.truncate(place) } else { heard[place] = byte }
-        let _ = Pending::default().hear(&heard, &mut None);
+        let _ = Pending::default().hear(&heard, None, &mut None);
     }
 }

@@ -113,9 +113,9 @@ impl Metrics {
         }
     }
 
-    /// Counts a change of our table by somebody else.
-    pub(super) fn intruded(&self) {
-        self.shared().counters.intrusions += 1;
+    /// Counts other processes' changes of our table.
+    pub(super) fn intruded(&self, times: u64) {
+        self.shared().counters.intrusions += times;
     }
 
     /// Counts an attempt; `took` is the time since the answer that it follows.
