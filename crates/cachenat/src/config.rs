@@ -6,6 +6,7 @@ mod sources;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -223,6 +224,13 @@ impl Config {
         let found = std::fs::metadata(&self.file)?;
         let is_same = || Ok(std::fs::read(&self.file)? == self.text.as_bytes());
         if found.is_file() { is_same() } else { Ok(true) }
+    }
+
+    /// A digest of the file's text, the same for all processes of one version of cachenat.
+    pub(crate) fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.text.hash(&mut hasher);
+        hasher.finish()
     }
 
     pub(crate) fn parse(file: &Path, text: String) -> Result<Self, ConfigError> {

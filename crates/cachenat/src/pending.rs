@@ -28,7 +28,7 @@ use crate::converge::{admit_saved, cut, left_to_root, remember};
 use crate::desired::Desired;
 use crate::output::{Output, in_background, say};
 use crate::state::{self, State};
-use crate::turn::Turn;
+use crate::turn::{Moment, Turn};
 
 /// How often the file is looked at; flock and unlink tell nobody.
 const POLL: Duration = Duration::from_millis(100);
@@ -244,7 +244,7 @@ fn take_back(config: &Config, pending: &Pending, output: Output) -> anyhow::Resu
 ///
 /// `false`: it could not be remembered, which is told.
 pub(crate) fn confirm(config: &Config, output: Output) -> anyhow::Result<bool> {
-    let _turn = Turn::take(config, WAIT)?;
+    let mut turn = Turn::take(config, WAIT)?;
     let Some(file) = open(config)? else {
         anyhow::bail!("no change waits for a confirmation");
     };
@@ -256,7 +256,9 @@ pub(crate) fn confirm(config: &Config, output: Output) -> anyhow::Result<bool> {
     let done = Desired { wanted, leases: pending.leases, inventory, is_news: true, kept: vec![] };
     // First the guard, or it would take back what is remembered as done.
     end(config)?;
-    Ok(remember(&State::open(&config.state_dir), &done, output))
+    let is_saved = remember(&State::open(&config.state_dir), &done, output);
+    turn.committed(Moment::default(), is_saved, config);
+    Ok(is_saved)
 }
 
 /// Waits for the operator's yes, here or by `cachenat confirm`, or for the guard.

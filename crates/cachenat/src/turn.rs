@@ -37,6 +37,8 @@ pub(crate) struct Latest {
     pub(crate) moment: Moment,
     /// Whether its answer is in the state directory.
     pub(crate) is_saved: bool,
+    /// The digest of the configuration that what is in force was planned with.
+    pub(crate) config: u64,
 }
 
 impl Turn {
@@ -60,15 +62,24 @@ impl Turn {
         self.latest().filter(|latest| latest.moment > moment)
     }
 
-    /// Takes note that an answer was committed.
-    pub(crate) fn committed(&mut self, moment: Moment, is_saved: bool) {
+    /// Takes note that an answer was committed, and by which configuration.
+    pub(crate) fn committed(&mut self, moment: Moment, is_saved: bool, config: &Config) {
+        self.note(moment, is_saved, config.digest());
+    }
+
+    /// Takes note of an answer that may yet be rolled back, or of a removal: the configuration stays the one before.
+    pub(crate) fn asked(&mut self, moment: Moment) {
+        self.note(moment, false, self.latest().map_or(0, |latest| latest.config));
+    }
+
+    fn note(&mut self, moment: Moment, is_saved: bool, config: u64) {
         let moment = self.latest().map_or(moment, |latest| latest.moment.max(moment));
         let saved = if is_saved { "saved" } else { "unsaved" };
-        self.lock.leave_memo(&format!("asked {} {saved}", moment.0));
+        self.lock.leave_memo(&format!("asked {} {saved} {config:x}", moment.0));
     }
 }
 
-/// `asked 1234567 saved`. A moment after `now` is of an earlier boot or made up, and counts as none.
+/// `asked 1234567 saved 9f86d08188`. A moment after `now` is of an earlier boot or made up, and counts as none.
 fn parse(memo: &str, now: Moment) -> Option<Latest> {
     let mut words = memo.strip_prefix("asked ")?.split(' ');
     let moment = Moment(words.next()?.parse().ok()?);
@@ -77,7 +88,8 @@ fn parse(memo: &str, now: Moment) -> Option<Latest> {
         "unsaved" => false,
         _ => return None,
     };
-    (moment <= now && words.next().is_none()).then_some(Latest { moment, is_saved })
+    let config = u64::from_str_radix(words.next()?, 16).ok()?;
+    (moment <= now && words.next().is_none()).then_some(Latest { moment, is_saved, config })
 }
 
 #[cfg(test)]
@@ -86,10 +98,12 @@ mod tests {
 
     #[test]
     fn a_moment_to_come_counts_as_none() {
-        let at = |memo| parse(memo, Moment(7)).map(|latest| (latest.moment.0, latest.is_saved));
-        assert_eq!((at("asked 7 saved"), at("asked 6 unsaved")), (Some((7, true)), Some((6, false))));
-        for bad in
-            ["", "asked 8 saved", "asked 18446744073709551616 saved", "asked 7", "asked 7 saved x", "7"]
+        let at =
+            |memo| parse(memo, Moment(7)).map(|latest| (latest.moment.0, latest.is_saved, latest.config));
+        assert_eq!(at("asked 7 saved ff"), Some((7, true, 255)));
+        assert_eq!(at("asked 6 unsaved 0"), Some((6, false, 0)));
+        let huge = "asked 18446744073709551616 saved 0";
+        for bad in ["", "asked 8 saved 0", huge, "asked 7 saved", "asked 7 saved x", "asked 7 saved 1 2", "7"]
         {
             assert_eq!(at(bad), None, "{bad}");
         }

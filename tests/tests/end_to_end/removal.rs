@@ -10,6 +10,7 @@ use cachenat_tests::lab::wait::wait_for;
 use cachenat_tests::programs;
 
 use crate::common::{generation, in_force, spell_out, spelled_out, target};
+use crate::kill::{EFFECTS, killed_at};
 use crate::turns::{answering, waiting};
 
 const NODES: &[(u8, &str)] = &[(1, "10.0.1.230"), (2, "10.0.1.231")];
@@ -155,6 +156,32 @@ fn an_apply_that_began_before_it_does_not_undo_it() {
     assert_eq!(apply.end().code(), Some(2), "{:?}", apply.said());
     apply.says("'cachenat remove' was run meanwhile");
     assert_eq!(in_force(&lab), "");
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_removal_that_is_killed_at_any_system_call_stays_removed() {
+    let lab = forwarding();
+    let (mut kills, mut gone) = (0, 0);
+    for (calls, first) in EFFECTS {
+        for when in first + 1.. {
+            lab.cachenat(&["apply"]).exits(0);
+            let was_killed = killed_at(&lab, "remove", calls, when);
+            if in_force(&lab).is_empty() {
+                gone += 1;
+                lab.cachenat(&["restore"]).exits(2);
+                assert_eq!(in_force(&lab), "", "{calls} number {when}");
+            }
+            lab.cachenat(&["remove"]).exits(0);
+            stays_removed(&lab);
+            assert!(!lab.dir().join("sysctl.d/90-cachenat.conf").exists(), "{calls} number {when}");
+            kills += 1;
+            if !was_killed {
+                break;
+            }
+        }
+    }
+    assert!(kills > 30 && gone > 10 && gone < kills, "{gone} of {kills}");
 }
 
 #[test]

@@ -71,8 +71,12 @@ fn an_earlier_answer_gives_way_to_a_later_one() {
 #[ignore = "needs a network namespace: scripts/test"]
 fn a_planted_moment_holds_up_no_run() {
     let lab = applied();
-    for memo in ["asked 18446744073709551615 saved", "asked 9999999999999999 unsaved", "asked -1 saved", "\0"]
-    {
+    for memo in [
+        "asked 18446744073709551615 saved 0",
+        "asked 9999999999999999999 unsaved 1",
+        "asked -1 saved 0",
+        "\0",
+    ] {
         fs::write(lab.dir().join("cachenat.lock"), format!("{memo}\n1 1 planted\n")).unwrap();
         lab.network.nat.nft("flush ruleset");
         let asked = lab.api().count("DescribeReplicationGroups");
@@ -105,9 +109,11 @@ fn a_configuration_that_was_narrowed_is_not_undone() {
 fn an_unreadable_configuration_does_not_bring_back_an_older_one() {
     let lab = applied();
     lab.write_config(&wide(&lab));
-    // Stopped, so that it does not see the narrow configuration.
     let watch = Daemon::start(lab.cachenat_command().args(["watch", "--interval", "1h"]));
     wait_for("the wide rules", || clients(&lab).contains("192.0.2.9").then_some(()));
+    // It waits for the lock, which must not be held when the daemon is stopped.
+    lab.cachenat(&["apply"]).exits(0);
+    // Stopped, so that it does not see the narrow configuration.
     watch.signal(nix::sys::signal::Signal::SIGSTOP);
     lab.write_config(&lab.plain_config());
     lab.cachenat(&["apply"]).exits(0);
@@ -122,4 +128,38 @@ fn an_unreadable_configuration_does_not_bring_back_an_older_one() {
     assert!(!clients(&lab).contains("192.0.2.9"), "{:?}", watch.said());
     let said = watch.said();
     assert_eq!(said.iter().filter(|line| line.contains("kept as it is")).count(), 1, "{said:?}");
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_confirmed_configuration_reaches_watch_without_a_signal() {
+    let lab = applied();
+    lab.write_config(&wide(&lab));
+    lab.cachenat(&["apply"]).exits(0);
+    let watch = Daemon::start(lab.cachenat_command().args(["watch", "--interval", "1h"]));
+    lab.network.nat.nft("delete element inet cachenat forward4 { 10.0.0.55 . 6380 }");
+    wait_for("it to watch", || target(&lab, 6380));
+    lab.write_config(&lab.plain_config());
+    let mut apply = Daemon::start(lab.cachenat_command().args(["apply", "--confirm", "600"]));
+    apply.says("the new rules are in force");
+    lab.cachenat(&["confirm"]).exits(0);
+    assert_eq!(apply.end().code(), Some(0), "{:?}", apply.said());
+    watch.says("the configuration has changed and was read again");
+    lab.network.nat.nft("flush ruleset");
+    wait_for("the repair", || in_force(&lab).contains("my-cluster-001").then_some(()));
+    assert!(!clients(&lab).contains("192.0.2.9"), "{:?}", watch.said());
+}
+
+/// Nothing but the old configuration is to be had, and what is in force was planned with it.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_broken_configuration_stops_no_following() {
+    let lab = applied();
+    let watch = Daemon::start(lab.cachenat_command().args(["watch", "--interval", "1h"]));
+    lab.network.nat.nft("flush ruleset");
+    wait_for("it to watch", || in_force(&lab).contains("my-cluster-001").then_some(()));
+    lab.write_config("clients: [not an address]\n");
+    lab.network.nat.nft("flush ruleset");
+    wait_for("the repair", || in_force(&lab).contains("my-cluster-001").then_some(()));
+    watch.says("the old configuration stays in force");
 }

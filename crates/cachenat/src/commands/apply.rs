@@ -69,14 +69,14 @@ pub(super) fn run(
     let (Done { report: done, .. }, saved) = match (done, probation) {
         (Ok(done), None) => {
             let saved = remember(&state, &desired, setting.output);
-            turn.committed(moment, saved);
+            turn.committed(moment, saved, &setting.config);
             drop(turn);
             drop(hush);
             (done, saved)
         }
         (Ok(done), Some((seconds, guard))) => {
             // It is saved by whoever confirms it.
-            turn.committed(moment, false);
+            turn.asked(moment);
             drop(turn);
             drop(hush);
             match pending::wait(&setting.config, guard, seconds, setting.output) {

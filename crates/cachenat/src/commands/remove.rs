@@ -90,7 +90,7 @@ fn removal(config: &Config, mut turn: Turn) -> Removal {
         left.push(anyhow::Error::from(error).context("the last ruleset is left: delete the file"));
     }
     // Whatever asked its sources before this is not to be committed.
-    turn.committed(Moment::now(), false);
+    turn.asked(Moment::now());
     let is_forgotten = is_marked || (was_known && State::last_change(dir).is_none());
     Removal { report: Report::new(changes, sysctls, vec![]), is_forgotten, left }
 }

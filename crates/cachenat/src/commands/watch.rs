@@ -121,8 +121,6 @@ struct Watch<'a> {
     found: Option<Inventory>,
     /// When the sources were asked that this comes from.
     found_at: Moment,
-    /// Whether another run has committed since our configuration was read, perhaps with another one.
-    is_second_hand: bool,
     /// What systemd is to show.
     status: String,
     /// The kernel's generation after our own last look or commit; what is later is somebody else's.
@@ -160,7 +158,6 @@ impl<'a> Watch<'a> {
             listed_at: Moment::default(),
             found: None,
             found_at: Moment::default(),
-            is_second_hand: false,
             status: String::new(),
             generation: None,
             repaired: None,
@@ -252,7 +249,6 @@ impl<'a> Watch<'a> {
     fn reread(&mut self) -> anyhow::Result<()> {
         (self.setting, self.sources, self.options) = read(self.global)?;
         self.metrics.reloaded(Arc::clone(&self.setting));
-        self.is_second_hand = false;
         Ok(())
     }
 
@@ -321,13 +317,7 @@ impl<'a> Watch<'a> {
             Err(LockError::Held { .. }) => return Ok(Sync::Busy),
             Err(error) => return Err(error.into()),
         };
-        let lock_file = self.setting.config.lock_file.clone();
-        let refused = self.refresh().err().map(|error| kept(&error));
-        if self.setting.config.lock_file != lock_file {
-            return Ok(Sync::Busy);
-        }
-        let output = self.setting.output;
-        probation::refuse(&self.setting.config, output)?;
+        probation::refuse(&self.setting.config, self.setting.output)?;
         if State::is_removed(&self.setting.config.state_dir) {
             self.memory = Memory::default();
             self.status = "nothing is forwarded: 'cachenat remove' was run".to_owned();
@@ -335,18 +325,28 @@ impl<'a> Watch<'a> {
             self.warn(BTreeSet::from([words.to_owned()]));
             return Ok(Sync::InStep);
         }
-        let state = self.setting.state();
+        let lock_file = self.setting.config.lock_file.clone();
+        let refused = self.refresh().err().map(|error| kept(&error));
+        if self.setting.config.lock_file != lock_file {
+            return Ok(Sync::Busy);
+        }
+        let own = self.setting.config.digest();
+        if let Some(refused) = &refused
+            && turn.latest().is_some_and(|latest| latest.config != own)
+        {
+            // The old one may let in whom the later one does not.
+            anyhow::bail!(
+                "{refused}, but another run has applied a later one: what is in force is kept as it is"
+            );
+        }
+        let (output, state) = (self.setting.output, self.setting.state());
         if let Some(latest) = turn.later_than(self.found_at) {
             // That run knows more than our answer; ours is not mixed with it, and the sources are asked again.
             self.memory = Memory::default();
             self.listed = state.last_good.clone().filter(|_| latest.is_saved);
             self.found = self.listed.clone();
             (self.listed_at, self.found_at) = (latest.moment, latest.moment);
-            self.is_second_hand |= refused.is_some();
             self.is_overtaken = true;
-        }
-        if let Some(refused) = refused.as_ref().filter(|_| self.is_second_hand) {
-            anyhow::bail!("{refused}, but another run has applied since: what is in force is kept as it is");
         }
         let Some(found) = self.found.clone() else { return Ok(Sync::Busy) };
         let mut state = self.memory.complete(state);
@@ -360,7 +360,7 @@ impl<'a> Watch<'a> {
         self.generation = Some(generation);
         self.is_repeated = true;
         let is_saved = remember(&state, &desired, output);
-        turn.committed(self.found_at, is_saved);
+        turn.committed(self.found_at, is_saved, &self.setting.config);
         drop(turn);
 
         self.warn(desired.warnings(now()).into_iter().chain(refused).collect());
