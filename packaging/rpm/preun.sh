@@ -4,8 +4,8 @@ if [ "$1" = 0 ]; then
     if [ -d /run/systemd/system ]; then
         systemctl stop cachenat.timer cachenat.service cachenat-watch.service cachenat-restore.service
     fi
-    if [ -e /var/lib/cachenat/ruleset.json ]; then
-        cachenat remove || echo "cachenat: the rules are still in force: 'nft delete table inet cachenat' ends that" >&2
-    fi
+    # 3: it says itself what is left. Where nothing was ever applied, there is nothing to say.
+    cachenat --quiet remove || [ $? -eq 3 ] \
+        || echo "cachenat: rules may still be in force: 'nft delete table inet cachenat' removes them" >&2
 fi
 exit 0

@@ -19,10 +19,14 @@ const POLL: Duration = Duration::from_millis(50);
 /// The most bytes of the lock file that are read; it is ours, but anybody may have written it.
 const NOTE_LIMIT: u64 = 512;
 
+/// The most characters of a memo that are kept.
+const MEMO_LIMIT: usize = 64;
+
 /// The lock; dropping it, or the end of the process in any way, lets the next one in.
 #[derive(Debug)]
 pub struct Lock {
     file: Flock<File>,
+    memo: String,
 }
 
 /// Who holds the lock, as it wrote itself into the file.
@@ -85,14 +89,19 @@ pub fn acquire(path: &Path, wait: Duration) -> Result<Lock, LockError> {
     }
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    options.custom_flags(OFlag::O_NOFOLLOW.bits());
+    // A FIFO would be read for ever.
+    options.custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
     let mut file = options.open(path).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
+    }
     let start = Instant::now();
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
-                sign(&mut file).map_err(failed)?;
-                return Ok(Lock { file });
+                let memo = memo_of(&read_note(&mut file).unwrap_or_default());
+                sign(&mut file, &memo).map_err(failed)?;
+                return Ok(Lock { file, memo });
             }
             Err((mut back, Errno::EWOULDBLOCK)) if start.elapsed() >= wait => {
                 let holder = read_holder(&mut back);
@@ -110,27 +119,60 @@ pub fn last_held(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).and_then(|file| file.modified()).ok()
 }
 
+impl Lock {
+    /// The line that an earlier holder left for the next; whoever can write the file can have written it.
+    pub fn memo(&self) -> &str {
+        &self.memo
+    }
+
+    /// Leaves a line for the next holder; line ends in it become blanks.
+    pub fn leave_memo(&mut self, memo: &str) {
+        self.memo = in_one_line(memo);
+    }
+}
+
 impl Drop for Lock {
     fn drop(&mut self) {
         // A name that outlives its holder would mislead; if it cannot be wiped, the next holder overwrites it.
-        let _ = self.file.set_len(0);
+        let _ = replace(&mut self.file, "", &self.memo);
     }
 }
 
 /// `4711 1700000000 cachenat apply`: who holds the lock, since when, and as which command.
-fn sign(file: &mut File) -> io::Result<()> {
+fn sign(file: &mut File, memo: &str) -> io::Result<()> {
     let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let holder = format!("{} {} {}", std::process::id(), now().as_secs(), words.join(" "));
+    replace(file, &in_one_line(&holder), memo)
+}
+
+/// Writes the file's two lines: who holds the lock, and the memo.
+fn replace(file: &mut File, holder: &str, memo: &str) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
-    // At once: another process may be reading it.
-    file.write_all(format!("{} {} {}\n", std::process::id(), now().as_secs(), words.join(" ")).as_bytes())
+    if holder.is_empty() && memo.is_empty() {
+        return Ok(());
+    }
+    // At once: another process may be reading it. The memo first, as a command line may be longer than what is read.
+    file.write_all(format!("{memo}\n{holder}\n").as_bytes())
+}
+
+fn in_one_line(text: &str) -> String {
+    text.lines().collect::<Vec<_>>().join(" ")
+}
+
+fn read_note(file: &mut File) -> io::Result<String> {
+    let mut note = Vec::new();
+    file.rewind()?;
+    file.take(NOTE_LIMIT).read_to_end(&mut note)?;
+    Ok(String::from_utf8_lossy(&note).into_owned())
+}
+
+fn memo_of(note: &str) -> String {
+    note.lines().next().unwrap_or_default().chars().take(MEMO_LIMIT).collect()
 }
 
 fn read_holder(file: &mut File) -> Option<Holder> {
-    let mut note = Vec::new();
-    file.rewind().ok()?;
-    file.take(NOTE_LIMIT).read_to_end(&mut note).ok()?;
-    parse_holder(&String::from_utf8_lossy(&note), now())
+    parse_holder(read_note(file).ok()?.lines().nth(1)?, now())
 }
 
 fn parse_holder(note: &str, now: Duration) -> Option<Holder> {
@@ -177,6 +219,31 @@ mod tests {
             waiter.recv().unwrap().unwrap();
         });
         assert_eq!(fs::read_to_string(&path).unwrap(), "");
+    }
+
+    #[test]
+    fn a_memo_reaches_the_next_holder() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cachenat.lock");
+        let mut lock = acquire(&path, Duration::ZERO).unwrap();
+        lock.leave_memo("asked 7\n1 1 forged");
+        drop(lock);
+        let next = acquire(&path, Duration::ZERO).unwrap();
+        assert_eq!(next.memo(), "asked 7 1 1 forged");
+        let error = acquire(&path, Duration::ZERO).unwrap_err();
+        let LockError::Held { holder: Some(holder), .. } = error else { panic!("{error}") };
+        assert_eq!(holder.pid, std::process::id());
+        drop(next);
+        fs::write(&path, [0xff; 4096]).unwrap();
+        assert_eq!(acquire(&path, Duration::ZERO).unwrap().memo().chars().count(), MEMO_LIMIT);
+    }
+
+    #[test]
+    fn a_fifo_is_refused_and_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cachenat.lock");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        acquire(&path, Duration::ZERO).unwrap_err();
     }
 
     #[test]

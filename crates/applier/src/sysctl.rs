@@ -251,20 +251,31 @@ impl Sysctls {
         Ok(changes)
     }
 
-    /// Puts back the values that were there before cachenat, and deletes the drop-in.
+    /// Puts back the values that were there before cachenat, and deletes the drop-in, each whatever becomes of the others.
     ///
-    /// # Errors
-    ///
-    /// See [`SysctlError`].
-    pub fn remove(&self) -> Result<Vec<SysctlChange>, SysctlError> {
-        let changes = self.plan_removal()?;
-        for change in changes.iter().filter(|change| change.place == Place::Live) {
-            if let Some(before) = change.to {
-                self.write_live(change.sysctl, before)?;
+    /// Returns what was changed, and the first of what went wrong.
+    pub fn remove(&self) -> (Vec<SysctlChange>, Option<SysctlError>) {
+        let plan = match self.plan_removal() {
+            Ok(plan) => plan,
+            Err(error) => return (vec![], Some(error)),
+        };
+        let mut changes = Vec::new();
+        let mut failed = self.write_drop_in(None).err();
+        let is_gone = failed.is_none();
+        for change in plan {
+            let done = match (change.place, change.to) {
+                (Place::Live, Some(before)) => self.write_live(change.sysctl, before),
+                (Place::Boot, _) if !is_gone => continue,
+                _ => Ok(()),
+            };
+            match done {
+                Ok(()) => changes.push(change),
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
             }
         }
-        self.write_drop_in(None)?;
-        Ok(changes)
+        (changes, failed)
     }
 
     fn live_path(&self, sysctl: Sysctl) -> PathBuf {

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -25,7 +26,7 @@ Exit codes:
   0  done, or in step
   1  diff, check or probe found something
   2  error: nothing was changed
-  3  part of the sources could not be read: the rest is applied, the unread part kept as it was";
+  3  done, but not all of it: a source could not be read, or something was kept, left or not saved; a warning says what";
 
 /// What every command takes.
 #[derive(Debug, Args)]
@@ -99,8 +100,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
         confirm: Option<u64>,
         /// Try again for so long until every source can be read whole: 90s, 2m
-        #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "0s", hide_default_value = true)]
-        wait: Duration,
+        #[arg(long, value_name = "DURATION", default_value = "0s", hide_default_value = true)]
+        wait: Span<0, DAY>,
     },
     /// Keep the change that 'apply --confirm' made
     #[command(after_help = "Examples:\n  cachenat confirm")]
@@ -115,11 +116,11 @@ pub(crate) enum Command {
     )]
     Watch {
         /// How often the API is asked
-        #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "60s")]
-        interval: Duration,
+        #[arg(long, value_name = "DURATION", default_value = "60s")]
+        interval: Span<1, DAY>,
         /// How often DNS is asked; a shorter TTL shortens it
-        #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2s")]
-        dns_interval: Duration,
+        #[arg(long, value_name = "DURATION", default_value = "2s")]
+        dns_interval: Span<1, DAY>,
         /// Serve metrics for Prometheus at http://ADDRESS:PORT/metrics; a port alone is on 127.0.0.1
         #[arg(long, value_name = "ADDRESS:PORT", value_parser = metrics_address)]
         metrics: Option<SocketAddr>,
@@ -177,8 +178,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         ca_file: Option<PathBuf>,
         /// How long to wait for each
-        #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "3s")]
-        timeout: Duration,
+        #[arg(long, value_name = "DURATION", default_value = "3s")]
+        timeout: Span<1, 3600>,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -198,7 +199,7 @@ pub(crate) enum Command {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
-    /// Take the table, the sysctl drop-in and the changed kernel settings back
+    /// Take the table, the sysctl drop-in and the changed kernel settings back, until the next apply
     #[command(after_help = "Examples:\n  cachenat remove")]
     Remove,
 }
@@ -247,17 +248,42 @@ pub(crate) enum StatusFormat {
     Prometheus,
 }
 
-/// `90s`, `2m`, `1h`; a number alone is seconds.
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match text.get(digits.len()..) {
-        Some("" | "s") => Some(1),
-        Some("m") => Some(60),
-        Some("h") => Some(3600),
-        _ => None,
-    };
-    let seconds = unit.zip(digits.parse::<u64>().ok()).and_then(|(unit, count)| count.checked_mul(unit));
-    seconds.map(Duration::from_secs).ok_or_else(|| "write a number and s, m or h, such as 90s".to_owned())
+/// The seconds of a day.
+const DAY: u64 = 24 * 60 * 60;
+
+/// A time from `MIN` to `MAX` seconds, so that no sum or product of it overflows: `90s`, `2m`, `1h`; a number alone is
+/// seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span<const MIN: u64, const MAX: u64>(Duration);
+
+impl<const MIN: u64, const MAX: u64> Span<MIN, MAX> {
+    pub(crate) fn get(self) -> Duration {
+        self.0
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> FromStr for Span<MIN, MAX> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = match text.get(digits.len()..) {
+            Some("" | "s") => Some(1),
+            Some("m") => Some(60),
+            Some("h") => Some(3600),
+            _ => None,
+        };
+        let count = digits.parse::<u64>().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()));
+        let Some((unit, count)) = unit.zip(count) else {
+            return Err("write a number and s, m or h, such as 90s".to_owned());
+        };
+        let seconds = count.checked_mul(unit).filter(|seconds| (MIN..=MAX).contains(seconds));
+        seconds.map(|seconds| Self(Duration::from_secs(seconds))).ok_or_else(|| {
+            let longest =
+                if MAX.is_multiple_of(3600) { format!("{}h", MAX / 3600) } else { format!("{MAX}s") };
+            format!("write a time from {MIN}s to {longest}")
+        })
+    }
 }
 
 /// `127.0.0.1:9379`, `[::1]:9379`; a port alone is loopback's, so that other addresses have to be written out.
@@ -304,12 +330,31 @@ mod tests {
     }
 
     #[test]
-    fn durations_have_units() {
-        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
-        for bad in ["", "s", "1d", "-1s", "99999999999999999999h", "9999999999999999999h"] {
-            assert!(duration(bad).is_err(), "{bad}");
+    fn durations_have_units_and_bounds() {
+        let span = |text: &str| text.parse::<Span<1, DAY>>().map(|span| span.get().as_secs());
+        assert_eq!((span("90s"), span("2m"), span("7"), span("24h")), (Ok(90), Ok(120), Ok(7), Ok(DAY)));
+        for bad in ["", "s", "1d", "-1s", "+1s", "99999999999999999999h", "9999999999999999999h"] {
+            assert!(span(bad).is_err(), "{bad}");
+        }
+        for out_of_bounds in ["0", "0s", "0h", "25h", "86401", "9223372036854775807", "18446744073709551615"]
+        {
+            assert_eq!(span(out_of_bounds), Err("write a time from 1s to 24h".to_owned()), "{out_of_bounds}");
+        }
+        assert_eq!("0s".parse::<Span<0, DAY>>().map(Span::get), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn times_that_make_no_sense_are_usage_errors() {
+        for line in [
+            "watch --interval 0s",
+            "watch --dns-interval 0",
+            "watch --interval 9223372036854775807",
+            "apply --wait 9223372036854775807",
+            "probe host:6379 --timeout 0s",
+        ] {
+            let words = ["cachenat"].into_iter().chain(line.split(' '));
+            let error = Cli::try_parse_from(words).unwrap_err().to_string();
+            assert!(error.contains("write a time from"), "{line}: {error}");
         }
     }
 }

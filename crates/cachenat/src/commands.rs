@@ -29,18 +29,18 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<Exit> {
         Command::Diff { format, against } => diff::run(global, *format, against.as_deref()),
         Command::Apply { json, allow_empty, confirm, wait } => {
             let emptied = if *allow_empty { Emptied::Remove } else { Emptied::Keep };
-            apply::run(global, *json, emptied, *confirm, *wait)
+            apply::run(global, *json, emptied, *confirm, wait.get())
         }
         Command::Confirm => confirm::run(global),
         Command::Guard => confirm::guard(global),
         Command::Watch { interval, dns_interval, metrics } => {
-            watch::run(global, *interval, *dns_interval, *metrics)
+            watch::run(global, interval.get(), dns_interval.get(), *metrics)
         }
         Command::Restore => restore::run(global),
         Command::Leases { action } => leases::run(global, action.as_ref()),
         Command::Endpoints { format, cluster } => endpoints::run(global, *format, cluster.as_deref()),
         Command::Probe { whom, tls, ca_file, timeout, json } => {
-            let (ca_file, patience) = (ca_file.as_deref(), *timeout);
+            let (ca_file, patience) = (ca_file.as_deref(), timeout.get());
             probe::run(global, &probe::Asking { whom, tls: *tls, ca_file, patience, json: *json })
         }
         Command::Status { format } => status::run(global, *format),

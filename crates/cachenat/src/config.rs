@@ -6,6 +6,7 @@ mod sources;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -190,6 +191,46 @@ impl Config {
         let text = std::fs::read_to_string(file)
             .map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
         Self::parse(file, text)
+    }
+
+    /// Only where state, drop-in and lock are, of a file that may be mistaken in all else; the usual places if it can't be
+    /// read or is no YAML at all, and why.
+    pub(crate) fn read_paths(file: &Path) -> (Self, Option<ConfigError>) {
+        let unreadable = |source| ConfigError::Unreadable { file: file.to_owned(), source };
+        let (text, unreadable) = match std::fs::read_to_string(file) {
+            Ok(text) => (text, None),
+            Err(source) => (String::new(), Some(unreadable(source))),
+        };
+        let (config, unparsed) = match Document::parse(&text) {
+            Ok(document) => (read::config(&document, file, &text), None),
+            Err(mistake) => {
+                let nothing = Document::parse("{}").expect("an empty mapping is YAML");
+                let file = file.to_owned();
+                (
+                    read::config(&nothing, &file, ""),
+                    Some(ConfigError::Mistaken { file, mistakes: vec![mistake] }),
+                )
+            }
+        };
+        (config, unreadable.or(unparsed))
+    }
+
+    /// Whether the file still says what it said when it was read. A pipe can be read only once, and counts as unchanged.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be read.
+    pub(crate) fn is_current(&self) -> io::Result<bool> {
+        let found = std::fs::metadata(&self.file)?;
+        let is_same = || Ok(std::fs::read(&self.file)? == self.text.as_bytes());
+        if found.is_file() { is_same() } else { Ok(true) }
+    }
+
+    /// A digest of the file's text, the same for all processes of one version of cachenat.
+    pub(crate) fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.text.hash(&mut hasher);
+        hasher.finish()
     }
 
     pub(crate) fn parse(file: &Path, text: String) -> Result<Self, ConfigError> {

@@ -225,17 +225,19 @@ pub(crate) fn remembered(saved: Result<(), StateError>, output: Output) -> bool 
     saved.is_ok()
 }
 
-/// Tells what was changed.
-pub(crate) fn report(output: Output, report: &Report, json: bool) -> anyhow::Result<()> {
+/// Tells what was changed. The changes are made and saved by now, so nothing here is an error.
+pub(crate) fn report(output: Output, report: &Report, json: bool) {
     if json {
-        output.data(&report.json()?)?
+        match report.json() {
+            Ok(text) => output.report(&text),
+            Err(error) => output.warn(&format!("the report: {error}; the changes are made all the same")),
+        }
     } else {
-        output.changes(&report.lines())?
+        output.changes(&report.lines());
     }
     if report.is_empty() {
         output.idle("in step: nothing was sent to the kernel");
     } else {
         output.note(&format!("applied: {}", report.summary()));
     }
-    Ok(())
 }

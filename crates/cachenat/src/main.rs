@@ -29,6 +29,7 @@ mod setting;
 #[cfg(test)]
 mod simulation;
 mod state;
+mod turn;
 
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Output::new(&cli.global).error(&error, hint(&error));
         Exit::Error
     });
+    output::finish();
     ExitCode::from(exit as u8)
 }
 

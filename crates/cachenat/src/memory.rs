@@ -6,10 +6,9 @@ use rules::Leases;
 use crate::desired::Desired;
 use crate::state::State;
 
-/// What a run left in the state directory, and what it could not write there.
+/// What could not be written into the state directory.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    left: Option<Inventory>,
     unsaved: Option<(Leases, Inventory)>,
 }
 
@@ -22,15 +21,8 @@ impl Memory {
         }
     }
 
-    /// The inventory of another run that has asked the sources since; it knows more than an answer of ours.
-    pub(crate) fn overtaken(&self, state: &State) -> Option<Inventory> {
-        let left = self.left.as_ref()?;
-        state.last_good.as_ref().filter(|found| *found != left).cloned()
-    }
-
     /// Takes note of what was written, or should have been.
     pub(crate) fn note(&mut self, desired: Desired, is_saved: bool) {
-        self.left = Some(desired.inventory.clone());
         self.unsaved = (!is_saved).then_some((desired.leases, desired.inventory));
     }
 }
@@ -52,23 +44,11 @@ mod tests {
     }
 
     #[test]
-    fn only_what_another_run_wrote_overtakes_us() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut memory, ours) = (Memory::default(), desired(Inventory::default()));
-        State::open(dir.path()).save(&ours).unwrap();
-        assert_eq!(memory.overtaken(&State::open(dir.path())), None, "nothing is known yet");
-        memory.note(ours, true);
-        assert_eq!(memory.overtaken(&State::open(dir.path())), None);
-        State::open(dir.path()).save(&desired(another())).unwrap();
-        assert_eq!(memory.overtaken(&State::open(dir.path())), Some(another()));
-    }
-
-    #[test]
     fn what_could_not_be_written_stands_in_for_the_files() {
         let dir = tempfile::tempdir().unwrap();
         let mut memory = Memory::default();
         memory.note(desired(another()), false);
         let state = memory.complete(State::open(dir.path()));
-        assert_eq!((state.last_good.clone(), memory.overtaken(&state)), (Some(another()), None));
+        assert_eq!(state.last_good, Some(another()));
     }
 }

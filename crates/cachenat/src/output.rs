@@ -1,15 +1,18 @@
 //! What goes to stdout, which is data, and to stderr, which is for people.
 
 mod event;
+mod voice;
 
 use std::error::Error;
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 
 use comfy_table::{Table, presets};
 
 use crate::args::{Global, LogFormat};
 use crate::setting::now;
 use event::{Level, line, printable};
+pub(crate) use voice::{Hush, finish, in_background};
+use voice::{Stream, Words, is_hushed, speak, to_stdout};
 
 /// How a command ends; the contract's exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,27 +48,31 @@ impl Output {
         Self { quiet: global.quiet, verbose: global.verbose, log: global.log_format }
     }
 
-    /// Prints data. A reader that has seen enough (`| head`) is no error.
+    /// Prints data, which is all that the command is for. A reader that has seen enough (`| head`) is no error.
     pub(crate) fn data(self, text: &str) -> io::Result<()> {
         self.raw(&printable(text))
     }
 
-    /// Prints what was changed, an event each.
-    pub(crate) fn changes(self, lines: &str) -> io::Result<()> {
+    fn raw(self, text: &str) -> io::Result<()> {
+        debug_assert!(!is_hushed(), "printed while the lock is held");
+        to_stdout(text)
+    }
+
+    /// Prints what was changed, an event each, after the fact: that it can't be printed is only warned of.
+    pub(crate) fn changes(self, lines: &str) {
         match self.log {
-            LogFormat::Text => self.data(lines),
+            LogFormat::Text => self.report(lines),
             LogFormat::Json => {
                 let events = lines.lines().map(|message| line(self.log, Level::Info, message, now()));
-                self.raw(&events.collect::<String>())
+                self.report(&events.collect::<String>());
             }
         }
     }
 
-    fn raw(self, text: &str) -> io::Result<()> {
-        let mut stdout = io::stdout().lock();
-        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-            other => other,
+    /// Prints a report on what was changed, likewise.
+    pub(crate) fn report(self, text: &str) {
+        if !text.is_empty() {
+            speak(Words { stream: Stream::Out, text: printable(text).into_owned(), log: self.log });
         }
     }
 
@@ -119,18 +126,13 @@ impl Output {
     }
 
     fn event(self, level: Level, text: &str) {
-        write(&line(self.log, level, text, now()));
+        speak(Words { stream: Stream::Err, text: line(self.log, level, text, now()), log: self.log });
     }
 }
 
 /// Tells whoever sits at the terminal.
 pub(crate) fn say(text: &str) {
-    write(&(printable(text) + "\n"));
-}
-
-/// One line on stderr, in one write, so that no other process' words come between; nobody is left to tell if that fails.
-fn write(line: &str) {
-    let _ = io::stderr().lock().write_all(line.as_bytes());
+    speak(Words { stream: Stream::Err, text: printable(text).into_owned() + "\n", log: LogFormat::Text });
 }
 
 /// An error and its cause on one line, for warnings.

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use applier::lock;
+use applier::lock::WAIT;
 use applier::netlink::Kernel;
 use applier::sync::{Outcome, Synced, sync};
 use applier::sysctl::Sysctls;
@@ -26,8 +26,9 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::converge::{admit_saved, cut, left_to_root, remember};
 use crate::desired::Desired;
-use crate::output::{Output, say};
+use crate::output::{Output, in_background, say};
 use crate::state::{self, State};
+use crate::turn::{Moment, Turn};
 
 /// How often the file is looked at; flock and unlink tell nobody.
 const POLL: Duration = Duration::from_millis(100);
@@ -62,6 +63,8 @@ pub(crate) struct Pending {
 pub(crate) enum Verdict {
     Confirmed,
     TakenBack,
+    /// `remove` took the new rules and the former ones.
+    Removed,
 }
 
 fn path(config: &Config) -> PathBuf {
@@ -206,6 +209,16 @@ fn end(config: &Config) -> anyhow::Result<()> {
     fs::remove_file(path(config)).with_context(|| context(config))
 }
 
+/// Ends the probation because everything is removed, which [`State::is_removed`] tells the guard.
+///
+/// The caller holds the lock.
+pub(crate) fn discard(config: &Config) -> anyhow::Result<()> {
+    match fs::remove_file(path(config)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).with_context(|| context(config)),
+        _ => Ok(()),
+    }
+}
+
 /// The guard, whose stdin is the locked file: waits until it is deleted, and takes the change back when time is over.
 pub(crate) fn guard(config: &Config, output: Output) -> anyhow::Result<Verdict> {
     // A session of its own: the terminal's end reaches it no more. That fails only for a leader, which is fine too.
@@ -215,21 +228,22 @@ pub(crate) fn guard(config: &Config, output: Output) -> anyhow::Result<Verdict> 
     let deadline = Instant::now() + Duration::from_secs(pending.seconds);
     output.data(READY)?;
 
+    // From here on nothing that reads its output slowly, or not at all, keeps it from its work.
+    in_background();
     let has_ended = || file.metadata().is_ok_and(|metadata| metadata.nlink() == 0);
-    while Instant::now() < deadline {
-        if has_ended() {
-            return Ok(Verdict::Confirmed);
-        }
+    while Instant::now() < deadline && !has_ended() {
         thread::sleep(POLL);
     }
     let mut tries = 0;
     loop {
-        let taken_back = lock::acquire(&config.lock_file, lock::WAIT).map_err(Into::into).and_then(|_lock| {
-            // It may have been confirmed in the last moment.
-            if has_ended() { Ok(Verdict::Confirmed) } else { take_back(config, &pending, output) }
+        // It may have been confirmed in the last moment.
+        let verdict = Turn::take(config, WAIT).map_err(Into::into).and_then(|_turn| match has_ended() {
+            true if State::is_removed(&config.state_dir) => Ok(Verdict::Removed),
+            true => Ok(Verdict::Confirmed),
+            false => take_back(config, &pending, output),
         });
         tries += 1;
-        match taken_back {
+        match verdict {
             Err(error) if tries < TRIES => output.warn(&format!("{error:#}; trying again")),
             other => return other,
         }
@@ -258,7 +272,7 @@ fn take_back(config: &Config, pending: &Pending, output: Output) -> anyhow::Resu
 ///
 /// `false`: it could not be remembered, which is told.
 pub(crate) fn confirm(config: &Config, output: Output) -> anyhow::Result<bool> {
-    let _lock = lock::acquire(&config.lock_file, lock::WAIT)?;
+    let mut turn = Turn::take(config, WAIT)?;
     let Some(file) = open(config)? else {
         anyhow::bail!("no change waits for a confirmation");
     };
@@ -270,7 +284,9 @@ pub(crate) fn confirm(config: &Config, output: Output) -> anyhow::Result<bool> {
     let done = Desired { wanted, leases: pending.leases, inventory, is_news: true, kept: vec![] };
     // First the guard, or it would take back what is remembered as done.
     end(config)?;
-    Ok(remember(&State::open(&config.state_dir), &done, output))
+    let is_saved = remember(&State::open(&config.state_dir), &done, output);
+    turn.committed(Moment::default(), is_saved, config);
+    Ok(is_saved)
 }
 
 /// Waits for the operator's yes, here or by `cachenat confirm`, or for the guard.
@@ -286,9 +302,10 @@ pub(crate) fn wait(
             return match status.code() {
                 Some(0) => Ok(Verdict::Confirmed),
                 Some(1) => Ok(Verdict::TakenBack),
+                Some(3) => Ok(Verdict::Removed),
                 // It was killed, or could not do its work.
                 _ => {
-                    let _lock = lock::acquire(&config.lock_file, lock::WAIT)?;
+                    let _turn = Turn::take(config, WAIT)?;
                     refuse(config, output)?;
                     Ok(Verdict::TakenBack)
                 }

@@ -19,6 +19,9 @@ use crate::desired::Desired;
 
 const VERSION: u32 = 1;
 
+/// The file whose presence says that everything was removed.
+const REMOVED: &str = "removed";
+
 /// The directory and what it held when it was opened.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -108,11 +111,21 @@ impl State {
     ///
     /// [`StateError::Io`], if the file is there and can't be deleted.
     pub(crate) fn forget_ruleset(dir: &Path) -> Result<(), StateError> {
-        let file = dir.join("ruleset.json");
-        match fs::remove_file(&file) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StateError::Io { file, source }),
-            _ => Ok(()),
-        }
+        delete(dir.join("ruleset.json"))
+    }
+
+    /// Writes down that everything is to be removed, and to stay so until the next save.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`].
+    pub(crate) fn intend_removal(dir: &Path) -> Result<(), StateError> {
+        write(&dir.join(REMOVED), ["'cachenat remove' was run; 'cachenat apply' forwards again\n"])
+    }
+
+    /// Whether everything was removed, or is about to be, and nothing but an `apply` may bring it back.
+    pub(crate) fn is_removed(dir: &Path) -> bool {
+        fs::symlink_metadata(dir.join(REMOVED)).is_ok()
     }
 
     /// When what is asked of the kernel last changed, in seconds since 1970; `None` if that is not known.
@@ -151,6 +164,8 @@ impl State {
         for file in self.damaged.iter().map(StateError::file) {
             set_aside(file).map_err(|source| StateError::Io { file: file.to_owned(), source })?;
         }
+        // It is no longer removed.
+        delete(self.dir.join(REMOVED))?;
         // The rules first: no file may know more than what `restore` puts in force.
         keep(&self.dir.join("ruleset.json"), || desired.wanted.to_json_pieces())?;
         self.save_leases(&desired.leases)?;
@@ -173,6 +188,13 @@ impl State {
             Ok(text) => keep(&file, || [text.as_str(), "\n"].into_iter()),
             Err(source) => Err(StateError::Leases { file, source }),
         }
+    }
+}
+
+fn delete(file: PathBuf) -> Result<(), StateError> {
+    match fs::remove_file(&file) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StateError::Io { file, source }),
+        _ => Ok(()),
     }
 }
 
@@ -324,6 +346,17 @@ mod tests {
         state.save(&Desired { leases: Leases::default(), ..desired() }).unwrap();
         let is_new: Vec<bool> = before.iter().zip(&inodes()).map(|(before, after)| before != after).collect();
         assert_eq!(is_new, [true, true, false]);
+    }
+
+    #[test]
+    fn a_removal_lasts_until_the_next_save() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!State::is_removed(dir.path()));
+        State::intend_removal(dir.path()).unwrap();
+        State::open(dir.path()).save_leases(&leases()).unwrap();
+        assert!(State::is_removed(dir.path()));
+        State::open(dir.path()).save(&desired()).unwrap();
+        assert!(!State::is_removed(dir.path()));
     }
 
     #[test]

@@ -118,7 +118,7 @@ fn nobody_else_changes_anything_while_a_change_waits() {
     let (lab, _) = changed();
     let mut apply = on_probation(&lab, LONG);
     let after = in_force(&lab);
-    for command in [&["apply"][..], &["apply", "--confirm", "5"], &["restore"], &["remove"]] {
+    for command in [&["apply"][..], &["apply", "--confirm", "5"], &["restore"]] {
         let refused = lab.cachenat(command).exits(2);
         assert!(refused.stderr.contains("'cachenat confirm' keeps it"), "{}", refused.stderr);
         assert_eq!(in_force(&lab), after, "{command:?}");
@@ -180,6 +180,19 @@ fn former_rules_that_cannot_be_read_block_no_run() {
     let run = lab.cachenat(&["apply"]).exits(0);
     assert!(run.stderr.contains("bob laptop") && run.stderr.contains("put aside"), "{}", run.stderr);
     lab.cachenat(&["diff"]).exits(0);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_confirmed_change_that_is_not_saved_ends_with_3() {
+    let (lab, _) = changed();
+    let mut apply = on_probation(&lab, LONG);
+    // What can't be deleted is in the way of the new file.
+    std::fs::create_dir_all(lab.dir().join("state/ruleset.json.new/in the way")).unwrap();
+    let confirm = lab.cachenat(&["confirm"]).exits(3);
+    assert!(confirm.stderr.contains("the next run knows less"), "{}", confirm.stderr);
+    assert_eq!(apply.end().code(), Some(3), "{:?}", apply.said());
+    assert_eq!(target(&lab, 6379).as_deref(), Some("10.0.1.240:6379"));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::common::{foreign_tables, in_force, spell_out, spelled_out, target};
 use crate::rules::FOREIGN;
 
 /// The system calls by which a run does anything, with how many of the first belong to the loader.
-const EFFECTS: [(&str, usize); 9] = [
+pub(crate) const EFFECTS: [(&str, usize); 10] = [
     ("flock", 0),
     ("ftruncate", 0),
     ("sendmsg", 0),
@@ -19,6 +19,7 @@ const EFFECTS: [(&str, usize); 9] = [
     ("fsync", 0),
     ("rename,renameat", 0),
     ("mkdir", 0),
+    ("unlink", 0),
     ("openat", 14),
 ];
 
@@ -48,7 +49,7 @@ fn a_run_that_is_killed_at_any_system_call_leaves_the_old_rules_or_the_new_ones(
             let config = CONFIGS[kills % 2];
             let old = in_force(&lab);
             spell_out(&lab, config);
-            let was_killed = apply_killed_at(&lab, calls, when);
+            let was_killed = killed_at(&lab, "apply", calls, when);
             let left = in_force(&lab);
 
             let place = format!("{calls} number {when}");
@@ -75,12 +76,12 @@ fn a_run_that_is_killed_at_any_system_call_leaves_the_old_rules_or_the_new_ones(
     assert!(files.len() <= 6, "{files:?}");
 }
 
-/// Whether `apply` was killed as it entered this system call for the nth time (strace(1), syscall tampering).
-fn apply_killed_at(lab: &Lab, calls: &str, when: usize) -> bool {
+/// Whether a run was killed as it entered this system call for the nth time (strace(1), syscall tampering).
+pub(crate) fn killed_at(lab: &Lab, command: &str, calls: &str, when: usize) -> bool {
     let mut strace = lab.operator_command("strace");
     strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}")]);
     strace.args(["-e", &format!("inject={calls}:signal=KILL:when={when}")]);
-    strace.arg(programs::cachenat()).arg("apply");
+    strace.arg(programs::cachenat()).arg(command);
     let output = strace.output().unwrap();
     assert!(output.status.success() || output.status.signal() == Some(9), "{output:?}");
     !output.status.success()

@@ -1,14 +1,55 @@
 //! Whether something runs cachenat again when nodes are replaced.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Finding;
 
-/// Looks below `root` (`/`) for an enabled unit or a line for cron.
+/// What runs cachenat by itself.
+pub(crate) struct Runner {
+    pub(crate) kind: Kind,
+    /// The unit or the file.
+    pub(crate) name: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Timer,
+    Watch,
+    Restore,
+    Cron,
+}
+
+impl Kind {
+    /// Whether it runs `apply`, which forwards again after a `remove`.
+    pub(crate) fn applies(self) -> bool {
+        matches!(self, Self::Timer | Self::Cron)
+    }
+}
+
+impl Runner {
+    /// How to stop it.
+    pub(crate) fn stop(&self) -> String {
+        match self.kind {
+            Kind::Cron => format!("delete its line of 'cachenat apply' in {}", self.name),
+            Kind::Timer | Kind::Watch | Kind::Restore => {
+                format!("'systemctl disable --now {}' stops it", self.name)
+            }
+        }
+    }
+}
+
+/// Looks below `root` (`/`) for enabled units and lines for cron.
+pub(crate) fn runners(root: &Path) -> Vec<Runner> {
+    let units = enabled_units(&root.join("etc/systemd/system"));
+    let files = cron_files(root).map(|file| Runner { kind: Kind::Cron, name: file.display().to_string() });
+    units.into_iter().chain(files).collect()
+}
+
+/// Looks below `root` for what follows replaced nodes.
 pub(crate) fn schedule(root: &Path) -> Finding {
-    match enabled_unit(&root.join("etc/systemd/system")).or_else(|| cron_file(root)) {
-        Some(who) => Finding::ok("schedule", format!("{who} keeps the rules true")),
+    match runners(root).into_iter().find(|runner| runner.kind != Kind::Restore) {
+        Some(Runner { name, .. }) => Finding::ok("schedule", format!("{name} keeps the rules true")),
         None => Finding::warn(
             "schedule",
             "neither systemd nor cron runs cachenat, so that replaced nodes are not followed",
@@ -17,24 +58,33 @@ pub(crate) fn schedule(root: &Path) -> Finding {
     }
 }
 
-/// A unit that some target wants: enabling one makes a link in `TARGET.wants` (systemctl(1)).
-fn enabled_unit(units: &Path) -> Option<String> {
-    let wants = fs::read_dir(units).ok()?.flatten().filter(|entry| {
-        entry.path().extension().is_some_and(|extension| extension == "wants" || extension == "requires")
-    });
-    let wanted = |unit: &str, dir: &Path| fs::symlink_metadata(dir.join(unit)).is_ok();
-    let mut units = wants.filter_map(|entry| {
-        ["cachenat.timer", "cachenat-watch.service"].into_iter().find(|unit| wanted(unit, &entry.path()))
-    });
-    units.next().map(str::to_owned)
+/// Units that some target wants: enabling one makes a link in `TARGET.wants` (systemctl(1)).
+fn enabled_units(units: &Path) -> Vec<Runner> {
+    let wants = fs::read_dir(units).into_iter().flatten().flatten().map(|entry| entry.path());
+    let wants: Vec<PathBuf> = wants
+        .filter(|path| {
+            path.extension().is_some_and(|extension| extension == "wants" || extension == "requires")
+        })
+        .collect();
+    let known = [
+        (Kind::Timer, "cachenat.timer"),
+        (Kind::Watch, "cachenat-watch.service"),
+        (Kind::Restore, "cachenat-restore.service"),
+    ];
+    let is_wanted = |unit: &str| wants.iter().any(|dir| fs::symlink_metadata(dir.join(unit)).is_ok());
+    let enabled = known.into_iter().filter(|(_, unit)| is_wanted(unit));
+    enabled.map(|(kind, unit)| Runner { kind, name: unit.to_owned() }).collect()
 }
 
-fn cron_file(root: &Path) -> Option<String> {
+fn cron_files(root: &Path) -> impl Iterator<Item = PathBuf> {
     let dirs = ["etc/cron.d", "var/spool/cron", "var/spool/cron/crontabs"];
-    let tables = dirs.iter().filter_map(|dir| fs::read_dir(root.join(dir)).ok()).flatten().flatten();
-    let mut files = std::iter::once(root.join("etc/crontab")).chain(tables.map(|entry| entry.path()));
-    let file = files.find(|file| fs::read_to_string(file).is_ok_and(|text| runs_cachenat(&text)))?;
-    Some(file.display().to_string())
+    let tables = dirs.map(|dir| fs::read_dir(root.join(dir))).into_iter().flatten().flatten().flatten();
+    let files = std::iter::once(root.join("etc/crontab")).chain(tables.map(|entry| entry.path()));
+    // A FIFO would never end.
+    files.filter(|file| {
+        fs::metadata(file).is_ok_and(|file| file.is_file())
+            && fs::read_to_string(file).is_ok_and(|text| runs_cachenat(&text))
+    })
 }
 
 fn runs_cachenat(crontab: &str) -> bool {
@@ -67,6 +117,29 @@ mod tests {
         for file in ["etc/crontab", "etc/cron.d/cachenat", "var/spool/cron/crontabs/root"] {
             assert_eq!(with(file, line), Ok, "{file}");
         }
+    }
+
+    #[test]
+    fn each_runner_is_named_with_what_stops_it() {
+        let root = tempfile::tempdir().unwrap();
+        let file = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        file("etc/systemd/system/timers.target.wants/cachenat.timer", "");
+        file("etc/systemd/system/multi-user.target.wants/cachenat-restore.service", "");
+        file("etc/cron.d/cachenat", "* * * * * root cachenat apply\n");
+        let found: Vec<_> = runners(root.path()).iter().map(|runner| (runner.kind, runner.stop())).collect();
+        let cron = root.path().join("etc/cron.d/cachenat");
+        assert_eq!(
+            found,
+            [
+                (Kind::Timer, "'systemctl disable --now cachenat.timer' stops it".to_owned()),
+                (Kind::Restore, "'systemctl disable --now cachenat-restore.service' stops it".to_owned()),
+                (Kind::Cron, format!("delete its line of 'cachenat apply' in {}", cron.display())),
+            ]
+        );
     }
 
     #[test]

@@ -1,23 +1,29 @@
 //! `apply`: makes the kernel forward to the nodes as they are now.
 
 use std::process::Child;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use applier::kernel::{Dump, Netfilter};
-use applier::lock;
+use applier::lock::WAIT;
 use applier::netlink::Kernel;
 use applier::sync::{difference, ours};
 use applier::sysctl::Sysctls;
-use discovery::Emptied;
+use discovery::{Emptied, Inventory};
 
 use crate::args::Global;
 use crate::converge::{Done, carry_out, plan, remember, report};
 use crate::desired::Desired;
 use crate::inventory;
-use crate::output::Exit;
+use crate::output::{Exit, Hush};
 use crate::pending::{self, Verdict};
 use crate::report::Report;
 use crate::setting::{Setting, now};
+use crate::state::State;
+use crate::turn::{Moment, Turn};
+
+/// How often the sources are asked again because another run has asked them since. Few runs at once meet that once or
+/// twice; whoever forges a later answer again and again holds a run up no longer.
+const OVERTAKEN: usize = 5;
 
 pub(super) fn run(
     global: &Global,
@@ -26,20 +32,31 @@ pub(super) fn run(
     confirm: Option<u64>,
     wait: Duration,
 ) -> anyhow::Result<Exit> {
-    let setting = Setting::read(global)?;
+    // Even what there is to warn of beforehand waits until all is done: a reader may be slow, or gone.
+    let hush = Hush::begin();
+    let mut setting = Setting::read(global)?;
     setting.check_host()?;
-    // Taken before discovery: of two runs the later one has the later answer.
-    let lock = lock::acquire(&setting.config.lock_file, lock::WAIT)?;
-    pending::refuse(&setting.config, setting.output)?;
-    // The files first, one after the other: each text is gone before what comes next takes its room.
-    let given = inventory::given(global)?;
-    let mut state = setting.state();
     let mut kernel = Kernel::open()?;
-    // Dumped before discovery too: without privilege or with a foreign table nobody needs to wait for AWS.
+    let was_removed = {
+        let _turn = Turn::take(&setting.config, WAIT)?;
+        pending::refuse(&setting.config, setting.output)?;
+        State::is_removed(&setting.config.state_dir)
+    };
+    let answer = match inventory::given(global)? {
+        Some(given) => as_given(&setting, given)?,
+        None => {
+            // Without privilege, or with another program's table of our name, nothing is worth waiting for.
+            ours(&kernel.dump()?)?;
+            ask(&mut setting, global, wait)?
+        }
+    };
+    let Answer { mut turn, moment, inventory: fresh } = answer;
+    pending::refuse(&setting.config, setting.output)?;
+    if State::is_removed(&setting.config.state_dir) && !was_removed {
+        anyhow::bail!("'cachenat remove' was run meanwhile; run 'cachenat apply' again to forward again");
+    }
+    let mut state = setting.state();
     let dump = kernel.dump()?;
-    ours(&dump)?;
-
-    let fresh = inventory::take(&setting.config, &setting.options()?, given, state.last_good.as_ref(), wait)?;
     let desired = plan(&setting, &mut state, fresh, &dump, emptied)?;
     let warnings = desired.warnings(now());
     warnings.iter().for_each(|line| setting.output.warn(line));
@@ -50,12 +67,32 @@ pub(super) fn run(
     };
     let done = carry_out(&setting.config, &mut kernel, dump, &desired.wanted, setting.output);
     let (Done { report: done, is_verified, .. }, saved) = match (done, probation) {
-        (Ok(done), None) => (done, remember(&state, &desired, setting.output)),
+        (Ok(done), None) => {
+            let saved = remember(&state, &desired, setting.output);
+            turn.committed(moment, saved, &setting.config);
+            drop(turn);
+            drop(hush);
+            (done, saved)
+        }
         (Ok(done), Some((seconds, guard))) => {
-            drop(lock);
-            match pending::wait(&setting.config, guard, seconds, setting.output)? {
-                Verdict::Confirmed => (done, true),
-                Verdict::TakenBack => anyhow::bail!("the change was not confirmed within {seconds} s"),
+            // It is saved by whoever confirms it.
+            turn.asked(moment);
+            drop(turn);
+            drop(hush);
+            match pending::wait(&setting.config, guard, seconds, setting.output) {
+                Ok(Verdict::Confirmed) => (done, is_saved(&setting, &desired)),
+                Ok(Verdict::TakenBack) => {
+                    anyhow::bail!("the change was not confirmed within {seconds} s")
+                }
+                Ok(Verdict::Removed) => {
+                    anyhow::bail!("'cachenat remove' was run before the change was confirmed")
+                }
+                Err(error) => {
+                    setting.output.warn(&format!(
+                        "{error:#}; unless 'cachenat confirm' keeps the change, the next run rolls it back"
+                    ));
+                    (done, false)
+                }
             }
         }
         (Err(error), None) => return Err(error),
@@ -66,8 +103,62 @@ pub(super) fn run(
             return Err(error);
         }
     };
-    report(setting.output, &Report { warnings, ..done }, json)?;
+    report(setting.output, &Report { warnings, ..done }, json);
     Ok(Exit::of(whole && saved && is_verified))
+}
+
+/// What the sources answered, and the turn to act on it.
+struct Answer {
+    turn: Turn,
+    /// When they were asked.
+    moment: Moment,
+    inventory: Inventory,
+}
+
+/// What the operator gives counts as asked for when its turn comes.
+fn as_given(setting: &Setting, given: Inventory) -> anyhow::Result<Answer> {
+    let last_good = State::open(&setting.config.state_dir).last_good;
+    let inventory = inventory::take(
+        &setting.config,
+        &setting.options()?,
+        Some(given),
+        last_good.as_ref(),
+        Duration::ZERO,
+    )?;
+    let turn = Turn::take(&setting.config, WAIT)?;
+    Ok(Answer { turn, moment: Moment::now(), inventory })
+}
+
+/// Asks the sources, without the lock: others go on meanwhile, and where one of them has asked later, or the
+/// configuration has changed, so do we.
+fn ask(setting: &mut Setting, global: &Global, wait: Duration) -> anyhow::Result<Answer> {
+    let deadline = Instant::now() + wait;
+    let mut asked = 0;
+    loop {
+        let moment = Moment::now();
+        if asked > 0 && !setting.config.is_current().unwrap_or(false) {
+            *setting = Setting::read(global)?;
+            setting.check_host()?;
+        }
+        let last_good = State::open(&setting.config.state_dir).last_good;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let inventory =
+            inventory::take(&setting.config, &setting.options()?, None, last_good.as_ref(), left)?;
+        let turn = Turn::take(&setting.config, WAIT)?;
+        asked += 1;
+        let is_latest = turn.later_than(moment).is_none() && setting.config.is_current().unwrap_or(false);
+        if is_latest || asked > OVERTAKEN {
+            return Ok(Answer { turn, moment, inventory });
+        }
+    }
+}
+
+/// Whether what was confirmed, here or elsewhere, was saved.
+fn is_saved(setting: &Setting, desired: &Desired) -> bool {
+    let saved = State::open(&setting.config.state_dir);
+    saved.last_ruleset().as_ref() == Some(&desired.wanted.ruleset)
+        && saved.leases.as_ref() == Some(&desired.leases)
+        && saved.last_good.as_ref() == Some(&desired.inventory)
 }
 
 /// Starts the probation of a change, if there is one.

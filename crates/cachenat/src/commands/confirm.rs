@@ -23,5 +23,6 @@ pub(super) fn guard(global: &Global) -> anyhow::Result<Exit> {
                 .note("the configuration is as you wrote it: the next 'cachenat apply' carries it out again");
             Exit::Found
         }
+        Verdict::Removed => Exit::Partial,
     })
 }

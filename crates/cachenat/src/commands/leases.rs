@@ -1,6 +1,6 @@
 //! `leases`: who holds which port, and whose port rests.
 
-use applier::lock;
+use applier::lock::WAIT;
 use rules::leases::{Lease, QUARANTINE};
 use rules::{ForwardId, Listener};
 
@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::output::{Exit, Output, age, columns};
 use crate::setting::now;
 use crate::state::State;
+use crate::turn::Turn;
 
 pub(super) fn run(global: &Global, action: Option<&LeasesAction>) -> anyhow::Result<Exit> {
     let output = Output::new(global);
@@ -20,7 +21,7 @@ pub(super) fn run(global: &Global, action: Option<&LeasesAction>) -> anyhow::Res
             output.data(&table(&state))?;
         }
         Some(LeasesAction::Release { id }) => {
-            let _lock = lock::acquire(&config.lock_file, lock::WAIT)?;
+            let _turn = Turn::take(&config, WAIT)?;
             let port = release(&State::open(&config.state_dir), id)?;
             output.note(&format!("port {port} of {id} may be given to another node now"));
         }

@@ -1,7 +1,7 @@
 //! `restore`: puts the last good rules in force, without AWS, DNS or even a network.
 
 use applier::kernel::Netfilter;
-use applier::lock;
+use applier::lock::WAIT;
 use applier::netlink::Kernel;
 use applier::sync::ours;
 
@@ -11,13 +11,17 @@ use crate::converge::{admit_saved, carry_out, report};
 use crate::output::{Exit, Output};
 use crate::pending;
 use crate::state::State;
+use crate::turn::Turn;
 
 pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     let output = Output::new(global);
     // The gateway is not resolved: at boot there may be no route yet, and the rules name interface and addresses.
     let config = Config::read(&global.config)?;
-    let _lock = lock::acquire(&config.lock_file, lock::WAIT)?;
+    let turn = Turn::take(&config, WAIT)?;
     pending::refuse(&config, output)?;
+    if State::is_removed(&config.state_dir) {
+        anyhow::bail!("'cachenat remove' was run; 'cachenat apply' forwards again");
+    }
     let saved = match State::ruleset(&config.state_dir)? {
         Some(wanted) => wanted.ruleset,
         None => anyhow::bail!(
@@ -36,6 +40,7 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     let (wanted, refused) = admit_saved(&config, &saved, has_flowtable, output)?;
     refused.iter().for_each(|why| output.warn(&why.to_string()));
     let done = carry_out(&config, &mut kernel, dump, &wanted, output)?;
-    report(output, &done.report, false)?;
+    drop(turn);
+    report(output, &done.report, false);
     Ok(Exit::of(refused.is_empty() && done.is_verified))
 }

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use applier::kernel::{Generation, Netfilter};
-use applier::lock::{self, LockError};
+use applier::lock::LockError;
 use applier::monitor::{Monitor, MonitorError, Noticed, Port};
 use applier::netlink::Kernel;
-use discovery::{Emptied, Inventory, Options, Source, recall};
+use discovery::{Emptied, Inventory, Options, Source, SourceName, recall};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -27,10 +27,11 @@ use crate::args::Global;
 use crate::converge::{Done, carry_out, plan, remember};
 use crate::inventory;
 use crate::memory::Memory;
-use crate::output::Exit;
+use crate::output::{Exit, in_background};
 use crate::pending as probation;
 use crate::setting::{Setting, is_whole, now};
 use crate::state::State;
+use crate::turn::{Moment, Turn};
 use metrics::{Metrics, Sync};
 
 /// A name server that gives out TTLs of zero is not asked more often than this.
@@ -51,6 +52,8 @@ pub(super) fn run(
     dns_interval: Duration,
     metrics: Option<SocketAddr>,
 ) -> anyhow::Result<Exit> {
+    // Nothing that reads its output slowly, or not at all, keeps it from its work.
+    in_background();
     let bound = metrics.map(metrics::bind).transpose()?;
     let mut watch = Watch::open(global)?;
     if let (Some(address), Some(bound)) = (metrics, bound) {
@@ -112,8 +115,14 @@ struct Watch<'a> {
     kernel: Kernel,
     /// What the sources said last, without addresses.
     listed: Option<Inventory>,
+    /// When they were asked.
+    listed_at: Moment,
     /// The same with addresses: what is to be in force.
     found: Option<Inventory>,
+    /// When the sources were asked that this comes from.
+    found_at: Moment,
+    /// What systemd is to show.
+    status: String,
     /// The kernel's generation after our own last look or commit; what is later is somebody else's.
     generation: Option<Generation>,
     /// When somebody else's change was met last, or a retry.
@@ -146,7 +155,10 @@ impl<'a> Watch<'a> {
             options,
             kernel: Kernel::open()?,
             listed: None,
+            listed_at: Moment::default(),
             found: None,
+            found_at: Moment::default(),
+            status: String::new(),
             generation: None,
             repaired: None,
             retry: None,
@@ -178,12 +190,13 @@ impl<'a> Watch<'a> {
                         listing.again_in(Duration::ZERO);
                     }
                 }
-                listed = listing.answer(|| list(self.sources.clone(), self.options.clone())) => {
+                (asked, listed) = listing.answer(|| list(self.sources.clone(), self.options.clone())) => {
                     failures = if is_whole(&listed) { 0 } else { failures + 1 };
                     self.metrics.listed(&listed);
                     listing.again_in(jittered(interval * (1 << failures.min(10)).min(LONGEST_BACKOFF)));
                     let state = self.memory.complete(State::open(&self.setting.config.state_dir));
                     self.listed = Some(recall(listed, state.last_good.as_ref()));
+                    self.listed_at = asked;
                     self.is_listed_anew = true;
                     // The answer may have come because something changed: what the names lead to is asked at once.
                     resolving.again_in(Duration::ZERO);
@@ -197,6 +210,7 @@ impl<'a> Watch<'a> {
                     if is_new || self.found.as_ref() != Some(&found) {
                         self.is_repeated &= !is_new;
                         self.found = Some(found);
+                        self.found_at = self.listed_at;
                         self.heard = Some(Instant::now());
                         self.converge();
                     }
@@ -212,6 +226,8 @@ impl<'a> Watch<'a> {
             }
             if std::mem::take(&mut self.is_overtaken) {
                 listing.again_in(Duration::ZERO);
+                // What the other run found may be older than what the names lead to by now.
+                resolving.again_in(Duration::ZERO);
             }
         }
         notify(&[NotifyState::Stopping]);
@@ -221,18 +237,36 @@ impl<'a> Watch<'a> {
 
     /// Takes the new configuration, or keeps the old one and says why.
     fn reload(&mut self) -> bool {
-        match read(self.global) {
-            Ok((setting, sources, options)) => {
-                (self.setting, self.sources, self.options) = (setting, sources, options);
-                self.metrics.reloaded(Arc::clone(&self.setting));
-                self.setting.output.note("configuration read again");
-                true
-            }
-            Err(error) => {
-                self.setting.output.warn(&format!("{error:#}; the old configuration stays in force"));
-                false
-            }
+        let reread = self.reread();
+        match &reread {
+            Ok(()) => self.setting.output.note("configuration read again"),
+            Err(error) => self.setting.output.warn(&kept(error)),
         }
+        reread.is_ok()
+    }
+
+    /// The one way by which a configuration comes in while it runs.
+    fn reread(&mut self) -> anyhow::Result<()> {
+        (self.setting, self.sources, self.options) = read(self.global)?;
+        self.metrics.reloaded(Arc::clone(&self.setting));
+        Ok(())
+    }
+
+    /// Takes a configuration that has changed before anything is planned with the old one; `Err`: it can't be taken.
+    fn refresh(&mut self) -> anyhow::Result<()> {
+        if self.setting.config.is_current().unwrap_or(false) {
+            return Ok(());
+        }
+        self.reread()?;
+        self.setting.output.note("the configuration has changed and was read again");
+        // Until the sources have answered to it, it only takes away.
+        let named: BTreeSet<SourceName> = self.sources.iter().map(Source::name).collect();
+        for inventory in self.listed.iter_mut().chain(&mut self.found) {
+            inventory.nodes.retain(|node| named.contains(&node.source));
+            inventory.sources.retain(|report| named.contains(&report.source));
+        }
+        self.is_overtaken = true;
+        Ok(())
     }
 
     /// Converges if another process has touched our table since it was last read.
@@ -257,8 +291,10 @@ impl<'a> Watch<'a> {
 
     /// Makes what was found be in force; whatever is in the way is told, and tried again.
     fn converge(&mut self) {
-        let Some(found) = self.found.clone() else { return };
-        let result = self.try_converge(found).unwrap_or_else(|error| {
+        if self.found.is_none() {
+            return;
+        }
+        let result = self.try_converge().unwrap_or_else(|error| {
             self.warn(BTreeSet::from([format!("{error:#}")]));
             Sync::Failed
         });
@@ -266,25 +302,52 @@ impl<'a> Watch<'a> {
         match result {
             Sync::InStep | Sync::Changed => {
                 self.heard = None;
-                notify(&[NotifyState::Ready]);
+                notify(&[NotifyState::Status(&self.status), NotifyState::Ready]);
             }
             Sync::Busy | Sync::Failed => self.retry = Some(Instant::now() + RETRY),
         }
     }
 
-    fn try_converge(&mut self, mut found: Inventory) -> anyhow::Result<Sync> {
-        let output = self.setting.output;
-        let _lock = match lock::acquire(&self.setting.config.lock_file, Duration::ZERO) {
-            Ok(lock) => lock,
+    fn try_converge(&mut self) -> anyhow::Result<Sync> {
+        // While it lasts, nothing is printed and systemd hears nothing.
+        let mut turn = match Turn::take(&self.setting.config, Duration::ZERO) {
+            Ok(turn) => turn,
             Err(LockError::Held { .. }) => return Ok(Sync::Busy),
             Err(error) => return Err(error.into()),
         };
-        probation::refuse(&self.setting.config, output)?;
-        let mut state = self.memory.complete(self.setting.state());
-        if let Some(theirs) = self.memory.overtaken(&state) {
-            (self.listed, self.found) = (Some(theirs.clone()), Some(theirs.clone()));
-            (found, self.is_overtaken) = (theirs, true);
+        probation::refuse(&self.setting.config, self.setting.output)?;
+        if State::is_removed(&self.setting.config.state_dir) {
+            self.memory = Memory::default();
+            self.status = "nothing is forwarded: 'cachenat remove' was run".to_owned();
+            let words = "'cachenat remove' was run: nothing is forwarded until the next 'cachenat apply'";
+            self.warn(BTreeSet::from([words.to_owned()]));
+            return Ok(Sync::InStep);
         }
+        let lock_file = self.setting.config.lock_file.clone();
+        let refused = self.refresh().err().map(|error| kept(&error));
+        if self.setting.config.lock_file != lock_file {
+            return Ok(Sync::Busy);
+        }
+        let own = self.setting.config.digest();
+        if let Some(refused) = &refused
+            && turn.latest().is_some_and(|latest| latest.config != own)
+        {
+            // The old one may let in whom the later one does not.
+            anyhow::bail!(
+                "{refused}, but another run has applied a later one: what is in force is kept as it is"
+            );
+        }
+        let (output, state) = (self.setting.output, self.setting.state());
+        if let Some(latest) = turn.later_than(self.found_at) {
+            // That run knows more than our answer; ours is not mixed with it, and the sources are asked again.
+            self.memory = Memory::default();
+            self.listed = state.last_good.clone().filter(|_| latest.is_saved);
+            self.found = self.listed.clone();
+            (self.listed_at, self.found_at) = (latest.moment, latest.moment);
+            self.is_overtaken = true;
+        }
+        let Some(found) = self.found.clone() else { return Ok(Sync::Busy) };
+        let mut state = self.memory.complete(state);
         if self.is_repeated {
             state.forget_held();
         }
@@ -294,13 +357,15 @@ impl<'a> Watch<'a> {
         let Done { report, generation, is_verified } = done;
         self.generation = Some(generation);
         self.is_repeated = true;
+        let is_saved = remember(&state, &desired, output);
+        turn.committed(self.found_at, is_saved, &self.setting.config);
+        drop(turn);
 
-        self.warn(desired.warnings(now()).into_iter().collect());
-        output.changes(&report.lines())?;
+        self.warn(desired.warnings(now()).into_iter().chain(refused).collect());
+        output.changes(&report.lines());
         let (nodes, kept) = (desired.inventory.nodes.len(), desired.kept.len());
         let unsure = if kept > 0 { format!(", {kept} kept as they were") } else { String::new() };
-        notify(&[NotifyState::Status(&format!("{nodes} nodes forwarded{unsure}"))]);
-        let is_saved = remember(&state, &desired, output);
+        self.status = format!("{nodes} nodes forwarded{unsure}");
         self.memory.note(desired, is_saved);
         Ok(match is_verified {
             false => Sync::Failed,
@@ -316,6 +381,11 @@ impl<'a> Watch<'a> {
     }
 }
 
+/// What is said of a configuration that can't be taken.
+fn kept(error: &anyhow::Error) -> String {
+    format!("{error:#}; the old configuration stays in force")
+}
+
 fn read(global: &Global) -> anyhow::Result<(Arc<Setting>, Vec<Source>, Options)> {
     let setting = Setting::read(global)?;
     setting.check_host()?;
@@ -324,8 +394,10 @@ fn read(global: &Global) -> anyhow::Result<(Arc<Setting>, Vec<Source>, Options)>
     Ok((Arc::new(setting), sources, options))
 }
 
-async fn list(sources: Vec<Source>, options: Options) -> Inventory {
-    discovery::list(&sources, &options).await
+/// What the sources say, and when they were asked.
+async fn list(sources: Vec<Source>, options: Options) -> (Moment, Inventory) {
+    let asked = Moment::now();
+    (asked, discovery::list(&sources, &options).await)
 }
 
 async fn resolve(listed: Option<Inventory>, options: Options) -> (Inventory, Option<Duration>) {
