@@ -64,6 +64,19 @@ mod tests {
     }
 
     #[test]
+    fn a_long_error_is_still_our_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = "replication_group/my-cluster".parse().unwrap();
+        let denied =
+            "User: arn:aws:sts::123456789012:assumed-role/nat/i-0 is not authorized\u{1b}[2J ".repeat(9);
+        let ours = desired(Inventory { nodes: vec![], sources: vec![SourceReport::failed(source, denied)] });
+        State::open(dir.path()).save(&ours).unwrap();
+        let mut memory = Memory::default();
+        memory.note(ours, true);
+        assert_eq!(memory.overtaken(&State::open(dir.path())), None);
+    }
+
+    #[test]
     fn what_could_not_be_written_stands_in_for_the_files() {
         let dir = tempfile::tempdir().unwrap();
         let mut memory = Memory::default();

@@ -129,6 +129,7 @@ pub async fn resolve(listed: Inventory, options: &Options) -> (Inventory, Option
         };
         report.lower_to_partial(words);
     }
+    inventory.make_plain();
     (inventory, ttl)
 }
 
@@ -178,6 +179,7 @@ fn gather(found: impl Iterator<Item = (SourceReport, Vec<Node>)>) -> Inventory {
         }
         inventory.sources.push(report);
     }
+    inventory.make_plain();
     inventory.sort();
     inventory
 }

@@ -123,7 +123,7 @@ impl Resolver {
         network: Option<Network>,
     ) -> (Vec<IpAddr>, Option<LookupError>) {
         if let Ok(address) = host.parse::<IpAddr>() {
-            return (vec![address], None);
+            return (vec![address.to_canonical()], None);
         }
         let answers = match network {
             Some(Network::Ipv4) => vec![self.records(host, RecordType::A).await],
@@ -203,7 +203,7 @@ fn name_server(server: &SocketAddr) -> NameServerConfig {
 fn address(data: &RData) -> Option<IpAddr> {
     match data {
         RData::A(a) => Some(IpAddr::V4(a.0)),
-        RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
+        RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0).to_canonical()),
         _ => None,
     }
 }
@@ -278,7 +278,7 @@ fn addresses_of(node: &Node, answers: &Answers, policy: &Admission) -> (Vec<IpAd
     let (mut addresses, mut wrong) = (BTreeSet::new(), Vec::new());
     for (found, error) in questions_of(node).filter_map(|question| answers.get(&question)) {
         wrong.extend(error.iter().map(ToString::to_string));
-        for address in found.iter().map(IpAddr::to_canonical) {
+        for &address in found {
             match admit(address, policy) {
                 Ok(()) => {
                     addresses.insert(address);
@@ -309,7 +309,9 @@ mod tests {
 
     #[test]
     fn an_address_needs_no_dns() {
-        let nodes = resolve(vec![at("10.0.1.230"), at("fd12::1")], &Admission::default());
+        let nodes =
+            resolve(vec![at("10.0.1.230"), at("fd12::1"), at("::ffff:10.0.1.9")], &Admission::default());
+        assert_eq!(nodes[2].addresses, ["10.0.1.9".parse::<IpAddr>().unwrap()]);
         assert_eq!(nodes[0].addresses, ["10.0.1.230".parse::<IpAddr>().unwrap()]);
         assert_eq!(nodes[1].addresses, ["fd12::1".parse::<IpAddr>().unwrap()]);
         assert_eq!(nodes[0].error, None);

@@ -201,7 +201,7 @@ impl std::str::FromStr for HostPort {
         if host.is_empty() || host.chars().any(|c| c.is_whitespace() || crate::text::is_unprintable(c)) {
             return Err(wrong());
         }
-        Ok(Self { host: host.to_owned(), port: port.parse().map_err(|_| wrong())? })
+        Ok(Self { host: crate::text::canonical_host(host), port: port.parse().map_err(|_| wrong())? })
     }
 }
 
@@ -240,6 +240,7 @@ mod tests {
 
     #[test]
     fn host_and_port_are_told_apart() {
+        assert_eq!("[::ffff:10.0.1.9]:1".parse::<HostPort>().unwrap().to_string(), "10.0.1.9:1");
         for text in ["10.0.1.230:6379", "[fd00::1]:6379", "cache.example:1"] {
             assert_eq!(text.parse::<HostPort>().unwrap().to_string(), text);
         }
