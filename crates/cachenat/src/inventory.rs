@@ -56,8 +56,7 @@ fn completed(
     last_good: Option<&Inventory>,
 ) -> anyhow::Result<Inventory> {
     let inventory = with_reports(given, config, last_good);
-    let addresses = inventory.nodes.iter().flat_map(|node| node.addresses.iter().copied());
-    let admission = runtime()?.block_on(options(config, own).admission_of(addresses));
+    let admission = runtime()?.block_on(options(config, own).admission());
     Ok(admitted(inventory, &admission))
 }
 
@@ -89,7 +88,19 @@ fn runtime() -> anyhow::Result<Runtime> {
 /// How discovery goes about it on a gateway with these addresses.
 pub(crate) fn options(config: &Config, own: &[IpAddr]) -> Options {
     let admission = Admission { vpc: vec![], own: own.to_vec() };
-    Options { region: config.region.clone(), admission, ..Options::default() }
+    Options { region: config.region.clone(), admission, ..Options::default() }.with_scopes(config.asked())
+}
+
+/// A warning for each source whose password others on the way can read.
+pub(crate) fn clear_text_passwords(config: &Config) -> impl Iterator<Item = String> {
+    config.asked().filter_map(|source| match source {
+        Source::InBand { seed, .. } if seed.sends_clear_password() => Some(format!(
+            "{}: its password goes to {} in clear text; add tls: true to the source if the cache speaks TLS",
+            source.name(),
+            seed.address()
+        )),
+        _ => None,
+    })
 }
 
 /// The sources to discover.

@@ -30,6 +30,7 @@ impl Setting {
         for client in config.clients.iter().filter(|client| client.prefix_len() == 0) {
             output.warn(&format!("clients: {client} lets everybody connect; the caches have no other guard"));
         }
+        inventory::clear_text_passwords(&config).for_each(|warning| output.warn(&warning));
         Ok(Self { config, gateway, output })
     }
 

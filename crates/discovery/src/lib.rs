@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod announced;
 mod elasticache;
 mod imds;
 mod in_band;
@@ -20,13 +21,17 @@ mod source;
 mod test_support;
 mod text;
 
-use std::{collections::HashMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use futures_util::future::{join, join_all};
 
 pub use aws_credential_types::Credentials;
 
 pub use admission::{Admission, Refusal, admit};
+pub use announced::{Also, Scope};
 pub use elasticache::{Action, ApiError, Cause, Place, Survey, survey};
 pub use imds::{Imds, InstanceFacts, instance_facts};
 pub use in_band::{Dial, GreetError, Greeting, InBandError, Speaks, greet_all};
@@ -50,6 +55,8 @@ pub struct Options {
     pub credentials: Option<Credentials>,
     /// Which addresses may be targets.
     pub admission: Admission,
+    /// Where the nodes of in-band sources may be; see [`Options::with_scopes`].
+    pub scopes: BTreeMap<SourceName, Scope>,
     /// Which name servers are asked.
     pub resolver: ResolverSettings,
     /// The metadata service, shared with whoever asked it already.
@@ -67,6 +74,7 @@ impl Default for Options {
             endpoint: None,
             credentials: None,
             admission: Admission::default(),
+            scopes: BTreeMap::new(),
             resolver: ResolverSettings::default(),
             imds: Imds::default(),
             api_deadline: Duration::from_secs(13),
@@ -76,14 +84,17 @@ impl Default for Options {
 }
 
 impl Options {
-    /// What may be a target, given these addresses: the VPC's ranges are asked of IMDS only when an address is neither
-    /// private nor in a range that is known.
-    pub async fn admission_of(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Admission {
+    /// The same for nodes that these sources announce in band; without it such a node is no target.
+    #[must_use]
+    pub fn with_scopes<'a>(mut self, sources: impl IntoIterator<Item = &'a Source>) -> Self {
+        self.scopes.extend(sources.into_iter().filter_map(|source| Some((source.name(), source.scope()?))));
+        self
+    }
+
+    /// What may be a target: what is known, and what the instance knows of its VPC.
+    pub async fn admission(&self) -> Admission {
         let mut policy = self.admission.clone();
-        let outside = |address| matches!(admit(address, &policy), Err(Refusal::Outside(_)));
-        if addresses.into_iter().any(outside)
-            && let Some(facts) = self.imds.facts().await
-        {
+        if let Some(facts) = self.imds.facts().await {
             policy.vpc.extend(&facts.vpc_cidrs);
             policy.own.extend(facts.own_addresses());
         }
@@ -95,7 +106,8 @@ impl Options {
 ///
 /// Takes at most about 20 seconds, whatever hangs. Needs a tokio runtime with I/O and time; one thread is enough.
 pub async fn discover(sources: &[Source], options: &Options) -> Inventory {
-    resolve(list(sources, options).await, options).await.0
+    let options = options.clone().with_scopes(sources);
+    resolve(list(sources, &options).await, &options).await.0
 }
 
 /// The nodes of all sources without their addresses: what the API, the caches themselves and the config say.

@@ -1,6 +1,7 @@
 //! Names to addresses, side by side, with every kind of failure told apart.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::atomic::{AtomicU32, Ordering},
@@ -21,7 +22,7 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    Network, Node, Options,
+    Network, Node, Options, Scope,
     admission::{Admission, admit},
     text::plain,
 };
@@ -239,10 +240,13 @@ type Answers = BTreeMap<Question, (Vec<IpAddr>, Option<LookupError>)>;
 /// Returns for how long the shortest-lived answer holds, if any name server was asked.
 pub(crate) async fn resolve_nodes(nodes: &mut [Node], options: &Options) -> Option<Duration> {
     let settings = &options.resolver;
-    let questions: BTreeSet<Question> = nodes.iter().flat_map(questions_of).collect();
+    let mut questions: BTreeSet<Question> = nodes.iter().flat_map(questions_of).collect();
     if questions.is_empty() {
         return None;
     }
+    // Where the VPC is not known, nodes that were announced are measured by the seed that announced them.
+    let scopes = nodes.iter().filter_map(|node| scope_of(node, options));
+    questions.extend(scopes.map(|scope| (scope.into_owned().seed, None)));
     // Reading resolv.conf and setting up sockets is not worth it for addresses.
     let needs_dns = questions.iter().any(|(host, _)| host.parse::<IpAddr>().is_err());
     let resolver = match needs_dns {
@@ -261,9 +265,10 @@ pub(crate) async fn resolve_nodes(nodes: &mut [Node], options: &Options) -> Opti
         .buffer_unordered(SIDE_BY_SIDE)
         .collect()
         .await;
-    let policy = options.admission_of(answers.values().flat_map(|(found, _)| found.iter().copied())).await;
+    let policy = options.admission().await;
     for node in nodes.iter_mut().filter(|node| !node.names().is_empty()) {
-        (node.addresses, node.error) = addresses_of(node, &answers, &policy);
+        (node.addresses, node.error) =
+            addresses_of(node, &answers, &policy, scope_of(node, options).as_deref());
     }
     let ttl = resolver.ttl.into_inner();
     (ttl != u32::MAX).then(|| Duration::from_secs(ttl.into()))
@@ -273,13 +278,31 @@ fn questions_of(node: &Node) -> impl Iterator<Item = Question> {
     node.names().iter().map(|name| (name.clone(), node.network))
 }
 
+/// What limits where the node may be beyond the policy: others announced it. The seed itself is the configuration's word.
+fn scope_of<'a>(node: &Node, options: &'a Options) -> Option<Cow<'a, Scope>> {
+    if !node.source.is_in_band() {
+        return None;
+    }
+    let unknown = || Cow::Owned(Scope { seed: String::new(), hosts: Vec::new() });
+    let scope = options.scopes.get(&node.source).map_or_else(unknown, Cow::Borrowed);
+    (node.host != scope.seed).then_some(scope)
+}
+
 /// What the answers say about one node: the admitted addresses, and everything that is wrong.
-fn addresses_of(node: &Node, answers: &Answers, policy: &Admission) -> (Vec<IpAddr>, Option<String>) {
+fn addresses_of(
+    node: &Node,
+    answers: &Answers,
+    policy: &Admission,
+    scope: Option<&Scope>,
+) -> (Vec<IpAddr>, Option<String>) {
+    let seed = scope.and_then(|scope| answers.get(&(scope.seed.clone(), None)));
+    let seed = seed.map(|(found, _)| found.as_slice()).unwrap_or_default();
     let (mut addresses, mut wrong) = (BTreeSet::new(), Vec::new());
     for (found, error) in questions_of(node).filter_map(|question| answers.get(&question)) {
         wrong.extend(error.iter().map(ToString::to_string));
         for &address in found {
-            match admit(address, policy) {
+            let in_scope = || scope.map_or(Ok(()), |scope| scope.admit(address, seed, policy));
+            match admit(address, policy).and_then(|()| in_scope()) {
                 Ok(()) => {
                     addresses.insert(address);
                 }
@@ -324,6 +347,22 @@ mod tests {
         let error =
             "169.254.169.254: refused: 169.254.169.254 is an AWS instance service (metadata, DNS or time)";
         assert_eq!(nodes[0].error.as_deref(), Some(error));
+    }
+
+    #[test]
+    fn an_announced_node_outside_the_vpc_is_no_target() {
+        let announced = |host: &str| Node { source: "in_band/lab".parse().unwrap(), ..at(host) };
+        let vpc = Admission { vpc: vec!["10.0.0.0/16".parse().unwrap()], own: vec![] };
+        let nodes = resolve(vec![announced("10.0.1.230"), announced("172.17.0.1"), at("172.17.0.1")], &vpc);
+        let error = "172.17.0.1: refused: 172.17.0.1 was announced in band and is outside the VPC; if it is right, add its \
+                     range to also_hosts";
+        let errors: Vec<Option<&str>> = nodes.iter().map(|node| node.error.as_deref()).collect();
+        assert_eq!(errors, [None, Some(error), None]);
+        // A source whose seed is not known announces nothing.
+        assert_eq!(
+            resolve(vec![announced("10.0.1.230")], &Admission::default())[0].addresses,
+            Vec::<IpAddr>::new()
+        );
     }
 
     #[test]

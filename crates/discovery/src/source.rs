@@ -6,7 +6,10 @@ use std::{
     path::PathBuf,
 };
 
-use crate::{NodeId, SourceName};
+use crate::{
+    NodeId, SourceName,
+    announced::{Also, Scope},
+};
 
 /// One entry of the config's `sources`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +44,8 @@ pub enum Source {
         name: String,
         /// Whom to ask.
         seed: Seed,
+        /// Where its nodes may be besides the seed's port and the VPC.
+        also: Also,
     },
     /// Nodes that the config spells out.
     Static {
@@ -169,6 +174,21 @@ impl FromIterator<Endpoint> for Expose {
     }
 }
 
+impl Seed {
+    /// Where it is.
+    pub fn address(&self) -> &HostPort {
+        match self {
+            Self::Redis(redis) => &redis.address,
+            Self::Memcached(address) => address,
+        }
+    }
+
+    /// Whether a password goes to it that others on the way can read.
+    pub fn sends_clear_password(&self) -> bool {
+        matches!(self, Self::Redis(RedisSeed { password: Some(_), tls: None, .. }))
+    }
+}
+
 impl Source {
     /// `kind/name`, the same in reports, inventories and leases.
     pub fn name(&self) -> SourceName {
@@ -182,6 +202,16 @@ impl Source {
             }
             Self::InBand { name, .. } => SourceName::new("in_band", name),
             Self::Static { name, .. } => SourceName::new("static", name),
+        }
+    }
+
+    /// Where its nodes may be, if they are announced by one of them.
+    pub(crate) fn scope(&self) -> Option<Scope> {
+        match self {
+            Self::InBand { seed, also, .. } => {
+                Some(Scope { seed: seed.address().host.clone(), hosts: also.hosts.clone() })
+            }
+            _ => None,
         }
     }
 }

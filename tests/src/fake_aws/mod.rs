@@ -79,6 +79,11 @@ impl FakeAws {
         *lock(&self.state) = State { scenario, ..State::default() };
     }
 
+    /// What is answered now.
+    pub fn scenario(&self) -> Scenario {
+        lock(&self.state).scenario.clone()
+    }
+
     /// Changes what is answered.
     pub fn change(&self, change: impl FnOnce(&mut Scenario)) {
         change(&mut lock(&self.state).scenario);

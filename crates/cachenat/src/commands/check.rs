@@ -69,6 +69,7 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
     let runtime = Builder::new_current_thread().enable_all().build().context("starting tokio")?;
     let imds = Imds::default();
     let instance = runtime.block_on(imds.facts());
+    let instance = instance.as_deref();
     found.push(access::public_address(
         &setting.config.gateway.public_address,
         &setting.gateway.addresses,

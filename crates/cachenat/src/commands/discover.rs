@@ -14,6 +14,7 @@ use crate::setting::is_whole;
 pub(super) fn run(global: &Global, json: bool) -> anyhow::Result<Exit> {
     let output = Output::new(global);
     let config = Config::read(&global.config)?;
+    inventory::clear_text_passwords(&config).for_each(|warning| output.warn(&warning));
     // Discovery works off the gateway too; only there is an address known that can be no target.
     let own = Gateway::resolve(&config).map(|gateway| gateway.addresses).unwrap_or_default();
     let inventory = inventory::take(&config, &own, inventory::given(global)?, None, Duration::ZERO)?;

@@ -5,17 +5,23 @@ mod greet;
 mod memcached;
 mod redis;
 mod resp;
+mod slots;
 
 pub use greet::{Dial, GreetError, Greeting, Speaks, greet_all};
 
-use std::{io, num::NonZeroU16, path::PathBuf};
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    num::NonZeroU16,
+    path::{Path, PathBuf},
+};
 
 use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::{
-    Engine, HostPort, LookupError, Node, NodeId, Options, Role, Secret, Seed, Source, SourceName,
-    SourceReport, text::plain,
+    Also, Engine, HostPort, LookupError, Node, NodeId, Options, Refusal, Role, Secret, Seed, Source,
+    SourceName, SourceReport, text::plain,
 };
 
 /// Why a cache did not tell its nodes. The source's name is the caller's to add.
@@ -24,6 +30,14 @@ pub enum InBandError {
     /// The seed's name has no address.
     #[error(transparent)]
     Lookup(#[from] LookupError),
+    /// The seed's name leads to where no target may be.
+    #[error("{seed}: refused: {refusal}")]
+    SeedRefused {
+        /// The seed.
+        seed: HostPort,
+        /// Why.
+        refusal: Refusal,
+    },
     /// The seed could not be reached, or went away.
     #[error("{seed}: {source}")]
     Connection {
@@ -82,6 +96,12 @@ pub enum InBandError {
     },
 }
 
+/// The most nodes of one source; the largest cluster of ElastiCache has 500.
+const MAX_NODES: usize = 4_096;
+
+/// The longest password that is read, in bytes; ElastiCache's have at most 128.
+const MAX_SECRET: u64 = 64 << 10;
+
 /// What a cache told.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Told {
@@ -106,11 +126,8 @@ struct Member {
 
 /// The nodes that an in-band source tells; none for other sources.
 pub(crate) async fn find(source: &Source, options: &Options) -> Option<(SourceReport, Vec<Node>)> {
-    let Source::InBand { name, seed } = source else { return None };
-    let address = match seed {
-        Seed::Redis(redis) => &redis.address,
-        Seed::Memcached(address) => address,
-    };
+    let Source::InBand { name, seed, also } = source else { return None };
+    let address = seed.address();
     let asked = async {
         match seed {
             Seed::Redis(redis) => redis::ask(name, redis, options).await,
@@ -120,12 +137,22 @@ pub(crate) async fn find(source: &Source, options: &Options) -> Option<(SourceRe
     let told = timeout(options.in_band_deadline, asked).await;
     let told = told.unwrap_or_else(|_| Err(InBandError::Timeout { seed: address.clone() }));
     Some(match told {
-        Ok(told) => understood(told, name, source.name()),
+        Ok(Told { members, .. }) if members.len() > MAX_NODES => {
+            let error = format!("{address}: the answer makes no sense: it names {} nodes", members.len());
+            (SourceReport::failed(source.name(), error), Vec::new())
+        }
+        Ok(told) => understood(told, name, source.name(), address, also),
         Err(error) => (SourceReport::failed(source.name(), plain(&error.to_string())), Vec::new()),
     })
 }
 
-fn understood(told: Told, cluster: &str, source: SourceName) -> (SourceReport, Vec<Node>) {
+fn understood(
+    told: Told,
+    cluster: &str,
+    source: SourceName,
+    seed: &HostPort,
+    also: &Also,
+) -> (SourceReport, Vec<Node>) {
     let mut doubt = told.doubt;
     let mut nodes = Vec::new();
     for member in told.members {
@@ -136,6 +163,13 @@ fn understood(told: Told, cluster: &str, source: SourceName) -> (SourceReport, V
                 continue;
             }
         };
+        if !also.admits_port(member.port, seed) {
+            doubt = Some(format!(
+                "{id}: announced on port {}, not on the seed's {}; if it is right, add the port to also_ports",
+                member.port, seed.port
+            ));
+            continue;
+        }
         nodes.push(Node {
             id,
             cluster: plain(cluster).into(),
@@ -173,12 +207,25 @@ fn reveal(secret: &Secret) -> Result<String, InBandError> {
             place: format!("${}", plain(name)),
             reason: error.to_string(),
         }),
-        Secret::File(path) => match std::fs::read_to_string(path) {
+        Secret::File(path) => match read_plain_file(path) {
             Ok(text) => Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned()),
             Err(error) => Err(InBandError::Secret {
                 place: plain(&path.display().to_string()),
                 reason: error.to_string(),
             }),
         },
+    }
+}
+
+/// A pipe or a device would hold up all sources, as a read of a file can't be given up.
+fn read_plain_file(path: &Path) -> io::Result<String> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a plain file"));
+    }
+    let mut text = String::new();
+    File::open(path)?.take(MAX_SECRET + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > MAX_SECRET {
+        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is longer than any password")),
+        false => Ok(text),
     }
 }
