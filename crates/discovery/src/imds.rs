@@ -24,7 +24,7 @@ use tokio::{
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How soon a service that was silent, or answered in part, is asked again.
-const ABSENCE: Duration = Duration::from_secs(30);
+const ABSENCE: Duration = Duration::from_secs(10);
 
 /// The most lines of one category; an interface has at most 50 addresses, and a VPC 50 ranges (VPC quotas).
 const MAX_LINES: usize = 256;
@@ -32,7 +32,7 @@ const MAX_LINES: usize = 256;
 /// How long an answer is good: a VPC gains ranges and an instance addresses while we run.
 const FRESHNESS: Duration = Duration::from_secs(300);
 
-/// The instance metadata service, asked when someone wants to know. What it said is remembered, its silence is for 30 s at
+/// The instance metadata service, asked when someone wants to know. What it said is remembered, its silence is for 10 s at
 /// most.
 ///
 /// `AWS_EC2_METADATA_DISABLED=true` keeps it from being asked; `AWS_EC2_METADATA_SERVICE_ENDPOINT` moves it.
@@ -312,7 +312,7 @@ fn is_word(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    const HALF: Duration = Duration::from_secs(15);
+    const HALF: Duration = Duration::from_secs(5);
 
     /// Answers of these categories, and silence about the others.
     fn half(answers: &[(&str, &str)]) -> Heard {

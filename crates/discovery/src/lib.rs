@@ -112,13 +112,38 @@ pub async fn discover(sources: &[Source], options: &Options) -> Inventory {
 
 /// The nodes of all sources without their addresses: what the API, the caches themselves and the config say.
 pub async fn list(sources: &[Source], options: &Options) -> Inventory {
+    gather(list_each(sources, options).await)
+}
+
+/// The same source by source, in their order; [`gather`] makes one inventory of it.
+pub async fn list_each(sources: &[Source], options: &Options) -> Vec<Listed> {
     let in_band = join_all(sources.iter().map(|source| in_band::find(source, options)));
     let (account, mut in_band) = join(elasticache::list(sources, options), in_band).await;
     let found = sources.iter().zip(&mut in_band).map(|(source, in_band)| {
         let found = in_band.take().or_else(|| elasticache::find(source, &account));
-        found.unwrap_or_else(|| spelled_out(source))
+        let (report, nodes) = found.unwrap_or_else(|| spelled_out(source));
+        Listed { report, nodes }
     });
-    gather(found)
+    found.collect()
+}
+
+/// What one source said, without addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    report: SourceReport,
+    nodes: Vec<Node>,
+}
+
+impl Listed {
+    /// What a source said.
+    pub fn new(report: SourceReport, nodes: Vec<Node>) -> Self {
+        Self { report, nodes }
+    }
+
+    /// How far the source was read.
+    pub fn report(&self) -> &SourceReport {
+        &self.report
+    }
 }
 
 /// The same inventory with every name looked up anew, and for how long the shortest-lived answer holds, if there was one.
@@ -171,11 +196,11 @@ fn spelled_out(source: &Source) -> (SourceReport, Vec<Node>) {
     (SourceReport::complete(name.clone()), nodes.iter().map(node).collect())
 }
 
-/// One inventory of all that was found; of two nodes with one id the first source's counts.
-fn gather(found: impl Iterator<Item = (SourceReport, Vec<Node>)>) -> Inventory {
+/// One inventory of what several sources said; of two nodes with one id the first source's counts.
+pub fn gather(listed: impl IntoIterator<Item = Listed>) -> Inventory {
     let mut inventory = Inventory::default();
     let mut first: HashMap<NodeId, (SourceName, String)> = HashMap::new();
-    for (mut report, nodes) in found {
+    for Listed { mut report, nodes } in listed {
         for node in nodes {
             match first.get(&node.id) {
                 None => {

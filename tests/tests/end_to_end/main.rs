@@ -17,6 +17,7 @@ mod reach;
 mod restore;
 mod review;
 mod rules;
+mod sources;
 mod state;
 mod status;
 mod syscalls;
