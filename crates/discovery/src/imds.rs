@@ -20,11 +20,16 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use crate::bounded::{Limits, plain_http};
+
 /// Off EC2 nothing answers, and nobody should wait longer than this to learn it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How soon a service that was silent, or answered in part, is asked again.
 const ABSENCE: Duration = Duration::from_secs(10);
+
+/// A document of credentials or of a user's own has at most 16 KiB.
+const LIMITS: Limits = Limits { bytes: 256 << 10, elements: usize::MAX };
 
 /// The most lines of one category; an interface has at most 50 addresses, and a VPC 50 ranges (VPC quotas).
 const MAX_LINES: usize = 256;
@@ -166,7 +171,7 @@ impl Imds {
 
     /// One try, one second, no TLS: the service speaks plain HTTP on a link-local address.
     pub(crate) fn client(&self) -> Client {
-        let http = aws_smithy_http_client::Builder::new().build_http();
+        let http = plain_http(LIMITS);
         let mut client = Client::builder()
             .configure(&ProviderConfig::without_region().with_http_client(http))
             .max_attempts(1)

@@ -8,6 +8,7 @@
 
 mod admission;
 mod announced;
+mod bounded;
 mod elasticache;
 mod imds;
 mod in_band;

@@ -30,6 +30,9 @@ use crate::{
 /// Lookups under way at once. The VPC's resolver takes 1,024 packets a second from an instance.
 const SIDE_BY_SIDE: usize = 64;
 
+/// The most addresses of one name. A node has one, a serverless cache one per zone; an answer of 64 KiB holds 4,000.
+const MAX_ADDRESSES: usize = 64;
+
 /// Which name servers are asked, and how patiently.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolverSettings {
@@ -66,6 +69,14 @@ pub enum LookupError {
         name: String,
         /// `A` or `AAAA`.
         record: &'static str,
+    },
+    /// More addresses than a name of a cache has.
+    #[error("{name}: {found} addresses are too many for a node: at most {MAX_ADDRESSES} are believed")]
+    TooMany {
+        /// The name.
+        name: String,
+        /// How many there were.
+        found: usize,
     },
     /// SERVFAIL, REFUSED, ...
     #[error("{name}: the name server answered {code}")]
@@ -168,9 +179,10 @@ impl Resolver {
         self.ttl.fetch_min(ttl, Ordering::Relaxed);
         let addresses: Vec<IpAddr> =
             answer.answers().iter().filter_map(|record| address(&record.data)).collect();
-        match addresses.is_empty() {
-            true => Err(LookupError::NoRecord { name: name(), record: word(record) }),
-            false => Ok(addresses),
+        match addresses.len() {
+            0 => Err(LookupError::NoRecord { name: name(), record: word(record) }),
+            1..=MAX_ADDRESSES => Ok(addresses),
+            found => Err(LookupError::TooMany { name: name(), found }),
         }
     }
 }

@@ -157,6 +157,8 @@ fn carry_out(connection: &mut TcpStream, response: &Response) -> bool {
     match &response.how {
         Some(How::Hang) => http::wait_for_end(connection),
         Some(How::Reset) => http::reset(connection),
+        Some(How::Flood { begin, piece }) => http::flood(connection, begin, piece),
+        Some(How::Drip { piece }) => http::drip(connection, piece),
         Some(How::HalfBody) => http::write_half(connection, &response.message),
         _ => return http::write(connection, &response.message).is_ok(),
     }

@@ -23,6 +23,8 @@ use crate::{Options, Source};
 const MAX_RECORDS: i32 = 100;
 /// An account has at most a few hundred nodes per region; beyond this the pages go in circles.
 const MAX_PAGES: usize = 1_000;
+/// The same for entries, whatever the pages hold.
+const MAX_ENTRIES: usize = 100_000;
 /// How often a list is read that is another each time.
 const MAX_READINGS: usize = 4;
 /// Tags are one call per cache, and the API throttles.
@@ -161,7 +163,11 @@ impl Lister {
             };
             match next {
                 None => return read,
-                Some(next) if !seen.insert(next.clone()) || read.pages >= MAX_PAGES => {
+                Some(next)
+                    if !seen.insert(next.clone())
+                        || read.pages >= MAX_PAGES
+                        || read.items.len() > MAX_ENTRIES =>
+                {
                     return read.ended_by(action, Cause::EndlessPages);
                 }
                 some => marker = some,
