@@ -20,7 +20,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::bounded::{Limits, plain_http};
+use crate::{
+    admission::is_credible,
+    bounded::{Limits, plain_http},
+};
 
 /// Off EC2 nothing answers, and nobody should wait longer than this to learn it.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -129,6 +132,11 @@ impl InstanceFacts {
         own.sort();
         own.dedup();
         own
+    }
+
+    /// Ranges of [`InstanceFacts::vpc_cidrs`] that are larger than AWS allows, and are not believed.
+    pub fn incredible_ranges(&self) -> impl Iterator<Item = &IpNet> {
+        self.vpc_cidrs.iter().filter(|range| !is_credible(range))
     }
 
     /// The public address that leads to a private one of the primary interface.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future::join, stream};
 use hickory_resolver::{
     TokioResolver,
     config::{ConnectionConfig, NameServerConfig, ResolverConfig},
@@ -142,7 +142,7 @@ impl Resolver {
             Some(Network::Ipv6) => vec![self.records(host, RecordType::AAAA).await],
             Some(Network::DualStack) | None => {
                 let both = (self.records(host, RecordType::A), self.records(host, RecordType::AAAA));
-                let (v4, v6) = futures_util::future::join(both.0, both.1).await;
+                let (v4, v6) = join(both.0, both.1).await;
                 vec![v4, v6]
             }
         };
@@ -269,15 +269,15 @@ pub(crate) async fn resolve_nodes(nodes: &mut [Node], options: &Options) -> Opti
             ttl: AtomicU32::new(u32::MAX),
         },
     };
-    let answers: Answers = stream::iter(questions)
+    let answers = stream::iter(questions)
         .map(|question| async {
             let answer = resolver.lookup(&question.0, question.1).await;
             (question, answer)
         })
         .buffer_unordered(SIDE_BY_SIDE)
-        .collect()
-        .await;
-    let policy = options.admission().await;
+        .collect();
+    // Off EC2 the second that instance metadata is waited for goes by beside the lookups.
+    let (answers, policy): (Answers, Admission) = join(answers, options.admission()).await;
     for node in nodes.iter_mut().filter(|node| !node.names().is_empty()) {
         (node.addresses, node.error) =
             addresses_of(node, &answers, &policy, scope_of(node, options).as_deref());

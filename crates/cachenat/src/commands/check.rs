@@ -214,6 +214,7 @@ fn of_inventory(
     let mut found: Vec<Finding> =
         inventory.sources.iter().map(|report| nodes::source(report, now())).collect();
     if let Some(facts) = instance {
+        found.extend(aws::incredible_vpc(facts));
         let places = survey.map(|survey| survey.places.as_slice()).unwrap_or_default();
         let places = aws::places(places, facts.vpc_id.as_deref(), facts.subnet_id.as_deref());
         // Where no cache tells its VPC, the nodes' addresses do.
