@@ -7,6 +7,10 @@ use cachenat_tests::lab::wait::wait_for;
 
 use crate::common::{applied, target};
 
+/// What the metadata service tells of an instance's role.
+const ROLE: &str = r#"{"Code": "Success", "Type": "AWS-HMAC", "AccessKeyId": "ASIAEXAMPLE", "SecretAccessKey": "not-a-secret",
+    "Token": "token", "Expiration": "2099-01-01T00:00:00Z"}"#;
+
 fn watch(lab: &Lab, interval: &str) -> Daemon {
     Daemon::start(lab.cachenat_command().args(["watch", "--interval", interval]))
 }
@@ -33,13 +37,20 @@ fn metadata_that_is_silent_at_the_start_is_heard_later() {
     let mut lab = Lab::new();
     lab.add_replication_group("my-cluster", 1);
     let mut command = lab.cachenat_command();
-    command.env("AWS_EC2_METADATA_DISABLED", "false").env_remove("AWS_REGION");
+    command.env("AWS_EC2_METADATA_DISABLED", "false");
+    for given in ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+        command.env_remove(given);
+    }
     command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", lab.api().url());
     let daemon = Daemon::start(command.args(["watch", "--interval", "1s"]));
     daemon.says("no source could be read");
     lab.api().change(|scenario| {
         let mut facts = shapes::instance("subnet-0public");
-        facts.insert("placement/region".to_owned(), "us-east-2".to_owned());
+        let of_role = ("iam/security-credentials/nat", ROLE);
+        for (path, fact) in [("placement/region", "us-east-2"), ("iam/security-credentials/", "nat"), of_role]
+        {
+            facts.insert(path.to_owned(), fact.to_owned());
+        }
         scenario.imds = Some(facts);
     });
     wait_for("the forward", || {
