@@ -4,7 +4,7 @@ use std::{net::IpAddr, num::NonZeroU16, ops::RangeInclusive};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::{Admission, HostPort, Refusal, admission::is_credible};
+use crate::admission::{Admission, Refusal, is_credible};
 
 /// Where announced nodes may be besides the seed's own port and the VPC's ranges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,8 +17,8 @@ pub struct Also {
 
 impl Also {
     /// Whether a node may listen on the port.
-    pub(crate) fn admits_port(&self, port: NonZeroU16, seed: &HostPort) -> bool {
-        port == seed.port || self.ports.iter().any(|ports| ports.contains(&port))
+    pub(crate) fn admits_port(&self, port: NonZeroU16, seed: NonZeroU16) -> bool {
+        port == seed || self.ports.iter().any(|ports| ports.contains(&port))
     }
 }
 
@@ -114,9 +114,8 @@ mod tests {
     #[test]
     fn only_the_seeds_port_or_a_named_one_is_admitted() {
         let port = |port: u16| NonZeroU16::new(port).unwrap();
-        let seed = "10.0.1.230:6379".parse().unwrap();
         let also = Also { ports: vec![port(7000)..=port(7005)], hosts: vec![] };
-        let admitted = [6379, 6380, 7000, 7005, 7006].map(|p| also.admits_port(port(p), &seed));
+        let admitted = [6379, 6380, 7000, 7005, 7006].map(|p| also.admits_port(port(p), port(6379)));
         assert_eq!(admitted, [true, false, true, true, false]);
     }
 }

@@ -446,7 +446,7 @@ fn an_answer_that_drips_ends_with_the_deadline() {
 }
 
 #[test]
-fn a_password_pipe_is_refused_not_waited_for() {
+fn a_pipe_for_a_file_is_refused_not_waited_for() {
     let dir = TempDir::new().unwrap();
     let pipe = dir.path().join("password");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -454,6 +454,12 @@ fn a_password_pipe_is_refused_not_waited_for() {
     let seed = RedisSeed { password: Some(Secret::File(pipe)), ..redis(address) };
     let refused = error(Seed::Redis(seed));
     assert!(refused.ends_with("it is not a plain file"), "{refused}");
+    let trust = TlsTrust { ca_file: Some(dir.path().join("password")), server_name: None };
+    let refused = error(Seed::Redis(RedisSeed { tls: Some(trust), ..redis(serve(drop)) }));
+    assert!(
+        refused.starts_with("the certificates in ") && refused.ends_with("not a plain file"),
+        "{refused}"
+    );
 }
 
 /// A server that does this with each connection.

@@ -15,7 +15,7 @@ use tokio_rustls::{
     },
 };
 
-use super::InBandError;
+use super::{InBandError, read_plain_file};
 use crate::{Admission, HostPort, Options, Refusal, TlsTrust, admit, resolve::Resolver};
 
 /// Bytes to and from a cache.
@@ -88,8 +88,8 @@ fn roots(trust: &TlsTrust) -> Result<RootCertStore, InBandError> {
         return Ok(roots);
     };
     let wrong = |reason: String| InBandError::Certificates { path: path.clone(), reason };
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
-    for certificate in certificates {
+    let pem = read_plain_file(path).map_err(|error| wrong(error.to_string()))?;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
         roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
     }

@@ -99,8 +99,8 @@ pub enum InBandError {
 /// The most nodes of one source; the largest cluster of ElastiCache has 500.
 const MAX_NODES: usize = 4_096;
 
-/// The longest password that is read, in bytes; ElastiCache's have at most 128.
-const MAX_SECRET: u64 = 64 << 10;
+/// The longest file of a password or of certificates, in bytes; a system's bundle has 220 KiB.
+const MAX_FILE: u64 = 4 << 20;
 
 /// What a cache told.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -163,7 +163,7 @@ fn understood(
                 continue;
             }
         };
-        if !also.admits_port(member.port, seed) {
+        if !also.admits_port(member.port, seed.port) {
             doubt = Some(format!(
                 "{id}: announced on port {}, not on the seed's {}; if it is right, add the port to also_ports",
                 member.port, seed.port
@@ -207,7 +207,7 @@ fn reveal(secret: &Secret) -> Result<String, InBandError> {
             place: format!("${}", plain(name)),
             reason: error.to_string(),
         }),
-        Secret::File(path) => match read_plain_file(path) {
+        Secret::File(path) => match read_plain_file(path).and_then(text) {
             Ok(text) => Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned()),
             Err(error) => Err(InBandError::Secret {
                 place: plain(&path.display().to_string()),
@@ -218,14 +218,18 @@ fn reveal(secret: &Secret) -> Result<String, InBandError> {
 }
 
 /// A pipe or a device would hold up all sources, as a read of a file can't be given up.
-fn read_plain_file(path: &Path) -> io::Result<String> {
+fn read_plain_file(path: &Path) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a plain file"));
     }
-    let mut text = String::new();
-    File::open(path)?.take(MAX_SECRET + 1).read_to_string(&mut text)?;
-    match text.len() as u64 > MAX_SECRET {
-        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is longer than any password")),
-        false => Ok(text),
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > MAX_FILE {
+        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is longer than 4 MiB")),
+        false => Ok(bytes),
     }
+}
+
+fn text(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
