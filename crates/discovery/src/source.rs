@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     num::NonZeroU16,
     path::PathBuf,
 };
@@ -183,9 +184,10 @@ impl Seed {
         }
     }
 
-    /// Whether a password goes to it that others on the way can read.
+    /// Whether a password goes to it that others on the way can read; to this host itself there is no way.
     pub fn sends_clear_password(&self) -> bool {
-        matches!(self, Self::Redis(RedisSeed { password: Some(_), tls: None, .. }))
+        let is_here = self.address().host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+        !is_here && matches!(self, Self::Redis(RedisSeed { password: Some(_), tls: None, .. }))
     }
 }
 

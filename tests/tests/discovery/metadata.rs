@@ -144,10 +144,12 @@ fn the_vpcs_resolver_is_no_target() {
 fn metadata_without_end_is_no_answer() {
     let setup = instance();
     let flood = How::Flood { begin: "vpc-".to_owned(), piece: "0".to_owned() };
-    let path = format!("IMDS /latest/meta-data/{MAC}/vpc-id");
-    setup.aws.change(|scenario| scenario.faults = vec![Fault::of(&path, flood)]);
-    let facts = facts(&setup).unwrap();
-    assert_eq!((facts.vpc_id, facts.region.as_deref()), (None, Some("us-east-2")));
+    for endless in [flood, How::Drip { piece: "0".to_owned() }] {
+        let path = format!("IMDS /latest/meta-data/{MAC}/vpc-id");
+        setup.aws.change(|scenario| scenario.faults = vec![Fault::of(&path, endless)]);
+        let facts = facts(&setup).unwrap();
+        assert_eq!((facts.vpc_id, facts.region.as_deref()), (None, Some("us-east-2")));
+    }
 }
 
 #[test]

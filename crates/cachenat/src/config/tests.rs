@@ -266,15 +266,15 @@ fn in_band_nodes_elsewhere_are_opted_in() {
 
 #[test]
 fn a_password_in_clear_text_is_warned_of() {
-    let warnings = |tls: &str| {
+    let warnings = |seed: &str, tls: &str| {
         let text = format!(
-            "clients: [198.51.100.27]\nsources:\n  - in_band: {{name: lab, redis: '10.0.1.230:6379', \
-             password_env: LAB{tls}}}\n"
+            "clients: [198.51.100.27]\nsources:\n  - in_band: {{name: lab, redis: '{seed}', password_env: LAB{tls}}}\n"
         );
         crate::inventory::clear_text_passwords(&parse(&text).unwrap()).collect::<Vec<String>>()
     };
-    assert_eq!(warnings(", tls: true"), Vec::<String>::new());
+    assert_eq!(warnings("10.0.1.230:6379", ", tls: true"), Vec::<String>::new());
+    assert_eq!(warnings("127.0.0.1:6379", ""), Vec::<String>::new(), "a tunnel's local end");
     let warning = "in_band/lab: its password goes to 10.0.1.230:6379 in clear text; add tls: true to the source if the \
                    cache speaks TLS";
-    assert_eq!(warnings(""), [warning]);
+    assert_eq!(warnings("10.0.1.230:6379", ""), [warning]);
 }

@@ -137,10 +137,6 @@ pub(crate) async fn find(source: &Source, options: &Options) -> Option<(SourceRe
     let told = timeout(options.in_band_deadline, asked).await;
     let told = told.unwrap_or_else(|_| Err(InBandError::Timeout { seed: address.clone() }));
     Some(match told {
-        Ok(Told { members, .. }) if members.len() > MAX_NODES => {
-            let error = format!("{address}: the answer makes no sense: it names {} nodes", members.len());
-            (SourceReport::failed(source.name(), error), Vec::new())
-        }
         Ok(told) => understood(told, name, source.name(), address, also),
         Err(error) => (SourceReport::failed(source.name(), plain(&error.to_string())), Vec::new()),
     })
@@ -153,6 +149,11 @@ fn understood(
     seed: &HostPort,
     also: &Also,
 ) -> (SourceReport, Vec<Node>) {
+    if told.members.len() > MAX_NODES {
+        let reason = format!("it names {} nodes, and {MAX_NODES} is the most", told.members.len());
+        let error = InBandError::Malformed { seed: seed.clone(), reason };
+        return (SourceReport::failed(source, error), Vec::new());
+    }
     let mut doubt = told.doubt;
     let mut nodes = Vec::new();
     for member in told.members {
@@ -232,4 +233,30 @@ fn read_plain_file(path: &Path) -> io::Result<Vec<u8>> {
 
 fn text(bytes: Vec<u8>) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_with_too_many_nodes_is_not_believed() {
+        let member = |number: usize| Member {
+            id: format!("lab-{number}"),
+            shard: None,
+            role: None,
+            status: "available".to_owned(),
+            host: "10.0.1.230".to_owned(),
+            port: 6379.try_into().unwrap(),
+        };
+        let understood = |nodes: usize| {
+            let told = Told { members: (0..nodes).map(member).collect(), ..Told::default() };
+            let seed = "10.0.1.230:6379".parse().unwrap();
+            understood(told, "lab", "in_band/lab".parse().unwrap(), &seed, &Also::default())
+        };
+        assert_eq!(understood(MAX_NODES).1.len(), MAX_NODES);
+        let (report, nodes) = understood(MAX_NODES + 1);
+        let error = "10.0.1.230:6379: the answer makes no sense: it names 4097 nodes, and 4096 is the most";
+        assert_eq!((report.error.as_deref(), nodes.len()), (Some(error), 0));
+    }
 }
