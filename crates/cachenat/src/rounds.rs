@@ -14,7 +14,7 @@ pub(crate) struct Rounds(BTreeMap<SourceName, Paced>);
 #[derive(Debug)]
 struct Paced {
     said: Listed,
-    /// How often in a row it was not read whole.
+    /// How often in a row it was not read completely.
     failures: u32,
     /// How many rounds go by without it.
     rest: u32,

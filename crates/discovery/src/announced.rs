@@ -33,7 +33,7 @@ pub struct Scope {
 
 impl Scope {
     /// Whether an address that was announced may be a target: in the VPC or in [`Scope::hosts`]. Where no range of the VPC
-    /// is known, the seed's private network stands in for it.
+    /// is known, the seed's private network is used instead.
     ///
     /// Comes after [`admit`](crate::admit), which refuses what may be a target for no source.
     ///
@@ -92,7 +92,7 @@ mod tests {
             assert!(!admitted(outside, &[], "10.0.1.230", &vpc), "{outside}");
         }
         assert!(admitted("10.1.0.1", &["10.1.0.0/16"], "10.0.1.230", &vpc));
-        // Whoever calls everything the VPC is not believed, and the seed's network counts.
+        // A range that is no VPC's is ignored, so the seed's network counts.
         assert!(!admitted("172.17.0.1", &[], "10.0.1.230", &["0.0.0.0/0"]));
     }
 

@@ -276,7 +276,7 @@ pub(crate) async fn resolve_nodes(nodes: &mut [Node], options: &Options) -> Opti
         })
         .buffer_unordered(SIDE_BY_SIDE)
         .collect();
-    // Off EC2 the second that instance metadata is waited for goes by beside the lookups.
+    // At the same time: off EC2, instance metadata costs a second of waiting.
     let (answers, policy): (Answers, Admission) = join(answers, options.admission()).await;
     for node in nodes.iter_mut().filter(|node| !node.names().is_empty()) {
         (node.addresses, node.error) =

@@ -73,7 +73,7 @@ pub enum How {
     HalfBody,
     /// The answer is whole HTTP, but half XML.
     HalfXml,
-    /// An answer in chunks that begins so, and then repeats a piece for as long as somebody reads.
+    /// An answer in chunks that begins so, and then repeats a piece for as long as it is read.
     Flood {
         /// How it begins.
         begin: String,

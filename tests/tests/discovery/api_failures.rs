@@ -232,7 +232,7 @@ fn an_answer_that_drips_ends_with_the_deadline() {
     assert_eq!(error, "DescribeReplicationGroups: no answer in time (the time for all calls together is up)");
 }
 
-/// Elements inside elements, as deep as fits: whoever reads them must not run out of stack.
+/// Elements inside elements, as deep as fits: reading them must not overflow the stack.
 #[test]
 fn deep_nesting_is_no_answer() {
     let deep = "<a>".repeat(60_000) + &"</a>".repeat(60_000);

@@ -1,4 +1,4 @@
-//! A guard against half answers that look whole, and against answers without end.
+//! A guard against partial answers that look complete, and against endless ones.
 
 use aws_sdk_elasticache::{
     config::{
