@@ -6,7 +6,7 @@ use applier::host;
 use applier::kernel::{CommitError, Dump, Generation, Netfilter};
 use applier::sync::{Outcome, SyncError, Synced, ours, sync_from};
 use applier::sysctl::{Applied, SysctlError, Sysctls};
-use discovery::{Emptied, Imds, Inventory};
+use discovery::{Emptied, Imds, Inventory, Refusal, admit};
 use rules::diff::Change;
 use rules::{Operation, Rule, Ruleset};
 use std::borrow::Cow;
@@ -80,11 +80,13 @@ pub(crate) fn admit_saved(
 ) -> anyhow::Result<(Admitted, Vec<Refused>)> {
     let gateway = Gateway::of_saved(config, saved)?;
     let setting = Setting::new(config.clone(), gateway, Imds::default(), output);
-    let options =
-        inventory::options(config, setting.host(&setting.gateway, Effect::Here)?.admission, &setting.imds);
-    let targets = saved.forwards().into_iter().flat_map(|forward| forward.targets);
-    let runtime = Builder::new_current_thread().enable_all().build().context("starting tokio")?;
-    let admission = runtime.block_on(options.admission_of(targets.map(|target| target.address)));
+    let mut admission = setting.host(&setting.gateway, Effect::Here)?.admission;
+    let mut targets = saved.forwards().into_iter().flat_map(|forward| forward.targets);
+    if targets.any(|target| matches!(admit(target.address, &admission), Err(Refusal::Outside(_)))) {
+        let options = inventory::options(config, admission, &setting.imds);
+        let runtime = Builder::new_current_thread().enable_all().build().context("starting tokio")?;
+        admission = runtime.block_on(options.admission());
+    }
     let gate = Gate { config, gateway: &setting.gateway, admission: &admission, offloads };
     Ok(gate.admit_saved(saved))
 }

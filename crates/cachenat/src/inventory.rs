@@ -1,7 +1,7 @@
 //! The inventory to work from: discovered now, or taken from a file.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::thread;
@@ -18,6 +18,9 @@ use crate::config::Config;
 
 /// How long to wait between two tries of `--wait`.
 const PAUSE: Duration = Duration::from_secs(2);
+
+/// The longest inventory that is read, in bytes: 60,000 nodes take 17 MB.
+const MAX_INVENTORY: u64 = 64 << 20;
 
 /// Makes the inventory: of the one that was `given` if there is one, else from the sources, again and again until all are
 /// whole or `wait` is over.
@@ -52,8 +55,7 @@ fn completed(
     last_good: Option<&Inventory>,
 ) -> anyhow::Result<Inventory> {
     let inventory = with_reports(given, config, last_good);
-    let addresses = inventory.nodes.iter().flat_map(|node| node.addresses.iter().copied());
-    let admission = runtime()?.block_on(options.admission_of(addresses));
+    let admission = runtime()?.block_on(options.admission());
     Ok(admitted(inventory, &admission))
 }
 
@@ -84,7 +86,20 @@ fn runtime() -> anyhow::Result<Runtime> {
 
 /// How discovery goes about it where these addresses may be targets.
 pub(crate) fn options(config: &Config, admission: Admission, imds: &Imds) -> Options {
-    Options { region: config.region.clone(), admission, imds: imds.clone(), ..Options::default() }
+    let (region, imds) = (config.region.clone(), imds.clone());
+    Options { region, admission, imds, ..Options::default() }.with_scopes(config.asked())
+}
+
+/// A warning for each source whose password others on the way can read.
+pub(crate) fn clear_text_passwords(config: &Config) -> impl Iterator<Item = String> {
+    config.asked().filter_map(|source| match source {
+        Source::InBand { seed, .. } if seed.sends_clear_password() => Some(format!(
+            "{}: its password goes to {} in clear text; add tls: true to the source if the cache speaks TLS",
+            source.name(),
+            seed.address()
+        )),
+        _ => None,
+    })
 }
 
 /// The sources to discover.
@@ -102,16 +117,24 @@ pub(crate) fn sources(config: &Config) -> anyhow::Result<Vec<Source>> {
     Ok(config.sources.iter().map(|configured| configured.source.clone()).collect())
 }
 
+/// An inventory file may be a pipe (`<(...)` of a shell), so only the amount that is read is bounded.
 fn read(file: &Path) -> anyhow::Result<Inventory> {
     let name = format!("inventory {}", file.display());
-    let text = if file == Path::new("-") {
-        let mut text = String::new();
-        io::stdin().read_to_string(&mut text).map(|_| text)
-    } else {
-        fs::read_to_string(file)
+    let text = match file == Path::new("-") {
+        true => bounded(io::stdin().lock(), MAX_INVENTORY),
+        false => File::open(file).and_then(|file| bounded(file, MAX_INVENTORY)),
     };
     let text = text.with_context(|| name.clone())?;
     Inventory::from_json(&text).with_context(|| name)
+}
+
+fn bounded(source: impl Read, limit: u64) -> io::Result<String> {
+    let mut text = String::new();
+    source.take(limit + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > limit {
+        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is longer than {limit} bytes"))),
+        false => Ok(text),
+    }
 }
 
 /// Gives each source that the file's nodes or the configuration name a report, where the file has none.
@@ -148,4 +171,18 @@ fn admitted(mut inventory: Inventory, admission: &Admission) -> Inventory {
         }
     }
     inventory
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endless_inventory_is_refused() {
+        assert_eq!(bounded(&b"1234"[..], 4).unwrap(), "1234");
+        let error = bounded(io::repeat(b'1'), 4).unwrap_err();
+        assert_eq!(error.to_string(), "it is longer than 4 bytes");
+        let zeroes = read(Path::new("/dev/zero")).unwrap_err();
+        assert_eq!(format!("{zeroes:#}"), "inventory /dev/zero: it is longer than 67108864 bytes");
+    }
 }

@@ -25,6 +25,7 @@ mod output;
 mod pending;
 mod probe;
 mod report;
+mod rounds;
 mod setting;
 #[cfg(test)]
 mod simulation;

@@ -49,6 +49,7 @@ impl Setting {
         for client in config.clients.iter().filter(|client| client.prefix_len() == 0) {
             output.warn(&format!("clients: {client} lets everybody connect; the caches have no other guard"));
         }
+        inventory::clear_text_passwords(&config).for_each(|warning| output.warn(&warning));
         Ok(Self::new(config, gateway, imds, output))
     }
 
@@ -141,7 +142,7 @@ impl Setting {
 pub(crate) fn ask(imds: &Imds) -> Option<InstanceFacts> {
     let ask = || {
         let runtime = Builder::new_current_thread().enable_all().build().ok()?;
-        runtime.block_on(imds.facts()).cloned()
+        runtime.block_on(imds.facts()).as_deref().cloned()
     };
     thread::scope(|scope| scope.spawn(ask).join().ok().flatten())
 }

@@ -62,6 +62,9 @@ pub enum Refusal {
     /// 240.0.0.0/4 with 255.255.255.255.
     #[error("{0} is reserved or broadcast")]
     Reserved(IpAddr),
+    /// The first four addresses and the last one of a range of the VPC: network, router, resolver, reserved, broadcast.
+    #[error("{0} is reserved by AWS: network, router, DNS or broadcast address of the VPC")]
+    VpcReserved(IpAddr),
     /// One of [`Admission::own`].
     #[error("{0} is the gateway's own address")]
     Own(IpAddr),
@@ -71,6 +74,27 @@ pub enum Refusal {
     /// Neither in the VPC nor private.
     #[error("{0} is outside the VPC and not private")]
     Outside(IpAddr),
+    /// The same, but instance metadata gives the VPC a range that AWS would not.
+    #[error(
+        "{address} is outside the VPC and not private; instance metadata says that {range} is the VPC, which is larger \
+         than AWS allows (/16, IPv6 /44), and is not believed"
+    )]
+    Incredible {
+        /// The address.
+        address: IpAddr,
+        /// The range that is not believed.
+        range: IpNet,
+    },
+    /// A node that is asked in band named it.
+    #[error(
+        "{address} was announced in band and is outside {network}; if it is right, add its range to also_hosts"
+    )]
+    Announced {
+        /// The address.
+        address: IpAddr,
+        /// Where it should be.
+        network: &'static str,
+    },
 }
 
 /// Whether the address may be a target: inside the VPC's ranges or private, and nothing special.
@@ -97,10 +121,38 @@ pub fn admit(address: IpAddr, policy: &Admission) -> Result<(), Refusal> {
         IpAddr::V4(v4) => v4.is_private() || is_shared(v4),
         IpAddr::V6(v6) => v6.is_unique_local(),
     };
-    match private || policy.vpc.iter().any(|range| range.contains(&address)) {
-        true => Ok(()),
-        false => Err(Refusal::Outside(address)),
+    let (vpc, incredible): (Vec<&IpNet>, Vec<&IpNet>) =
+        policy.vpc.iter().partition(|range| is_credible(range));
+    if vpc.iter().any(|range| is_reserved(address, range)) {
+        return Err(Refusal::VpcReserved(address));
     }
+    match incredible.into_iter().find(|range| range.contains(&address)) {
+        _ if private || vpc.iter().any(|range| range.contains(&address)) => Ok(()),
+        Some(&range) => Err(Refusal::Incredible { address, range }),
+        None => Err(Refusal::Outside(address)),
+    }
+}
+
+/// Whether a VPC can have the range: at most a /16, or an IPv6 /44 ("VPC CIDR blocks" of the Amazon VPC user guide).
+pub(crate) fn is_credible(range: &IpNet) -> bool {
+    match range {
+        IpNet::V4(range) => range.prefix_len() >= 16,
+        IpNet::V6(range) => range.prefix_len() >= 44,
+    }
+}
+
+/// Whether AWS keeps the address for itself: the first four and the last one of each subnet ("Subnet CIDR blocks" of the
+/// Amazon VPC user guide). Of a VPC's range they belong to its first and its last subnet, if to any; the third is the
+/// VPC's resolver ("Amazon DNS server").
+fn is_reserved(address: IpAddr, range: &IpNet) -> bool {
+    let from_start = match (address, range.network()) {
+        (IpAddr::V4(address), IpAddr::V4(start)) => {
+            u32::from(address).checked_sub(start.into()).map(u128::from)
+        }
+        (IpAddr::V6(address), IpAddr::V6(start)) => u128::from(address).checked_sub(start.into()),
+        _ => None,
+    };
+    matches!(from_start, Some(0..=3)) || address == range.broadcast()
 }
 
 fn refuse_special_v4(address: Ipv4Addr) -> Result<(), Refusal> {
@@ -194,6 +246,46 @@ mod tests {
             refusal("203.0.113.9", &Admission::default()).unwrap(),
             "203.0.113.9 is outside the VPC and not private"
         );
+    }
+
+    #[test]
+    fn the_vpcs_resolver_and_reserved_addresses_are_refused() {
+        let vpc = ["10.0.0.0/16", "100.64.0.0/20", "2001:db8::/56"].map(|range| range.parse().unwrap());
+        let policy = Admission { vpc: vpc.into(), ..Admission::default() };
+        for address in [
+            "10.0.0.0",
+            "10.0.0.1",
+            "10.0.0.2",
+            "10.0.0.3",
+            "10.0.255.255",
+            "100.64.0.2",
+            "100.64.15.255",
+            "2001:db8::2",
+            "::ffff:10.0.0.2",
+        ] {
+            let refusal = refusal(address, &policy).unwrap_or_else(|| panic!("{address} was admitted"));
+            assert!(refusal.contains("is reserved by AWS"), "{refusal}");
+        }
+        for address in ["10.0.0.4", "10.0.255.254", "10.1.0.2", "2001:db8::4", "192.168.0.2"] {
+            assert_eq!(refusal(address, &policy), None, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_range_too_large_for_a_vpc_is_not_believed() {
+        for range in ["0.0.0.0/0", "203.0.0.0/15", "203.0.0.0/8"] {
+            let policy = Admission { vpc: vec![range.parse().unwrap()], ..Admission::default() };
+            let expected = format!(
+                "203.0.113.9 is outside the VPC and not private; instance metadata says that {range} is the VPC, which is \
+                 larger than AWS allows (/16, IPv6 /44), and is not believed"
+            );
+            assert_eq!(refusal("203.0.113.9", &policy), Some(expected));
+            assert_eq!(refusal("10.0.0.2", &policy), None, "its resolver is no one's");
+        }
+        let v6 = |range: &str| Admission { vpc: vec![range.parse().unwrap()], ..Admission::default() };
+        assert!(refusal("2001:db8::9", &v6("::/0")).is_some());
+        assert!(refusal("2001:db8::9", &v6("2001:db8::/43")).is_some());
+        assert_eq!(refusal("2001:db8::9", &v6("2001:db8::/44")), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{cmp::Ordering, collections::HashMap, fmt, net::IpAddr, num::NonZeroU16
 use serde::{Deserialize, Deserializer, Serialize};
 use smol_str::{SmolStr, StrExt as _, ToSmolStr as _};
 
-use crate::{NodeId, SourceName};
+use crate::{NodeId, SourceName, text::plain};
 
 /// The nodes of all sources, and one report per source.
 ///
@@ -103,6 +103,7 @@ pub struct SourceReport {
 
 impl SourceReport {
     fn new(source: SourceName, outcome: Outcome, error: Option<String>, coverage: Coverage) -> Self {
+        let error = error.as_deref().map(plain);
         Self { source, outcome, error, coverage, failing_since: None, held: Vec::new() }
     }
 
@@ -131,10 +132,11 @@ impl SourceReport {
         if self.outcome == Outcome::Complete {
             self.outcome = Outcome::Partial;
         }
-        self.error = Some(match self.error.take() {
+        let error = match self.error.take() {
             Some(earlier) => format!("{earlier}; {error}"),
             None => error.to_string(),
-        });
+        };
+        self.error = Some(plain(&error));
     }
 }
 
@@ -246,7 +248,7 @@ impl From<&str> for Engine {
             "redis" => Self::Redis,
             "valkey" => Self::Valkey,
             "memcached" => Self::Memcached,
-            other => Self::Other(crate::text::plain(other).into()),
+            other => Self::Other(plain(other).into()),
         }
     }
 }
@@ -316,7 +318,7 @@ impl From<RawSourceReport> for SourceReport {
             Outcome::Partial => Coverage::Part,
             Outcome::Failed => Coverage::Nothing,
         });
-        let error = raw.error.as_deref().map(crate::text::plain);
+        let error = raw.error.as_deref().map(plain);
         let RawSourceReport { source, outcome, failing_since, held, .. } = raw;
         Self { source, outcome, error, coverage, failing_since, held }
     }
@@ -324,6 +326,7 @@ impl From<RawSourceReport> for SourceReport {
 
 fn sorted<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
     let mut addresses = Vec::deserialize(deserializer)?;
+    addresses.iter_mut().for_each(|address: &mut IpAddr| *address = address.to_canonical());
     addresses.sort();
     addresses.dedup();
     // A list grows by fours, and most nodes have one address.

@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::{
     Inventory, Node, NodeId, SourceReport,
-    text::{make_plain, plain},
+    text::{canonical_host, make_plain, plain},
 };
 
 /// The version that is written, and the only one that is read. It grows by addition only.
@@ -101,6 +101,12 @@ struct Outline<'a> {
 }
 
 impl Inventory {
+    /// Makes all text from outside plain, so that the inventory that is written is the one that is read back.
+    pub(crate) fn make_plain(&mut self) {
+        self.nodes.iter_mut().for_each(make_node_plain);
+        self.sources.iter_mut().filter_map(|report| report.error.as_mut()).for_each(make_plain);
+    }
+
     /// The inventory as pretty JSON, with a line break at its end.
     pub fn to_json(&self) -> String {
         let written = Written { version: VERSION, nodes: &self.nodes, sources: &self.sources };
@@ -191,7 +197,11 @@ fn read_node(raw: &RawValue, line: usize, index: usize) -> Result<Node, Inventor
 fn make_node_plain(node: &mut Node) {
     let Node { cluster, status, shard, host, error, resolves, configuration_host, .. } = node;
     [cluster, status].into_iter().chain(shard).for_each(make_plain);
-    [host].into_iter().chain(error).chain(resolves).chain(configuration_host).for_each(make_plain);
+    [&mut *host].into_iter().chain(error).chain(resolves).chain(configuration_host).for_each(make_plain);
+    // Only an address of IPv6 has other spellings.
+    if host.contains(':') {
+        *host = canonical_host(host);
+    }
 }
 
 /// Reads nodes so that neighbours share the text that they have in common; in a large file that is most of it.
@@ -276,8 +286,56 @@ fn reason(error: &serde_json::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::test_support::node;
+    use crate::{Outcome, test_support::node};
+
+    /// Text as a hostile service would send it, of every length.
+    fn hostile() -> impl Strategy<Value = String> {
+        "[a-z …\\t\\n\u{1b}\u{7}\u{85}\u{202e}\u{2028}é\"]{0,30}"
+            .prop_flat_map(|text| (0..40_usize).prop_map(move |times| text.repeat(times)))
+    }
+
+    proptest! {
+        #[test]
+        fn an_inventory_that_is_written_is_read_unchanged(
+            texts in prop::collection::vec(hostile(), 8), address: std::net::IpAddr,
+        ) {
+            let [host, status, cluster, shard, error, reason, more, resolves] = texts.try_into().unwrap();
+            let mut node = node("my-cluster-001", &[]);
+            (node.host, node.status, node.cluster) = (host, status.into(), cluster.into());
+            (node.shard, node.error, node.resolves) = (Some(shard.into()), Some(error), vec![resolves]);
+            node.addresses = vec![address.to_canonical()];
+            node.configuration_host = Some(address.to_string());
+            let source = node.source.clone();
+            let mut inventory = Inventory { nodes: vec![node], sources: vec![SourceReport::failed(source, reason)] };
+            inventory.sources[0].lower_to_partial(more);
+            inventory.make_plain();
+            for json in [inventory.to_json(), inventory.to_json_pieces().collect()] {
+                prop_assert_eq!(&Inventory::from_json(&json).unwrap(), &inventory);
+                prop_assert!(!json.chars().any(|c| c != '\n' && crate::text::is_unprintable(c)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_error_survives_being_written() {
+        let source: crate::SourceName = "static/local".parse().unwrap();
+        let mut report = SourceReport::failed(source.clone(), "AccessDenied ".repeat(90));
+        report.lower_to_partial("more ".repeat(90));
+        assert_eq!(report.outcome, Outcome::Failed);
+        let inventory = Inventory { nodes: vec![], sources: vec![report] };
+        assert_eq!(Inventory::from_json(&inventory.to_json()).unwrap(), inventory);
+    }
+
+    #[test]
+    fn a_mapped_address_is_its_ipv4_address() {
+        let json = r#"{"version": 1, "nodes": [{"id": "a", "source": "static/local", "port": 1,
+            "host": "::FFFF:10.0.1.9", "addresses": ["::ffff:10.0.1.9", "10.0.1.9"]}]}"#;
+        let node = Inventory::from_json(json).unwrap().nodes.remove(0);
+        assert_eq!((node.host.as_str(), node.addresses), ("10.0.1.9", vec!["10.0.1.9".parse().unwrap()]));
+    }
 
     fn error(json: &str) -> String {
         Inventory::from_json(json).unwrap_err().to_string()

@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod announced;
+mod bounded;
 mod elasticache;
 mod imds;
 mod in_band;
@@ -20,13 +22,17 @@ mod source;
 mod test_support;
 mod text;
 
-use std::{collections::HashMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use futures_util::future::{join, join_all};
 
 pub use aws_credential_types::Credentials;
 
 pub use admission::{Admission, Refusal, Route, admit};
+pub use announced::{Also, Scope};
 pub use elasticache::{Action, ApiError, Cause, Place, Survey, survey};
 pub use imds::{Imds, InstanceFacts, instance_facts};
 pub use in_band::{Dial, GreetError, Greeting, InBandError, Speaks, greet_all};
@@ -50,6 +56,8 @@ pub struct Options {
     pub credentials: Option<Credentials>,
     /// Which addresses may be targets.
     pub admission: Admission,
+    /// Where the nodes of in-band sources may be; see [`Options::with_scopes`].
+    pub scopes: BTreeMap<SourceName, Scope>,
     /// Which name servers are asked.
     pub resolver: ResolverSettings,
     /// The metadata service, shared with whoever asked it already.
@@ -67,6 +75,7 @@ impl Default for Options {
             endpoint: None,
             credentials: None,
             admission: Admission::default(),
+            scopes: BTreeMap::new(),
             resolver: ResolverSettings::default(),
             imds: Imds::default(),
             api_deadline: Duration::from_secs(13),
@@ -76,14 +85,17 @@ impl Default for Options {
 }
 
 impl Options {
-    /// What may be a target, given these addresses: the VPC's ranges are asked of IMDS only when an address is neither
-    /// private nor in a range that is known.
-    pub async fn admission_of(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Admission {
+    /// The same for nodes that these sources announce in band; without it such a node is no target.
+    #[must_use]
+    pub fn with_scopes<'a>(mut self, sources: impl IntoIterator<Item = &'a Source>) -> Self {
+        self.scopes.extend(sources.into_iter().filter_map(|source| Some((source.name(), source.scope()?))));
+        self
+    }
+
+    /// What may be a target: what is known, and what the instance knows of its VPC.
+    pub async fn admission(&self) -> Admission {
         let mut policy = self.admission.clone();
-        let outside = |address| matches!(admit(address, &policy), Err(Refusal::Outside(_)));
-        if addresses.into_iter().any(outside)
-            && let Some(facts) = self.imds.facts().await
-        {
+        if let Some(facts) = self.imds.facts().await {
             policy.vpc.extend(&facts.vpc_cidrs);
             policy.own.extend(facts.own_addresses());
         }
@@ -95,18 +107,44 @@ impl Options {
 ///
 /// Takes at most about 20 seconds, whatever hangs. Needs a tokio runtime with I/O and time; one thread is enough.
 pub async fn discover(sources: &[Source], options: &Options) -> Inventory {
-    resolve(list(sources, options).await, options).await.0
+    let options = options.clone().with_scopes(sources);
+    resolve(list(sources, &options).await, &options).await.0
 }
 
 /// The nodes of all sources without their addresses: what the API, the caches themselves and the config say.
 pub async fn list(sources: &[Source], options: &Options) -> Inventory {
+    gather(list_each(sources, options).await)
+}
+
+/// The same source by source, in their order; [`gather`] makes one inventory of it.
+pub async fn list_each(sources: &[Source], options: &Options) -> Vec<Listed> {
     let in_band = join_all(sources.iter().map(|source| in_band::find(source, options)));
     let (account, mut in_band) = join(elasticache::list(sources, options), in_band).await;
     let found = sources.iter().zip(&mut in_band).map(|(source, in_band)| {
         let found = in_band.take().or_else(|| elasticache::find(source, &account));
-        found.unwrap_or_else(|| spelled_out(source))
+        let (report, nodes) = found.unwrap_or_else(|| spelled_out(source));
+        Listed { report, nodes }
     });
-    gather(found)
+    found.collect()
+}
+
+/// What one source said, without addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    report: SourceReport,
+    nodes: Vec<Node>,
+}
+
+impl Listed {
+    /// What a source said.
+    pub fn new(report: SourceReport, nodes: Vec<Node>) -> Self {
+        Self { report, nodes }
+    }
+
+    /// How far the source was read.
+    pub fn report(&self) -> &SourceReport {
+        &self.report
+    }
 }
 
 /// The same inventory with every name looked up anew, and for how long the shortest-lived answer holds, if there was one.
@@ -129,6 +167,7 @@ pub async fn resolve(listed: Inventory, options: &Options) -> (Inventory, Option
         };
         report.lower_to_partial(words);
     }
+    inventory.make_plain();
     (inventory, ttl)
 }
 
@@ -158,11 +197,11 @@ fn spelled_out(source: &Source) -> (SourceReport, Vec<Node>) {
     (SourceReport::complete(name.clone()), nodes.iter().map(node).collect())
 }
 
-/// One inventory of all that was found; of two nodes with one id the first source's counts.
-fn gather(found: impl Iterator<Item = (SourceReport, Vec<Node>)>) -> Inventory {
+/// One inventory of what several sources said; of two nodes with one id the first source's counts.
+pub fn gather(listed: impl IntoIterator<Item = Listed>) -> Inventory {
     let mut inventory = Inventory::default();
     let mut first: HashMap<NodeId, (SourceName, String)> = HashMap::new();
-    for (mut report, nodes) in found {
+    for Listed { mut report, nodes } in listed {
         for node in nodes {
             match first.get(&node.id) {
                 None => {
@@ -178,6 +217,7 @@ fn gather(found: impl Iterator<Item = (SourceReport, Vec<Node>)>) -> Inventory {
         }
         inventory.sources.push(report);
     }
+    inventory.make_plain();
     inventory.sort();
     inventory
 }

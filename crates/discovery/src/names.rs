@@ -82,6 +82,11 @@ impl SourceName {
         self.0.split_once('/').map_or(self.as_str(), |(_, name)| name)
     }
 
+    /// Whether a cache names the nodes itself.
+    pub(crate) fn is_in_band(&self) -> bool {
+        self.0.starts_with("in_band/")
+    }
+
     fn check(text: &str) -> Result<(), NameError> {
         if let Some(character) = text.chars().find(|c| crate::text::is_unprintable(*c)) {
             return Err(NameError::Character { character });

@@ -1,13 +1,14 @@
 //! Names to addresses, side by side, with every kind of failure told apart.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future::join, stream};
 use hickory_resolver::{
     TokioResolver,
     config::{ConnectionConfig, NameServerConfig, ResolverConfig},
@@ -21,13 +22,16 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    Network, Node, Options,
+    Network, Node, Options, Scope,
     admission::{Admission, admit},
     text::plain,
 };
 
 /// Lookups under way at once. The VPC's resolver takes 1,024 packets a second from an instance.
 const SIDE_BY_SIDE: usize = 64;
+
+/// The most addresses of one name. A node has one, a serverless cache one per zone; an answer of 64 KiB holds 4,000.
+const MAX_ADDRESSES: usize = 64;
 
 /// Which name servers are asked, and how patiently.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +69,14 @@ pub enum LookupError {
         name: String,
         /// `A` or `AAAA`.
         record: &'static str,
+    },
+    /// More addresses than a name of a cache has.
+    #[error("{name}: {found} addresses are too many for a node: at most {MAX_ADDRESSES} are believed")]
+    TooMany {
+        /// The name.
+        name: String,
+        /// How many there were.
+        found: usize,
     },
     /// SERVFAIL, REFUSED, ...
     #[error("{name}: the name server answered {code}")]
@@ -123,14 +135,14 @@ impl Resolver {
         network: Option<Network>,
     ) -> (Vec<IpAddr>, Option<LookupError>) {
         if let Ok(address) = host.parse::<IpAddr>() {
-            return (vec![address], None);
+            return (vec![address.to_canonical()], None);
         }
         let answers = match network {
             Some(Network::Ipv4) => vec![self.records(host, RecordType::A).await],
             Some(Network::Ipv6) => vec![self.records(host, RecordType::AAAA).await],
             Some(Network::DualStack) | None => {
                 let both = (self.records(host, RecordType::A), self.records(host, RecordType::AAAA));
-                let (v4, v6) = futures_util::future::join(both.0, both.1).await;
+                let (v4, v6) = join(both.0, both.1).await;
                 vec![v4, v6]
             }
         };
@@ -167,9 +179,10 @@ impl Resolver {
         self.ttl.fetch_min(ttl, Ordering::Relaxed);
         let addresses: Vec<IpAddr> =
             answer.answers().iter().filter_map(|record| address(&record.data)).collect();
-        match addresses.is_empty() {
-            true => Err(LookupError::NoRecord { name: name(), record: word(record) }),
-            false => Ok(addresses),
+        match addresses.len() {
+            0 => Err(LookupError::NoRecord { name: name(), record: word(record) }),
+            1..=MAX_ADDRESSES => Ok(addresses),
+            found => Err(LookupError::TooMany { name: name(), found }),
         }
     }
 }
@@ -203,7 +216,7 @@ fn name_server(server: &SocketAddr) -> NameServerConfig {
 fn address(data: &RData) -> Option<IpAddr> {
     match data {
         RData::A(a) => Some(IpAddr::V4(a.0)),
-        RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
+        RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0).to_canonical()),
         _ => None,
     }
 }
@@ -239,10 +252,13 @@ type Answers = BTreeMap<Question, (Vec<IpAddr>, Option<LookupError>)>;
 /// Returns for how long the shortest-lived answer holds, if any name server was asked.
 pub(crate) async fn resolve_nodes(nodes: &mut [Node], options: &Options) -> Option<Duration> {
     let settings = &options.resolver;
-    let questions: BTreeSet<Question> = nodes.iter().flat_map(questions_of).collect();
+    let mut questions: BTreeSet<Question> = nodes.iter().flat_map(questions_of).collect();
     if questions.is_empty() {
         return None;
     }
+    // Where the VPC is not known, nodes that were announced are measured by the seed that announced them.
+    let scopes = nodes.iter().filter_map(|node| scope_of(node, options));
+    questions.extend(scopes.map(|scope| (scope.into_owned().seed, None)));
     // Reading resolv.conf and setting up sockets is not worth it for addresses.
     let needs_dns = questions.iter().any(|(host, _)| host.parse::<IpAddr>().is_err());
     let resolver = match needs_dns {
@@ -253,17 +269,18 @@ pub(crate) async fn resolve_nodes(nodes: &mut [Node], options: &Options) -> Opti
             ttl: AtomicU32::new(u32::MAX),
         },
     };
-    let answers: Answers = stream::iter(questions)
+    let answers = stream::iter(questions)
         .map(|question| async {
             let answer = resolver.lookup(&question.0, question.1).await;
             (question, answer)
         })
         .buffer_unordered(SIDE_BY_SIDE)
-        .collect()
-        .await;
-    let policy = options.admission_of(answers.values().flat_map(|(found, _)| found.iter().copied())).await;
+        .collect();
+    // At the same time: off EC2, instance metadata costs a second of waiting.
+    let (answers, policy): (Answers, Admission) = join(answers, options.admission()).await;
     for node in nodes.iter_mut().filter(|node| !node.names().is_empty()) {
-        (node.addresses, node.error) = addresses_of(node, &answers, &policy);
+        (node.addresses, node.error) =
+            addresses_of(node, &answers, &policy, scope_of(node, options).as_deref());
     }
     let ttl = resolver.ttl.into_inner();
     (ttl != u32::MAX).then(|| Duration::from_secs(ttl.into()))
@@ -273,13 +290,31 @@ fn questions_of(node: &Node) -> impl Iterator<Item = Question> {
     node.names().iter().map(|name| (name.clone(), node.network))
 }
 
+/// What limits where the node may be beyond the policy: others announced it. The seed itself is the configuration's word.
+fn scope_of<'a>(node: &Node, options: &'a Options) -> Option<Cow<'a, Scope>> {
+    if !node.source.is_in_band() {
+        return None;
+    }
+    let unknown = || Cow::Owned(Scope { seed: String::new(), hosts: Vec::new() });
+    let scope = options.scopes.get(&node.source).map_or_else(unknown, Cow::Borrowed);
+    (node.host != scope.seed).then_some(scope)
+}
+
 /// What the answers say about one node: the admitted addresses, and everything that is wrong.
-fn addresses_of(node: &Node, answers: &Answers, policy: &Admission) -> (Vec<IpAddr>, Option<String>) {
+fn addresses_of(
+    node: &Node,
+    answers: &Answers,
+    policy: &Admission,
+    scope: Option<&Scope>,
+) -> (Vec<IpAddr>, Option<String>) {
+    let seed = scope.and_then(|scope| answers.get(&(scope.seed.clone(), None)));
+    let seed = seed.map(|(found, _)| found.as_slice()).unwrap_or_default();
     let (mut addresses, mut wrong) = (BTreeSet::new(), Vec::new());
     for (found, error) in questions_of(node).filter_map(|question| answers.get(&question)) {
         wrong.extend(error.iter().map(ToString::to_string));
-        for address in found.iter().map(IpAddr::to_canonical) {
-            match admit(address, policy) {
+        for &address in found {
+            let in_scope = || scope.map_or(Ok(()), |scope| scope.admit(address, seed, policy));
+            match admit(address, policy).and_then(|()| in_scope()) {
                 Ok(()) => {
                     addresses.insert(address);
                 }
@@ -309,7 +344,9 @@ mod tests {
 
     #[test]
     fn an_address_needs_no_dns() {
-        let nodes = resolve(vec![at("10.0.1.230"), at("fd12::1")], &Admission::default());
+        let nodes =
+            resolve(vec![at("10.0.1.230"), at("fd12::1"), at("::ffff:10.0.1.9")], &Admission::default());
+        assert_eq!(nodes[2].addresses, ["10.0.1.9".parse::<IpAddr>().unwrap()]);
         assert_eq!(nodes[0].addresses, ["10.0.1.230".parse::<IpAddr>().unwrap()]);
         assert_eq!(nodes[1].addresses, ["fd12::1".parse::<IpAddr>().unwrap()]);
         assert_eq!(nodes[0].error, None);
@@ -322,6 +359,22 @@ mod tests {
         let error =
             "169.254.169.254: refused: 169.254.169.254 is an AWS instance service (metadata, DNS or time)";
         assert_eq!(nodes[0].error.as_deref(), Some(error));
+    }
+
+    #[test]
+    fn an_announced_node_outside_the_vpc_is_no_target() {
+        let announced = |host: &str| Node { source: "in_band/lab".parse().unwrap(), ..at(host) };
+        let vpc = Admission { vpc: vec!["10.0.0.0/16".parse().unwrap()], ..Admission::default() };
+        let nodes = resolve(vec![announced("10.0.1.230"), announced("172.17.0.1"), at("172.17.0.1")], &vpc);
+        let error = "172.17.0.1: refused: 172.17.0.1 was announced in band and is outside the VPC; if it is right, add its \
+                     range to also_hosts";
+        let errors: Vec<Option<&str>> = nodes.iter().map(|node| node.error.as_deref()).collect();
+        assert_eq!(errors, [None, Some(error), None]);
+        // A source whose seed is not known announces nothing.
+        assert_eq!(
+            resolve(vec![announced("10.0.1.230")], &Admission::default())[0].addresses,
+            Vec::<IpAddr>::new()
+        );
     }
 
     #[test]

@@ -2,11 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     num::NonZeroU16,
     path::PathBuf,
 };
 
-use crate::{NodeId, SourceName};
+use crate::{
+    NodeId, SourceName,
+    announced::{Also, Scope},
+};
 
 /// One entry of the config's `sources`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub enum Source {
         name: String,
         /// Whom to ask.
         seed: Seed,
+        /// Where its nodes may be besides the seed's port and the VPC.
+        also: Also,
     },
     /// Nodes that the config spells out.
     Static {
@@ -169,6 +175,22 @@ impl FromIterator<Endpoint> for Expose {
     }
 }
 
+impl Seed {
+    /// Where it is.
+    pub fn address(&self) -> &HostPort {
+        match self {
+            Self::Redis(redis) => &redis.address,
+            Self::Memcached(address) => address,
+        }
+    }
+
+    /// Whether a password goes to it that others on the way can read; to this host itself there is no way.
+    pub fn sends_clear_password(&self) -> bool {
+        let is_here = self.address().host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+        !is_here && matches!(self, Self::Redis(RedisSeed { password: Some(_), tls: None, .. }))
+    }
+}
+
 impl Source {
     /// `kind/name`, the same in reports, inventories and leases.
     pub fn name(&self) -> SourceName {
@@ -182,6 +204,16 @@ impl Source {
             }
             Self::InBand { name, .. } => SourceName::new("in_band", name),
             Self::Static { name, .. } => SourceName::new("static", name),
+        }
+    }
+
+    /// Where its nodes may be, if they are announced by one of them.
+    pub(crate) fn scope(&self) -> Option<Scope> {
+        match self {
+            Self::InBand { seed, also, .. } => {
+                Some(Scope { seed: seed.address().host.clone(), hosts: also.hosts.clone() })
+            }
+            _ => None,
         }
     }
 }
@@ -201,7 +233,7 @@ impl std::str::FromStr for HostPort {
         if host.is_empty() || host.chars().any(|c| c.is_whitespace() || crate::text::is_unprintable(c)) {
             return Err(wrong());
         }
-        Ok(Self { host: host.to_owned(), port: port.parse().map_err(|_| wrong())? })
+        Ok(Self { host: crate::text::canonical_host(host), port: port.parse().map_err(|_| wrong())? })
     }
 }
 
@@ -240,6 +272,7 @@ mod tests {
 
     #[test]
     fn host_and_port_are_told_apart() {
+        assert_eq!("[::ffff:10.0.1.9]:1".parse::<HostPort>().unwrap().to_string(), "10.0.1.9:1");
         for text in ["10.0.1.230:6379", "[fd00::1]:6379", "cache.example:1"] {
             assert_eq!(text.parse::<HostPort>().unwrap().to_string(), text);
         }

@@ -45,7 +45,8 @@ pub(super) fn respond(request: &Request, state: &Mutex<State>) -> Response {
         Ok(result) => message(200, "text/xml", &success(&action, &result), scenario),
         Err((status, code, words)) => message(status, "text/xml", &error(code, &words), scenario),
     };
-    match how {
+    match &how {
+        Some(How::Body { body }) => message.body.clone_from(body),
         Some(How::Html) => {
             message = self::message(500, "text/html", "<html><body><h1>500</h1>&nbsp;</body>", scenario);
         }

@@ -4,6 +4,8 @@ use std::{
     collections::BTreeMap,
     io::{self, Read, Write},
     net::{Shutdown, TcpStream},
+    thread,
+    time::Duration,
 };
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -82,6 +84,30 @@ pub(super) fn write_half(connection: &mut TcpStream, message: &Message) {
     let whole = encode(message);
     let _ = connection.write_all(&whole.as_bytes()[..whole.len() - message.body.len() / 2]);
     let _ = connection.shutdown(Shutdown::Both);
+}
+
+/// Sends an answer without end, in chunks of about 64 KiB.
+pub(super) fn flood(connection: &mut TcpStream, begin: &str, piece: &str) {
+    let pieces = chunk(&piece.repeat((64 << 10) / piece.len().max(1) + 1));
+    let mut sent = connection.write_all((CHUNKED.to_owned() + &chunk(begin)).as_bytes());
+    while sent.is_ok() {
+        sent = connection.write_all(pieces.as_bytes());
+    }
+}
+
+/// The same, so slowly that there is always something to wait for.
+pub(super) fn drip(connection: &mut TcpStream, piece: &str) {
+    let mut sent = connection.write_all(CHUNKED.as_bytes());
+    while sent.is_ok() {
+        sent = connection.write_all(chunk(piece).as_bytes());
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+const CHUNKED: &str = "HTTP/1.1 200 x\r\nContent-Type: text/xml\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+fn chunk(text: &str) -> String {
+    format!("{:x}\r\n{text}\r\n", text.len())
 }
 
 /// Waits until the other side gives up.

@@ -79,6 +79,11 @@ impl FakeAws {
         *lock(&self.state) = State { scenario, ..State::default() };
     }
 
+    /// What is answered now.
+    pub fn scenario(&self) -> Scenario {
+        lock(&self.state).scenario.clone()
+    }
+
     /// Changes what is answered.
     pub fn change(&self, change: impl FnOnce(&mut Scenario)) {
         change(&mut lock(&self.state).scenario);
@@ -152,6 +157,8 @@ fn carry_out(connection: &mut TcpStream, response: &Response) -> bool {
     match &response.how {
         Some(How::Hang) => http::wait_for_end(connection),
         Some(How::Reset) => http::reset(connection),
+        Some(How::Flood { begin, piece }) => http::flood(connection, begin, piece),
+        Some(How::Drip { piece }) => http::drip(connection, piece),
         Some(How::HalfBody) => http::write_half(connection, &response.message),
         _ => return http::write(connection, &response.message).is_ok(),
     }

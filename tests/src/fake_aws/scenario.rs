@@ -73,6 +73,23 @@ pub enum How {
     HalfBody,
     /// The answer is whole HTTP, but half XML.
     HalfXml,
+    /// An answer in chunks that begins so, and then repeats a piece for as long as it is read.
+    Flood {
+        /// How it begins.
+        begin: String,
+        /// What is repeated.
+        piece: String,
+    },
+    /// The same, a piece every 20 ms.
+    Drip {
+        /// What is repeated.
+        piece: String,
+    },
+    /// A body of its own.
+    Body {
+        /// The body.
+        body: String,
+    },
     /// The account changes just before this answer.
     Becomes(Box<Scenario>),
 }

@@ -197,3 +197,47 @@ cache_cluster/legacy complete
 ";
     assert_eq!(show(&found), expected);
 }
+
+const GROUPS: &str = "<DescribeReplicationGroupsResponse><DescribeReplicationGroupsResult>";
+
+/// An answer that begins as it should, and then repeats a piece without end.
+fn flood(piece: &str) -> How {
+    How::Flood { begin: format!("{GROUPS}<ReplicationGroups>"), piece: piece.to_owned() }
+}
+
+#[test]
+fn an_answer_without_end_is_refused() {
+    let words = "x".repeat(1 << 16);
+    for (piece, bound) in [
+        (words.as_str(), "67108864 bytes"),
+        ("<a>", "150000 elements"),
+        ("<ReplicationGroup/>", "150000 elements"),
+    ] {
+        let error = groups_error(flood(piece));
+        let expected = format!(
+            "DescribeReplicationGroups: the answer makes no sense (HTTP 200): it has more than {bound}"
+        );
+        assert_eq!(error, expected);
+    }
+}
+
+#[test]
+fn an_answer_that_drips_ends_with_the_deadline() {
+    let setup = Setup::with_group(&Group::new("my-cluster", 2));
+    let drip = How::Drip { piece: "<a>".to_owned() };
+    setup.aws.change(|scenario| scenario.faults = vec![Fault::of("DescribeReplicationGroups", drip)]);
+    let options = Options { api_deadline: Duration::from_secs(1), ..setup.options() };
+    let found = setup.discover_with(&[replication_group("my-cluster")], &options);
+    let error = found.sources[0].error.clone().unwrap();
+    assert_eq!(error, "DescribeReplicationGroups: no answer in time (the time for all calls together is up)");
+}
+
+/// Elements inside elements, as deep as fits: reading them must not overflow the stack.
+#[test]
+fn deep_nesting_is_no_answer() {
+    let deep = "<a>".repeat(60_000) + &"</a>".repeat(60_000);
+    let body =
+        format!("{GROUPS}{deep}</DescribeReplicationGroupsResult></DescribeReplicationGroupsResponse>");
+    let (_setup, found) = with_fault(Fault::of("DescribeReplicationGroups", How::Body { body }));
+    assert_eq!(found.nodes.len(), 0, "{}", show(&found));
+}

@@ -55,6 +55,19 @@ fn failures_are_told_apart() {
 }
 
 #[test]
+fn hundreds_of_addresses_are_no_node() {
+    let many = (0..300_u16).map(|n| [10, 9, n.to_be_bytes()[0], n.to_be_bytes()[1]].into()).collect();
+    let error = "cache.example: 300 addresses are too many for a node: at most 64 are believed";
+    assert_eq!(found_for(Some(Answer::Truncated(many))), failed(error));
+}
+
+#[test]
+fn a_mapped_address_in_dns_is_its_ipv4_address() {
+    let mapped = Answer::Addresses(addresses(&["::ffff:10.0.1.9"]));
+    assert_eq!(found_for(Some(mapped)), usable("10.0.1.9"));
+}
+
+#[test]
 fn a_long_answer_comes_over_tcp() {
     let many: Vec<IpAddr> = (1..=40).map(|n| format!("10.0.1.{n}").parse().unwrap()).collect();
     let setup = Setup::new(Scenario::default());

@@ -3,13 +3,17 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    num::NonZeroU16,
     path::Path,
     process::{Child, Command, Stdio},
     thread,
+    time::Duration,
 };
 
 use cachenat_tests::{fake_aws::Scenario, lab::wait::wait_for};
-use discovery::{Coverage, HostPort, Inventory, RedisSeed, Secret, Seed, Source, TlsTrust};
+use discovery::{
+    Also, Coverage, HostPort, Imds, Inventory, Options, RedisSeed, Secret, Seed, Source, TlsTrust,
+};
 use tempfile::TempDir;
 
 use crate::setup::{Setup, show};
@@ -97,7 +101,20 @@ fn programs() -> Vec<&'static str> {
 }
 
 fn discover(seed: Seed) -> Inventory {
-    Setup::new(Scenario::default()).discover(&[Source::InBand { name: "lab".into(), seed }])
+    Setup::new(Scenario::default()).discover(&[lab(seed)])
+}
+
+/// The servers here listen on whatever port is free, and announce another.
+fn lab(seed: Seed) -> Source {
+    Source::InBand {
+        name: "lab".into(),
+        seed,
+        also: Also { ports: vec![port(6379)..=port(6379)], hosts: vec![] },
+    }
+}
+
+fn port(port: u16) -> NonZeroU16 {
+    port.try_into().unwrap()
 }
 
 fn error(seed: Seed) -> String {
@@ -124,7 +141,7 @@ fn a_host_name_that_is_announced_is_the_nodes_host() {
     let server = Server::cluster("redis-server", &["--cluster-announce-hostname", "node.example"]);
     let setup = Setup::new(Scenario::default());
     setup.dns.point("node.example", "10.0.1.240");
-    let found = setup.discover(&[Source::InBand { name: "lab".into(), seed: Seed::Redis(server.seed()) }]);
+    let found = setup.discover(&[lab(Seed::Redis(server.seed()))]);
     assert_eq!(
         (found.nodes[0].host.as_str(), found.nodes[0].addresses[0].to_string().as_str()),
         ("node.example", "10.0.1.240")
@@ -283,7 +300,8 @@ sessions-0001 - - memcached available [10.0.1.240]:11211
 sessions-0002 - - memcached available [10.0.1.241]:11211
 in_band/lab complete
 ";
-    let source = Source::InBand { name: "lab".into(), seed: Seed::Memcached(seed) };
+    let also = Also { ports: vec![port(11211)..=port(11211)], hosts: vec![] };
+    let source = Source::InBand { name: "lab".into(), seed: Seed::Memcached(seed), also };
     assert_eq!(show(&setup.discover(&[source])), expected);
 }
 
@@ -312,7 +330,7 @@ fn a_plain_memcached_is_told_with_the_remedy() {
 
 #[test]
 fn nonsense_silence_and_a_closed_port_are_told_apart() {
-    let redis = |address| Seed::Redis(RedisSeed { address, tls: None, username: None, password: None });
+    let redis = |address| Seed::Redis(redis(address));
     let nonsense = error(redis(responder("HTTP/1.1 400 Bad Request\r\n\r\n")));
     assert!(nonsense.ends_with("the answer makes no sense: it is no RESP2"), "{nonsense}");
     let half = error(Seed::Memcached(responder("CONFIG cluster 0 9\r\n1\na|")));
@@ -325,4 +343,129 @@ fn nonsense_silence_and_a_closed_port_are_told_apart() {
     assert!(error(redis(address.to_string().parse().unwrap())).ends_with("no answer in time"));
     let unnamed = error(redis("nowhere.example:6379".parse().unwrap()));
     assert_eq!(unnamed, "nowhere.example: no such name (NXDOMAIN)");
+}
+
+fn redis(address: HostPort) -> RedisSeed {
+    RedisSeed { address, tls: None, username: None, password: None }
+}
+
+/// A name server that is not honest must not get the password sent to where it likes.
+#[test]
+fn the_password_goes_to_no_address_that_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let setup = Setup::new(Scenario::default());
+    for (address, reason) in [
+        ("198.51.100.9", "198.51.100.9 is outside the VPC and not private"),
+        ("127.0.0.1", "127.0.0.1 is a loopback address"),
+        ("169.254.169.254", "169.254.169.254 is an AWS instance service (metadata, DNS or time)"),
+    ] {
+        setup.dns.point("cache.example", address);
+        let port = listener.local_addr().unwrap().port();
+        let seed = RedisSeed {
+            password: Some(Secret::Env("PATH".into())),
+            ..redis(format!("cache.example:{port}").parse().unwrap())
+        };
+        let found = setup.discover(&[lab(Seed::Redis(seed))]);
+        let error = found.sources[0].error.clone().unwrap();
+        assert_eq!(error, format!("cache.example:{port}: refused: {reason}"));
+    }
+    assert!(listener.accept().is_err(), "nothing connected");
+}
+
+#[test]
+fn a_node_on_another_port_needs_an_opt_in() {
+    let server = Server::cluster("redis-server", &[]);
+    let source = |ports| Source::InBand {
+        name: "lab".into(),
+        seed: Seed::Redis(server.seed()),
+        also: Also { ports, hosts: vec![] },
+    };
+    let found = Setup::new(Scenario::default()).discover(&[source(vec![])]);
+    let expected = format!(
+        "in_band/lab partial: lab-{}: announced on port 6379, not on the seed's {}; if it is right, add the port to \
+         also_ports\n",
+        server.id(),
+        server.port
+    );
+    assert_eq!((show(&found), found.sources[0].coverage), (expected, Coverage::Part));
+    let found = Setup::new(Scenario::default()).discover(&[source(vec![port(6000)..=port(7000)])]);
+    assert_eq!(found.nodes.len(), 1, "{}", show(&found));
+}
+
+#[test]
+fn a_node_outside_the_vpc_needs_an_opt_in() {
+    let server = Server::cluster("redis-server", &["--cluster-announce-ip", "172.17.0.1"]);
+    let source = |hosts: Vec<&str>| Source::InBand {
+        name: "lab".into(),
+        seed: Seed::Redis(server.seed()),
+        also: Also {
+            ports: vec![port(6379)..=port(6379)],
+            hosts: hosts.into_iter().map(|range| range.parse().unwrap()).collect(),
+        },
+    };
+    let setup = Setup::new(Scenario {
+        imds: Some(cachenat_tests::fake_aws::shapes::instance("subnet-0public")),
+        ..Scenario::default()
+    });
+    let options = || Options { imds: Imds::at(setup.aws.url()), ..setup.options() };
+    let found = show(&setup.discover_with(&[source(vec![])], &options()));
+    let refusal = "172.17.0.1 was announced in band and is outside the VPC; if it is right, add its range to also_hosts";
+    assert!(found.contains(&format!("[]:6379 ! 172.17.0.1: refused: {refusal}")), "{found}");
+    let found = setup.discover_with(&[source(vec!["172.17.0.0/24"])], &options());
+    assert!(found.is_complete(), "{}", show(&found));
+}
+
+/// Strings that are each short enough, and more of them than there is memory.
+#[test]
+fn an_answer_without_end_is_refused_early() {
+    let address = serve(|mut connection| {
+        let string = [b"$1048576\r\n".as_slice(), &[b'x'; 1 << 20], b"\r\n"].concat();
+        let _ = connection.write_all(b"*90000\r\n");
+        while connection.write_all(&string).is_ok() {}
+    });
+    let endless = error(Seed::Redis(redis(address)));
+    assert!(endless.ends_with("the answer makes no sense: the answer is longer than 8 MiB"), "{endless}");
+}
+
+/// Each byte comes in time, and the answer never.
+#[test]
+fn an_answer_that_drips_ends_with_the_deadline() {
+    for seed in [|address| Seed::Redis(redis(address)), Seed::Memcached] {
+        let address = serve(|mut connection| {
+            while connection.write_all(b"*").is_ok() {
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let setup = Setup::new(Scenario::default());
+        let options = Options { in_band_deadline: Duration::from_millis(500), ..setup.options() };
+        let found = setup.discover_with(&[lab(seed(address))], &options);
+        let error = found.sources[0].error.clone().unwrap();
+        assert!(error.ends_with("no answer in time"), "{error}");
+    }
+}
+
+#[test]
+fn a_pipe_for_a_file_is_refused_not_waited_for() {
+    let dir = TempDir::new().unwrap();
+    let pipe = dir.path().join("password");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let address = serve(drop);
+    let seed = RedisSeed { password: Some(Secret::File(pipe)), ..redis(address) };
+    let refused = error(Seed::Redis(seed));
+    assert!(refused.ends_with("it is not a plain file"), "{refused}");
+    let trust = TlsTrust { ca_file: Some(dir.path().join("password")), server_name: None };
+    let refused = error(Seed::Redis(RedisSeed { tls: Some(trust), ..redis(serve(drop)) }));
+    assert!(
+        refused.starts_with("the certificates in ") && refused.ends_with("not a plain file"),
+        "{refused}"
+    );
+}
+
+/// A server that does this with each connection.
+fn serve(answer: impl Fn(TcpStream) + Send + 'static) -> HostPort {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+    thread::spawn(move || listener.incoming().flatten().for_each(answer));
+    address
 }

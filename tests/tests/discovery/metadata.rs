@@ -1,6 +1,9 @@
 //! What the instance knows about itself.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use cachenat_tests::fake_aws::{Fault, How, Scenario, shapes};
 use discovery::{Imds, InstanceFacts, Options};
@@ -32,7 +35,7 @@ fn instance() -> Setup {
 }
 
 fn facts(setup: &Setup) -> Option<InstanceFacts> {
-    block_on(async { Imds::at(setup.aws.url()).facts().await.cloned() })
+    block_on(async { Imds::at(setup.aws.url()).facts().await.map(Arc::unwrap_or_clone) })
 }
 
 #[test]
@@ -82,6 +85,73 @@ fn nonsense_is_no_fact() {
     assert_eq!((facts.local_ipv4, facts.region, facts.vpc_cidrs.len()), (None, None, 2));
 }
 
+/// A watch that starts a moment before the service answers must not be deaf for life.
+#[test]
+fn silence_at_the_start_is_not_for_life() {
+    let setup = instance();
+    let imds = setup.aws.scenario().imds;
+    setup.aws.change(|scenario| scenario.imds = None);
+    let service = Imds::at(setup.aws.url()).asked_again_after(Duration::ZERO);
+    block_on(async {
+        assert_eq!(service.facts().await, None);
+        // The token first, which another answer of the service's would have brought.
+        setup.aws.change(|scenario| scenario.imds = imds);
+        let facts = service.facts().await.unwrap();
+        assert_eq!(facts.region.as_deref(), Some("us-east-2"));
+        setup.aws.change(|scenario| scenario.imds = None);
+        assert_eq!(service.facts().await, Some(facts), "what was answered stays");
+    });
+}
+
+#[test]
+fn a_region_that_failed_once_is_asked_again() {
+    let setup = instance();
+    let broken = Fault::of("IMDS /latest/meta-data/placement/region", How::Reset).times(1);
+    setup.aws.change(|scenario| scenario.faults = vec![broken]);
+    let imds = Imds::at(setup.aws.url()).asked_again_after(Duration::ZERO);
+    block_on(async {
+        let facts = imds.facts().await.unwrap();
+        assert_eq!((facts.region.clone(), facts.vpc_cidrs.len()), (None, 3));
+        assert_eq!(imds.facts().await.unwrap().region.as_deref(), Some("us-east-2"));
+    });
+}
+
+#[test]
+fn a_target_in_an_incredible_vpc_is_refused() {
+    let setup = instance();
+    setup.aws.change(|scenario| {
+        let imds = scenario.imds.as_mut().unwrap();
+        imds.insert(format!("{MAC}/vpc-ipv4-cidr-blocks"), "0.0.0.0/0".into());
+        scenario.cache_clusters = vec![shapes::standalone("legacy")];
+    });
+    setup.dns.point(&shapes::standalone_host("legacy"), "198.51.100.9");
+    let options = Options { imds: Imds::at(setup.aws.url()), ..setup.options() };
+    let found = show(&setup.discover_with(&[cache_cluster("legacy")], &options));
+    assert!(found.contains("0.0.0.0/0 is the VPC, which is larger than AWS allows"), "{found}");
+}
+
+#[test]
+fn the_vpcs_resolver_is_no_target() {
+    let setup = instance();
+    setup.aws.change(|scenario| scenario.cache_clusters = vec![shapes::standalone("legacy")]);
+    setup.dns.point(&shapes::standalone_host("legacy"), "10.0.0.2");
+    let options = Options { imds: Imds::at(setup.aws.url()), ..setup.options() };
+    let found = show(&setup.discover_with(&[cache_cluster("legacy")], &options));
+    assert!(found.contains("refused: 10.0.0.2 is reserved by AWS"), "{found}");
+}
+
+#[test]
+fn metadata_without_end_is_no_answer() {
+    let setup = instance();
+    let flood = How::Flood { begin: "vpc-".to_owned(), piece: "0".to_owned() };
+    for endless in [flood, How::Drip { piece: "0".to_owned() }] {
+        let path = format!("IMDS /latest/meta-data/{MAC}/vpc-id");
+        setup.aws.change(|scenario| scenario.faults = vec![Fault::of(&path, endless)]);
+        let facts = facts(&setup).unwrap();
+        assert_eq!((facts.vpc_id, facts.region.as_deref()), (None, Some("us-east-2")));
+    }
+}
+
 #[test]
 fn it_is_asked_once() {
     let setup = instance();
@@ -102,7 +172,7 @@ fn absence_costs_a_second_once_and_is_no_error() {
         let began = Instant::now();
         let facts = block_on(async {
             imds.facts().await;
-            imds.facts().await.cloned()
+            imds.facts().await
         });
         assert_eq!(facts, None);
         assert!(began.elapsed() < Duration::from_millis(1_900), "{:?}", began.elapsed());

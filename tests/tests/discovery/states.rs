@@ -196,6 +196,51 @@ replication_group/cluster-030 complete
     assert_eq!(show(&found), expected);
 }
 
+/// Groups from `first` on, each time with one group less while page 2 is read; cluster-030 has the tag.
+fn shrinking(first: usize, times: usize) -> Scenario {
+    let mut scenario = Scenario { page_size: Some(30), ..Scenario::default() };
+    for n in first..100 {
+        let group = Group::new(&format!("cluster-{n:03}"), 1);
+        if n == 30 {
+            scenario.tags.insert(group.arn(), [("Environment".to_owned(), "dev".to_owned())].into());
+        }
+        group.add_to(&mut scenario);
+    }
+    if times > 0 {
+        let later = How::Becomes(Box::new(shrinking(first + 1, times - 1)));
+        scenario.faults = vec![Fault::of("DescribeReplicationGroups", later).on_page(2).times(1)];
+    }
+    scenario
+}
+
+#[test]
+fn a_tagged_cache_that_slips_between_pages_is_found() {
+    for (times, readings) in [(0, 2), (1, 3), (2, 4)] {
+        let setup = crowd(30);
+        setup.aws.set(shrinking(0, times));
+        // The group that opens page 2 slips to page 1, which was read already.
+        setup.aws.change(|scenario| scenario.tags = shrinking(0, 0).tags);
+        let found = setup.discover(&[tags(&[("Environment", "dev")])]);
+        let expected = "\
+cluster-030-001 0001 primary redis available [10.0.3.30]:6379
+tags/Environment=dev complete
+";
+        assert_eq!(show(&found), expected, "{times}");
+        let pages = setup.aws.count("DescribeReplicationGroups");
+        assert_eq!(pages.div_ceil(4), readings, "{times}: {pages} pages");
+    }
+}
+
+#[test]
+fn a_list_that_never_settles_leaves_doubt() {
+    let setup = crowd(30);
+    setup.aws.set(shrinking(0, 9));
+    let found = setup.discover(&[tags(&[("Environment", "dev")])]);
+    assert_eq!(found.sources[0].coverage, Coverage::Part, "{}", show(&found));
+    let expected = "DescribeReplicationGroups: the list changed during each of 4 readings";
+    assert!(found.sources[0].error.as_ref().unwrap().contains(expected), "{}", show(&found));
+}
+
 #[test]
 fn pages_that_never_end_are_an_error() {
     let setup = crowd(1);

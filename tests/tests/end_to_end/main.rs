@@ -21,6 +21,7 @@ mod removal;
 mod restore;
 mod review;
 mod rules;
+mod sources;
 mod speech;
 mod state;
 mod status;

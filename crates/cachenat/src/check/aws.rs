@@ -1,6 +1,6 @@
 //! What AWS says of this host: may it ask, is its clock right, is it where it has to be?
 
-use discovery::{Action, Cause, Place, Survey};
+use discovery::{Action, Cause, InstanceFacts, Place, Survey};
 
 use super::Finding;
 
@@ -123,6 +123,15 @@ pub(crate) fn places(places: &[Place], vpc: Option<&str>, subnet: Option<&str>) 
     found
 }
 
+/// Whether instance metadata gives the VPC a range that AWS would not.
+pub(crate) fn incredible_vpc(facts: &InstanceFacts) -> Option<Finding> {
+    let range = facts.incredible_ranges().next()?;
+    let what = format!(
+        "instance metadata says that {range} is the VPC, which is larger than AWS allows (/16, IPv6 /44), and is not believed"
+    );
+    Some(Finding::warn("instance metadata", what, "find out what answers for 169.254.169.254 on this host"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Verdict::{Fail, Ok as Fine, Warn};
@@ -193,6 +202,15 @@ mod tests {
         let refused = Err(Cause::Clock { message: "Signature expired".to_owned() });
         let found = clock(&survey(vec![(Action::DescribeCacheClusters, refused)], Some(-12))).unwrap();
         assert_eq!((found.verdict, found.what.contains("12 s behind")), (Fail, true), "{found:?}");
+    }
+
+    #[test]
+    fn a_vpc_larger_than_aws_allows_is_found() {
+        let facts =
+            |range: &str| InstanceFacts { vpc_cidrs: vec![range.parse().unwrap()], ..Default::default() };
+        assert_eq!(incredible_vpc(&facts("10.0.0.0/16")), None);
+        let found = incredible_vpc(&facts("0.0.0.0/0")).unwrap();
+        assert_eq!((found.verdict, found.what.contains("0.0.0.0/0 is the VPC")), (Warn, true));
     }
 
     #[test]

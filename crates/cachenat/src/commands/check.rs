@@ -69,6 +69,7 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
     found.extend(of_gateway(&setting)?);
     let runtime = Builder::new_current_thread().enable_all().build().context("starting tokio")?;
     let instance = runtime.block_on(setting.imds.facts());
+    let instance = instance.as_deref();
     found.push(access::public_address(
         &setting.config.gateway.public_address,
         &setting.gateway.addresses,
@@ -234,6 +235,7 @@ fn of_inventory(
     let mut found: Vec<Finding> =
         inventory.sources.iter().map(|report| nodes::source(report, now())).collect();
     if let Some(facts) = instance {
+        found.extend(aws::incredible_vpc(facts));
         let places = survey.map(|survey| survey.places.as_slice()).unwrap_or_default();
         let places = aws::places(places, facts.vpc_id.as_deref(), facts.subnet_id.as_deref());
         // Where no cache tells its VPC, the nodes' addresses do.

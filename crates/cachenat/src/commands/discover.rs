@@ -14,6 +14,7 @@ use crate::setting::{Setting, ask, is_whole};
 pub(super) fn run(global: &Global, json: bool) -> anyhow::Result<Exit> {
     let output = Output::new(global);
     let config = Config::read(&global.config)?;
+    inventory::clear_text_passwords(&config).for_each(|warning| output.warn(&warning));
     // Discovery works off the gateway too; only there are addresses known that can be no target.
     let imds = Imds::default();
     let options = match Gateway::resolve(&config, || ask(&imds)) {

@@ -16,7 +16,7 @@ use applier::kernel::{Generation, Netfilter};
 use applier::lock::LockError;
 use applier::monitor::{Monitor, MonitorError, Noticed, Port};
 use applier::netlink::Kernel;
-use discovery::{Emptied, Inventory, Options, Source, SourceName, recall};
+use discovery::{Emptied, Inventory, Listed, Options, Source, SourceName, recall};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -29,7 +29,8 @@ use crate::inventory;
 use crate::memory::Memory;
 use crate::output::{Exit, in_background};
 use crate::pending as probation;
-use crate::setting::{Setting, is_whole, now};
+use crate::rounds::Rounds;
+use crate::setting::{Setting, now};
 use crate::state::State;
 use crate::turn::{Moment, Turn};
 use metrics::{Metrics, Sync};
@@ -42,9 +43,6 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Two who undo each other's rules do it no faster than this.
 const SHORTEST_REPAIR: Duration = Duration::from_millis(500);
-
-/// The API is asked no more seldom than every so many intervals while it fails.
-const LONGEST_BACKOFF: u32 = 8;
 
 pub(super) fn run(
     global: &Global,
@@ -113,6 +111,8 @@ struct Watch<'a> {
     sources: Vec<Source>,
     options: Options,
     kernel: Kernel,
+    /// Which sources are asked when.
+    rounds: Rounds,
     /// What the sources said last, without addresses.
     listed: Option<Inventory>,
     /// When they were asked.
@@ -154,6 +154,7 @@ impl<'a> Watch<'a> {
             sources,
             options,
             kernel: Kernel::open()?,
+            rounds: Rounds::default(),
             listed: None,
             listed_at: Moment::default(),
             found: None,
@@ -179,21 +180,24 @@ impl<'a> Watch<'a> {
         let mut notices = notices(self.kernel.port())?;
         let mut watchdog = watchdog();
         let (mut listing, mut resolving) = (Asked::now(), Asked::now());
-        let mut failures = 0;
         loop {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = hangup.recv() => {
                     if self.reload() {
-                        failures = 0;
+                        self.rounds.restart();
                         listing.again_in(Duration::ZERO);
                     }
                 }
-                (asked, listed) = listing.answer(|| list(self.sources.clone(), self.options.clone())) => {
-                    failures = if is_whole(&listed) { 0 } else { failures + 1 };
-                    self.metrics.listed(&listed);
-                    listing.again_in(jittered(interval * (1 << failures.min(10)).min(LONGEST_BACKOFF)));
+                (asked, answers) = listing.answer(|| list(self.rounds.due(&self.sources), self.options.clone())) => {
+                    self.metrics.listed(&answers);
+                    listing.again_in(jittered(interval));
+                    if answers.is_empty() {
+                        self.rounds.heard(&self.sources, answers);
+                        continue;
+                    }
+                    let listed = self.rounds.heard(&self.sources, answers);
                     let state = self.memory.complete(State::open(&self.setting.config.state_dir));
                     self.listed = Some(recall(listed, state.last_good.as_ref()));
                     self.listed_at = asked;
@@ -225,6 +229,7 @@ impl<'a> Watch<'a> {
                 () = tick(&mut watchdog) => notify(&[NotifyState::Watchdog]),
             }
             if std::mem::take(&mut self.is_overtaken) {
+                self.rounds.restart();
                 listing.again_in(Duration::ZERO);
                 // What the other run found may be older than what the names lead to by now.
                 resolving.again_in(Duration::ZERO);
@@ -395,9 +400,9 @@ fn read(global: &Global) -> anyhow::Result<(Arc<Setting>, Vec<Source>, Options)>
 }
 
 /// What the sources say, and when they were asked.
-async fn list(sources: Vec<Source>, options: Options) -> (Moment, Inventory) {
+async fn list(sources: Vec<Source>, options: Options) -> (Moment, Vec<Listed>) {
     let asked = Moment::now();
-    (asked, discovery::list(&sources, &options).await)
+    (asked, discovery::list_each(&sources, &options).await)
 }
 
 async fn resolve(listed: Option<Inventory>, options: Options) -> (Inventory, Option<Duration>) {

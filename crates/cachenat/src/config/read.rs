@@ -60,11 +60,13 @@ fn clients(fields: &Fields<'_>) -> Vec<IpNet> {
     if items.is_empty() && !node.is_mapping() {
         node.mistake("nobody may connect", "name at least one client, such as 198.51.100.27/32");
     }
-    items.iter().filter_map(client).collect()
+    items.iter().filter_map(network).collect()
 }
 
-fn client(node: &Node<'_>) -> Option<IpNet> {
-    let network = node.parsed("an address or network, such as 198.51.100.27 or 198.51.100.0/24", |text| {
+pub(super) const NETWORK: &str = "an address or network, such as 198.51.100.27 or 198.51.100.0/24";
+
+pub(super) fn network(node: &Node<'_>) -> Option<IpNet> {
+    let network = node.parsed(NETWORK, |text| {
         text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().map(IpNet::from).ok())
     })?;
     if network.addr() != network.network() {

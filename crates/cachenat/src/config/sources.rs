@@ -1,13 +1,14 @@
 //! The `sources` list: each entry has one kind, and what goes with that kind.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
-use discovery::{Expose, HostPort, NodeId, RedisSeed, Secret, Seed, Source, StaticNode, TlsTrust};
+use discovery::{Also, Expose, HostPort, NodeId, RedisSeed, Secret, Seed, Source, StaticNode, TlsTrust};
 
 use super::ConfiguredSource;
 use super::document::{Fields, Node};
-use super::read::pool;
+use super::read::{NETWORK, network, pool};
 
 const KINDS: [&str; 6] =
     ["replication_group", "cache_cluster", "serverless_cache", "tags", "in_band", "static"];
@@ -125,8 +126,17 @@ fn host_port(node: &Node<'_>) -> Option<HostPort> {
 }
 
 fn in_band(node: &Node<'_>) -> Option<Source> {
-    let fields =
-        node.fields(&["name", "redis", "memcached", "tls", "username", "password_file", "password_env"]);
+    let fields = node.fields(&[
+        "name",
+        "redis",
+        "memcached",
+        "tls",
+        "username",
+        "password_file",
+        "password_env",
+        "also_ports",
+        "also_hosts",
+    ]);
     let name = name(&fields);
     let seed = match (fields.get("redis"), fields.get("memcached")) {
         (Some(redis), None) => Seed::Redis(RedisSeed {
@@ -148,7 +158,24 @@ fn in_band(node: &Node<'_>) -> Option<Source> {
             return None;
         }
     };
-    Some(Source::InBand { name: name?, seed })
+    Some(Source::InBand { name: name?, seed, also: also(&fields) })
+}
+
+/// Where the nodes that the seed announces may be besides its own port and the VPC.
+fn also(fields: &Fields<'_>) -> Also {
+    let ports = "a port or a range of ports, such as 6380 or 7000-7005";
+    let port = |node: &Node<'_>| {
+        node.parsed(ports, |text| {
+            let (first, last) = text.split_once('-').unwrap_or((text, text));
+            let ports = first.trim().parse::<NonZeroU16>().ok()?..=last.trim().parse().ok()?;
+            (!ports.is_empty()).then_some(ports)
+        })
+    };
+    let list = |key: &str, what: &str| fields.get(key).map(|node| node.one_or_more(what)).unwrap_or_default();
+    Also {
+        ports: list("also_ports", ports).iter().filter_map(port).collect(),
+        hosts: list("also_hosts", NETWORK).iter().filter_map(network).collect(),
+    }
 }
 
 fn tls(node: &Node<'_>) -> Option<TlsTrust> {

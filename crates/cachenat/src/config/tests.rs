@@ -233,3 +233,41 @@ proptest::proptest! {
         let _ = parse(&text);
     }
 }
+
+#[test]
+fn in_band_nodes_elsewhere_are_opted_in() {
+    let parsed = |also: &str| {
+        let text = format!(
+            "clients: [198.51.100.27]\nsources:\n  - in_band: {{name: lab, redis: '10.0.1.230:6379', {also}}}\n"
+        );
+        parse(&text).map(|config| match config.sources[0].source.clone() {
+            Source::InBand { also, .. } => also,
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!(parsed("").unwrap(), discovery::Also::default());
+    let also = parsed("also_ports: [6380, 7000-7005], also_hosts: 10.9.0.0/16").unwrap();
+    let port = |port: u16| port.try_into().unwrap();
+    assert_eq!(also.ports, [port(6380)..=port(6380), port(7000)..=port(7005)]);
+    assert_eq!(also.hosts, ["10.9.0.0/16".parse().unwrap()]);
+    let wrong = |also: &str| parsed(also).unwrap_err().to_string();
+    expect![[r#"config.yaml:3: sources[0].in_band.also_ports[0]: found "9-8"; write a port or a range of ports, such as 6380 or 7000-7005"#]]
+        .assert_eq(&wrong("also_ports: [9-8]"));
+    expect![[r#"config.yaml:3: sources[0].in_band.also_hosts: 10.9.0.1/16 has bits behind its prefix; write 10.9.0.0/16 for the network or 10.9.0.1/32 for the one address"#]]
+        .assert_eq(&wrong("also_hosts: 10.9.0.1/16"));
+}
+
+#[test]
+fn a_password_in_clear_text_is_warned_of() {
+    let warnings = |seed: &str, tls: &str| {
+        let text = format!(
+            "clients: [198.51.100.27]\nsources:\n  - in_band: {{name: lab, redis: '{seed}', password_env: LAB{tls}}}\n"
+        );
+        crate::inventory::clear_text_passwords(&parse(&text).unwrap()).collect::<Vec<String>>()
+    };
+    assert_eq!(warnings("10.0.1.230:6379", ", tls: true"), Vec::<String>::new());
+    assert_eq!(warnings("127.0.0.1:6379", ""), Vec::<String>::new(), "a tunnel's local end");
+    let warning = "in_band/lab: its password goes to 10.0.1.230:6379 in clear text; add tls: true to the source if the \
+                   cache speaks TLS";
+    assert_eq!(warnings("10.0.1.230:6379", ""), [warning]);
+}

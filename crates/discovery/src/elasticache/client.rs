@@ -9,7 +9,7 @@ use aws_config::{
 };
 use aws_sdk_elasticache::Client;
 
-use super::{clock::Clock, error::Cause, whole::WholeAnswer};
+use super::{answer::WholeAnswer, clock::Clock, error::Cause};
 use crate::{Imds, Options};
 
 /// A client and the region that it asks.

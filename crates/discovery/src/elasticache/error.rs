@@ -111,6 +111,12 @@ pub enum Cause {
     /// The pages never end.
     #[error("the pages do not end")]
     EndlessPages,
+    /// No two readings of a list name the same.
+    #[error("the list changed during each of {readings} readings")]
+    Unsettled {
+        /// How many there were.
+        readings: usize,
+    },
     /// Any other error of the API.
     #[error("{code}: {message}")]
     Api {

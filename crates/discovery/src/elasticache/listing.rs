@@ -23,6 +23,10 @@ use crate::{Options, Source};
 const MAX_RECORDS: i32 = 100;
 /// An account has at most a few hundred nodes per region; beyond this the pages go in circles.
 const MAX_PAGES: usize = 1_000;
+/// The same for entries, whatever the pages hold.
+const MAX_ENTRIES: usize = 100_000;
+/// How often a list is read that is another each time.
+const MAX_READINGS: usize = 4;
 /// Tags are one call per cache, and the API throttles.
 const TAGS_SIDE_BY_SIDE: usize = 10;
 
@@ -56,10 +60,11 @@ type Page<T> = (Vec<T>, Option<String>);
 
 impl Lister {
     pub(super) async fn account(&self, wanted: Wanted, sources: &[Source]) -> Account {
+        let Wanted { tags, .. } = wanted;
         let (mut groups, mut clusters, serverless) = join3(
-            async { if wanted.groups { self.groups().await } else { Listing::default() } },
-            async { if wanted.clusters { self.clusters().await } else { Listing::default() } },
-            async { if wanted.serverless { self.serverless().await } else { Listing::default() } },
+            self.read(wanted.groups, tags, Action::DescribeReplicationGroups, || self.groups()),
+            self.read(wanted.clusters, tags, Action::DescribeCacheClusters, || self.clusters()),
+            self.read(wanted.serverless, tags, Action::DescribeServerlessCaches, || self.serverless()),
         )
         .await;
         self.ask_again_for_groups(&mut groups, sources).await;
@@ -71,6 +76,39 @@ impl Lister {
             account.tags = self.tags(account.arns()).await;
         }
         account
+    }
+
+    /// Reads a list; one that is searched for tags until two readings name the same.
+    ///
+    /// Pages are not one moment: what slips from page 2 to page 1 while that was read already is on neither, and what has
+    /// no name in the configuration can't be asked for by it.
+    async fn read<T, Answer: Future<Output = Listing<T>>>(
+        &self,
+        is_wanted: bool,
+        is_searched: bool,
+        action: Action,
+        read: impl Fn() -> Answer,
+    ) -> Listing<T> {
+        if !is_wanted {
+            return Listing::default();
+        }
+        let mut listing = read().await;
+        for _ in 1..MAX_READINGS {
+            if !is_searched || listing.pages <= 1 || listing.error.is_some() {
+                return listing;
+            }
+            let again = read().await;
+            if again.error.is_some() {
+                return Listing { error: again.error, ..listing };
+            }
+            if again.items.keys().eq(listing.items.keys()) {
+                return again;
+            }
+            listing = again;
+        }
+        listing.error =
+            Some(ApiError { action, page: 1, cause: Cause::Unsettled { readings: MAX_READINGS } });
+        listing
     }
 
     async fn groups(&self) -> Listing<ReplicationGroup> {
@@ -125,7 +163,11 @@ impl Lister {
             };
             match next {
                 None => return read,
-                Some(next) if !seen.insert(next.clone()) || read.pages >= MAX_PAGES => {
+                Some(next)
+                    if !seen.insert(next.clone())
+                        || read.pages >= MAX_PAGES
+                        || read.items.len() > MAX_ENTRIES =>
+                {
                     return read.ended_by(action, Cause::EndlessPages);
                 }
                 some => marker = some,

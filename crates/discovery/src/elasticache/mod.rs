@@ -1,5 +1,6 @@
 //! The ElastiCache API: asked once for all sources, then read by pure functions.
 
+mod answer;
 mod client;
 mod clock;
 mod error;
@@ -8,7 +9,6 @@ mod near;
 mod nodes;
 mod select;
 mod survey;
-mod whole;
 
 pub use error::{Action, ApiError, Cause};
 pub(crate) use listing::list;

@@ -85,7 +85,8 @@ fn tagged(
     if found.nodes.is_empty() && !errors.is_empty() {
         return (SourceReport::failed(source.clone(), errors.join("; ")), Vec::new());
     }
-    found.doubts.extend(errors);
+    // First what explains the others.
+    found.doubts.splice(0..0, errors);
     report(found, source)
 }
 

@@ -1,6 +1,6 @@
 //! A connection to a cache, with TLS where it is wanted.
 
-use std::{io, sync::Arc};
+use std::{io, net::IpAddr, sync::Arc};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -15,15 +15,15 @@ use tokio_rustls::{
     },
 };
 
-use super::InBandError;
-use crate::{HostPort, Options, TlsTrust, resolve::Resolver};
+use super::{InBandError, read_plain_file};
+use crate::{Admission, HostPort, Options, Refusal, TlsTrust, admit, resolve::Resolver};
 
 /// Bytes to and from a cache.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
-/// Connects to the first of the host's addresses that answers.
+/// Connects to the first of the host's admitted addresses that answers; no other one hears a word, let alone a password.
 pub(super) async fn open(
     seed: &HostPort,
     tls: Option<&TlsTrust>,
@@ -34,8 +34,13 @@ pub(super) async fn open(
     if let (true, Some(error)) = (addresses.is_empty(), error) {
         return Err(error.into());
     }
-    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    let policy = options.admission().await;
+    let mut last = failed(io::ErrorKind::AddrNotAvailable.into());
     for address in addresses {
+        if let Err(refusal) = admit_seed(address, seed, &policy) {
+            last = InBandError::SeedRefused { seed: seed.clone(), refusal };
+            continue;
+        }
         match TcpStream::connect((address, seed.port.get())).await {
             Ok(stream) => {
                 return match tls {
@@ -43,10 +48,19 @@ pub(super) async fn open(
                     Some(trust) => Ok(Box::new(encrypt(stream, seed, trust).await?)),
                 };
             }
-            Err(error) => last = error,
+            Err(error) => last = failed(error),
         }
     }
-    Err(failed(last))
+    Err(last)
+}
+
+/// A seed has to be where a target may be. Only the local end of a tunnel, which the configuration spells out and no name
+/// server can put in another's place, is more.
+fn admit_seed(address: IpAddr, seed: &HostPort, policy: &Admission) -> Result<(), Refusal> {
+    match admit(address, policy) {
+        Err(Refusal::Loopback(_)) if seed.host.parse::<IpAddr>().is_ok() => Ok(()),
+        verdict => verdict,
+    }
 }
 
 /// Speaks TLS on a connection, and believes only who proves to bear the seed's name.
@@ -74,8 +88,8 @@ fn roots(trust: &TlsTrust) -> Result<RootCertStore, InBandError> {
         return Ok(roots);
     };
     let wrong = |reason: String| InBandError::Certificates { path: path.clone(), reason };
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
-    for certificate in certificates {
+    let pem = read_plain_file(path).map_err(|error| wrong(error.to_string()))?;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
         roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
     }

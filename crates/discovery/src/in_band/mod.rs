@@ -5,17 +5,23 @@ mod greet;
 mod memcached;
 mod redis;
 mod resp;
+mod slots;
 
 pub use greet::{Dial, GreetError, Greeting, Speaks, greet_all};
 
-use std::{io, num::NonZeroU16, path::PathBuf};
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    num::NonZeroU16,
+    path::{Path, PathBuf},
+};
 
 use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::{
-    Engine, HostPort, LookupError, Node, NodeId, Options, Role, Secret, Seed, Source, SourceName,
-    SourceReport, text::plain,
+    Also, Engine, HostPort, LookupError, Node, NodeId, Options, Refusal, Role, Secret, Seed, Source,
+    SourceName, SourceReport, text::plain,
 };
 
 /// Why a cache did not tell its nodes. The source's name is the caller's to add.
@@ -24,6 +30,14 @@ pub enum InBandError {
     /// The seed's name has no address.
     #[error(transparent)]
     Lookup(#[from] LookupError),
+    /// The seed's name leads to where no target may be.
+    #[error("{seed}: refused: {refusal}")]
+    SeedRefused {
+        /// The seed.
+        seed: HostPort,
+        /// Why.
+        refusal: Refusal,
+    },
     /// The seed could not be reached, or went away.
     #[error("{seed}: {source}")]
     Connection {
@@ -82,6 +96,12 @@ pub enum InBandError {
     },
 }
 
+/// The most nodes of one source; the largest cluster of ElastiCache has 500.
+const MAX_NODES: usize = 4_096;
+
+/// The longest file of a password or of certificates, in bytes; a system's bundle has 220 KiB.
+const MAX_FILE: u64 = 4 << 20;
+
 /// What a cache told.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Told {
@@ -106,11 +126,8 @@ struct Member {
 
 /// The nodes that an in-band source tells; none for other sources.
 pub(crate) async fn find(source: &Source, options: &Options) -> Option<(SourceReport, Vec<Node>)> {
-    let Source::InBand { name, seed } = source else { return None };
-    let address = match seed {
-        Seed::Redis(redis) => &redis.address,
-        Seed::Memcached(address) => address,
-    };
+    let Source::InBand { name, seed, also } = source else { return None };
+    let address = seed.address();
     let asked = async {
         match seed {
             Seed::Redis(redis) => redis::ask(name, redis, options).await,
@@ -120,12 +137,23 @@ pub(crate) async fn find(source: &Source, options: &Options) -> Option<(SourceRe
     let told = timeout(options.in_band_deadline, asked).await;
     let told = told.unwrap_or_else(|_| Err(InBandError::Timeout { seed: address.clone() }));
     Some(match told {
-        Ok(told) => understood(told, name, source.name()),
+        Ok(told) => understood(told, name, source.name(), address, also),
         Err(error) => (SourceReport::failed(source.name(), plain(&error.to_string())), Vec::new()),
     })
 }
 
-fn understood(told: Told, cluster: &str, source: SourceName) -> (SourceReport, Vec<Node>) {
+fn understood(
+    told: Told,
+    cluster: &str,
+    source: SourceName,
+    seed: &HostPort,
+    also: &Also,
+) -> (SourceReport, Vec<Node>) {
+    if told.members.len() > MAX_NODES {
+        let reason = format!("it names {} nodes, and {MAX_NODES} is the most", told.members.len());
+        let error = InBandError::Malformed { seed: seed.clone(), reason };
+        return (SourceReport::failed(source, error), Vec::new());
+    }
     let mut doubt = told.doubt;
     let mut nodes = Vec::new();
     for member in told.members {
@@ -136,6 +164,13 @@ fn understood(told: Told, cluster: &str, source: SourceName) -> (SourceReport, V
                 continue;
             }
         };
+        if !also.admits_port(member.port, seed.port) {
+            doubt = Some(format!(
+                "{id}: announced on port {}, not on the seed's {}; if it is right, add the port to also_ports",
+                member.port, seed.port
+            ));
+            continue;
+        }
         nodes.push(Node {
             id,
             cluster: plain(cluster).into(),
@@ -173,12 +208,55 @@ fn reveal(secret: &Secret) -> Result<String, InBandError> {
             place: format!("${}", plain(name)),
             reason: error.to_string(),
         }),
-        Secret::File(path) => match std::fs::read_to_string(path) {
+        Secret::File(path) => match read_plain_file(path).and_then(text) {
             Ok(text) => Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned()),
             Err(error) => Err(InBandError::Secret {
                 place: plain(&path.display().to_string()),
                 reason: error.to_string(),
             }),
         },
+    }
+}
+
+/// A pipe or a device would hold up all sources, as a read of a file can't be given up.
+fn read_plain_file(path: &Path) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a plain file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > MAX_FILE {
+        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is longer than 4 MiB")),
+        false => Ok(bytes),
+    }
+}
+
+fn text(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_with_too_many_nodes_is_not_believed() {
+        let member = |number: usize| Member {
+            id: format!("lab-{number}"),
+            shard: None,
+            role: None,
+            status: "available".to_owned(),
+            host: "10.0.1.230".to_owned(),
+            port: 6379.try_into().unwrap(),
+        };
+        let understood = |nodes: usize| {
+            let told = Told { members: (0..nodes).map(member).collect(), ..Told::default() };
+            let seed = "10.0.1.230:6379".parse().unwrap();
+            understood(told, "lab", "in_band/lab".parse().unwrap(), &seed, &Also::default())
+        };
+        assert_eq!(understood(MAX_NODES).1.len(), MAX_NODES);
+        let (report, nodes) = understood(MAX_NODES + 1);
+        let error = "10.0.1.230:6379: the answer makes no sense: it names 4097 nodes, and 4096 is the most";
+        assert_eq!((report.error.as_deref(), nodes.len()), (Some(error), 0));
     }
 }

@@ -10,11 +10,10 @@ use super::{
     elasticache_label,
     resp::{self, Value},
     reveal,
+    slots::{SLOTS, SlotRange, covered},
 };
 use crate::{Engine, HostPort, Options, RedisSeed, Role, text::plain};
 
-/// How many hash slots a cluster has (Redis cluster specification).
-const SLOTS: i64 = 16_384;
 /// How much of a node's random id names it; twelve hex digits do not collide in a cluster of 1,000.
 const ID_DIGITS: usize = 12;
 
@@ -33,13 +32,10 @@ pub(super) async fn ask(name: &str, seed: &RedisSeed, options: &Options) -> Resu
             session.slots(name).await?
         }
         Value::Error(answer) => return Err(session.refused("CLUSTER SHARDS", &answer)),
-        shards => from_shards(name, seed, &shards),
+        shards => from_shards(name, seed, &shards).map_err(|reason| session.malformed(reason))?,
     };
     if told.members.is_empty() {
-        return Err(InBandError::Malformed {
-            seed: seed.address.clone(),
-            reason: "it names no nodes".to_owned(),
-        });
+        return Err(session.malformed("it names no nodes"));
     }
     told.engine = Some(session.engine().await?);
     told.tls = seed.tls.is_some();
@@ -97,7 +93,7 @@ impl Session<'_> {
             Value::Error(answer) => return Err(self.refused("CLUSTER SLOTS", &answer)),
             slots => slots,
         };
-        let mut told = from_slots(name, self.seed, &slots);
+        let mut told = from_slots(name, self.seed, &slots).map_err(|reason| self.malformed(reason))?;
         let info = self.call(&["CLUSTER", "INFO"]).await?;
         let known = info.text().and_then(|info| field(info, "cluster_known_nodes")?.parse().ok());
         if told.doubt.is_none() && known.is_some_and(|known: usize| known > told.members.len()) {
@@ -128,6 +124,10 @@ impl Session<'_> {
         })
     }
 
+    fn malformed(&self, reason: &str) -> InBandError {
+        InBandError::Malformed { seed: self.seed.clone(), reason: reason.to_owned() }
+    }
+
     fn refused(&self, command: &'static str, answer: &str) -> InBandError {
         InBandError::Refused { seed: self.seed.clone(), command, answer: plain(answer) }
     }
@@ -151,11 +151,16 @@ fn standalone(name: &str, seed: &HostPort) -> Told {
     Told { members: vec![member], ..Told::default() }
 }
 
+const NOT_SLOTS: &str = "its slots are not ranges of 0 to 16383";
+const TWO_OWNERS: &str = "a slot has two owners";
+
 /// Reads the answer of `CLUSTER SHARDS`.
-fn from_shards(name: &str, seed: &RedisSeed, answer: &Value) -> Told {
-    let mut shards: Vec<(i64, &Value)> =
-        answer.list().iter().map(|shard| (first_slot(shard), shard)).collect();
-    shards.sort_by_key(|(first, _)| *first);
+fn from_shards(name: &str, seed: &RedisSeed, answer: &Value) -> Result<Told, &'static str> {
+    let with_ranges = |shard| Some((ranges(shard)?, shard));
+    let shards: Option<Vec<(Vec<SlotRange>, &Value)>> = answer.list().iter().map(with_ranges).collect();
+    let mut shards = shards.ok_or(NOT_SLOTS)?;
+    // A shard without slots comes last.
+    shards.sort_by_key(|(ranges, _)| (ranges.is_empty(), ranges.iter().min().copied()));
     let mut told = Told::default();
     for (index, (_, shard)) in shards.iter().enumerate() {
         for node in shard.get("nodes").map(Value::list).unwrap_or_default() {
@@ -165,27 +170,23 @@ fn from_shards(name: &str, seed: &RedisSeed, answer: &Value) -> Told {
             }
         }
     }
-    let covered: i64 =
-        shards.iter().flat_map(|(_, shard)| ranges(shard)).map(|(first, last)| last - first + 1).sum();
+    let covered = covered(shards.into_iter().flat_map(|(ranges, _)| ranges)).ok_or(TWO_OWNERS)?;
     told.doubt = told.doubt.or_else(|| uncovered(&seed.address, covered));
-    told
+    Ok(told)
 }
 
 /// A seed that does not see every slot may be cut off from its cluster, and then it does not know the nodes either.
-fn uncovered(seed: &HostPort, covered: i64) -> Option<String> {
+fn uncovered(seed: &HostPort, covered: u16) -> Option<String> {
     (covered < SLOTS).then(|| format!("{seed} sees {covered} of {SLOTS} slots: it may not know every node"))
 }
 
-fn ranges(shard: &Value) -> impl Iterator<Item = (i64, i64)> {
+fn ranges(shard: &Value) -> Option<Vec<SlotRange>> {
     let slots = shard.get("slots").map(Value::list).unwrap_or_default();
-    slots.chunks_exact(2).filter_map(|range| match range {
-        [first, last] => Some((first.integer()?, last.integer()?)),
+    let range = |range: &[Value]| match range {
+        [first, last] => SlotRange::read(first, last),
         _ => None,
-    })
-}
-
-fn first_slot(shard: &Value) -> i64 {
-    ranges(shard).map(|(first, _)| first).min().unwrap_or(SLOTS)
+    };
+    slots.chunks(2).map(range).collect()
 }
 
 /// Shards are numbered in the order of their slots, as ElastiCache numbers its node groups when it makes them.
@@ -213,13 +214,14 @@ fn shard_member(name: &str, seed: &RedisSeed, node: &Value, shard: &str) -> Opti
 }
 
 /// Reads the answer of `CLUSTER SLOTS`: ranges, each with its primary and then its replicas as `[host, port, id, ...]`.
-fn from_slots(name: &str, seed: &HostPort, answer: &Value) -> Told {
-    let mut ranges: Vec<(i64, i64, &[Value])> = answer.list().iter().filter_map(slot_range).collect();
-    ranges.sort_by_key(|(first, ..)| *first);
+fn from_slots(name: &str, seed: &HostPort, answer: &Value) -> Result<Told, &'static str> {
+    let ranges: Option<Vec<(SlotRange, &[Value])>> = answer.list().iter().map(slot_range).collect();
+    let mut ranges = ranges.ok_or(NOT_SLOTS)?;
+    ranges.sort_by_key(|(range, _)| *range);
     let mut told = Told::default();
     // A shard with scattered slots comes once for each range.
     let mut shards: BTreeMap<String, usize> = BTreeMap::new();
-    for (_, _, nodes) in &ranges {
+    for (_, nodes) in &ranges {
         let key =
             nodes.first().and_then(|primary| primary.list().get(2)?.text()).unwrap_or_default().to_owned();
         let next = shards.len();
@@ -235,14 +237,14 @@ fn from_slots(name: &str, seed: &HostPort, answer: &Value) -> Told {
             }
         }
     }
-    let covered = ranges.iter().map(|(first, last, _)| last - first + 1).sum();
+    let covered = covered(ranges.iter().map(|(range, _)| *range)).ok_or(TWO_OWNERS)?;
     told.doubt = told.doubt.or_else(|| uncovered(seed, covered));
-    told
+    Ok(told)
 }
 
-fn slot_range(entry: &Value) -> Option<(i64, i64, &[Value])> {
+fn slot_range(entry: &Value) -> Option<(SlotRange, &[Value])> {
     match entry.list() {
-        [first, last, nodes @ ..] => Some((first.integer()?, last.integer()?, nodes)),
+        [first, last, nodes @ ..] => Some((SlotRange::read(first, last)?, nodes)),
         _ => None,
     }
 }
@@ -319,7 +321,7 @@ mod tests {
                 ],
             ),
         ]);
-        let told = from_shards("lab", &seed(), &answer);
+        let told = from_shards("lab", &seed(), &answer).unwrap();
         let lines: Vec<String> = told
             .members
             .iter()
@@ -339,7 +341,7 @@ mod tests {
     fn a_seed_that_sees_only_itself_is_not_believed_about_the_rest() {
         let answer =
             Value::List(vec![shard(0, 99, vec![node("aaaaaaaaaaaadd", "10.0.1.230", "master", "online")])]);
-        let doubt = from_shards("lab", &seed(), &answer).doubt.unwrap();
+        let doubt = from_shards("lab", &seed(), &answer).unwrap().doubt.unwrap();
         assert_eq!(doubt, "10.0.1.230:6379 sees 100 of 16384 slots: it may not know every node");
     }
 
@@ -351,7 +353,7 @@ mod tests {
             vec![node("aaaaaaaaaaaadd", "10.0.1.230", "master", "online")],
         )]);
         let with_tls = RedisSeed { tls: Some(crate::TlsTrust::default()), ..seed() };
-        let port = |seed: &RedisSeed| from_shards("lab", seed, &answer).members[0].port.get();
+        let port = |seed: &RedisSeed| from_shards("lab", seed, &answer).unwrap().members[0].port.get();
         assert_eq!((port(&seed()), port(&with_tls)), (6379, 6380));
     }
 
@@ -360,7 +362,7 @@ mod tests {
         let host = "my-cluster-0001-002.my-cluster.abc123.use2.cache.amazonaws.com";
         let answer =
             Value::List(vec![shard(0, 16383, vec![node("aaaaaaaaaaaadd", host, "replica", "online")])]);
-        let member = from_shards("lab", &seed(), &answer).members.remove(0);
+        let member = from_shards("lab", &seed(), &answer).unwrap().members.remove(0);
         assert_eq!((member.id.as_str(), member.host.as_str()), ("my-cluster-0001-002", host));
     }
 
@@ -376,7 +378,7 @@ mod tests {
             range(0, 49, vec![a.clone(), b.clone()]),
             range(50, 99, vec![a, b]),
         ]);
-        let told = from_slots("lab", &seed().address, &answer);
+        let told = from_slots("lab", &seed().address, &answer).unwrap();
         let ids: Vec<&str> = told.members.iter().map(|member| member.id.as_str()).collect();
         assert_eq!((ids, told.doubt), (vec!["lab-aaaa", "lab-bbbb", "lab-cccc"], None));
         // A node that does not know its own address is the one that was asked.
@@ -386,8 +388,24 @@ mod tests {
     #[test]
     fn nonsense_is_doubt_not_nodes() {
         let answer = Value::List(vec![shard(0, 16383, vec![Value::List(vec![text("id")]), Value::Null])]);
-        let told = from_shards("lab", &seed(), &answer);
+        let told = from_shards("lab", &seed(), &answer).unwrap();
         assert_eq!((told.members.len(), told.doubt.is_some()), (0, true));
-        assert_eq!(from_slots("lab", &seed().address, &Value::Null).members.len(), 0);
+        assert_eq!(from_slots("lab", &seed().address, &Value::Null).unwrap().members.len(), 0);
+    }
+
+    #[test]
+    fn impossible_slots_make_the_answer_nonsense() {
+        let node = || vec![node("aaaaaaaaaaaadd", "10.0.1.230", "master", "online")];
+        for (first, last) in [(0, i64::MAX), (i64::MIN, 16_383), (100, 99), (0, 16_384), (-1, 16_383)] {
+            let shards = Value::List(vec![shard(first, last, node())]);
+            assert_eq!(from_shards("lab", &seed(), &shards), Err(NOT_SLOTS), "{first}-{last}");
+            let range = Value::List(vec![Value::Integer(first), Value::Integer(last)]);
+            let slots = from_slots("lab", &seed().address, &Value::List(vec![range]));
+            assert_eq!(slots, Err(NOT_SLOTS), "{first}-{last}");
+        }
+        let twice = Value::List(vec![shard(0, 16_383, node()), shard(7, 7, node())]);
+        assert_eq!(from_shards("lab", &seed(), &twice), Err(TWO_OWNERS));
+        let odd = Value::List(vec![text("slots"), Value::List(vec![Value::Integer(0)])]);
+        assert_eq!(from_shards("lab", &seed(), &Value::List(vec![odd])), Err(NOT_SLOTS));
     }
 }

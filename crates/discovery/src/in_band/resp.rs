@@ -6,7 +6,9 @@ use std::io;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 
-/// The longest line, bulk string and list that an honest answer has: 1,000 nodes are about 200 KiB.
+/// The longest answer in bytes, whatever it is made of. Of 1,000 nodes it is about 200 KiB.
+const MAX_ANSWER: u64 = 8 << 20;
+/// The longest line, bulk string and list of an honest answer.
 const MAX_BULK: usize = 4 << 20;
 const MAX_LINE: u64 = 4 << 10;
 const MAX_ITEMS: usize = 100_000;
@@ -69,6 +71,14 @@ pub(super) fn command(words: &[&str]) -> Vec<u8> {
 ///
 /// `InvalidData` for what is no RESP2 or exceeds the bounds, else the stream's own.
 pub(super) async fn read<R: AsyncBufRead + Unpin>(stream: &mut R) -> io::Result<Value> {
+    let mut stream = stream.take(MAX_ANSWER);
+    match read_value(&mut stream).await {
+        Err(_) if stream.limit() == 0 => Err(invalid("the answer is longer than 8 MiB")),
+        answer => answer,
+    }
+}
+
+async fn read_value<R: AsyncBufRead + Unpin>(stream: &mut R) -> io::Result<Value> {
     let mut open: Vec<(usize, Vec<Value>)> = Vec::new();
     let mut budget = MAX_ITEMS;
     loop {
@@ -194,6 +204,14 @@ mod tests {
             assert!(parse(bytes).is_err(), "{}", String::from_utf8_lossy(bytes));
         }
         assert!(parse("*1\r\n".repeat(9).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn many_long_strings_are_refused_as_well() {
+        let bulk = [b"$1048576\r\n".as_slice(), &[b'x'; 1 << 20], b"\r\n"].concat();
+        let answer = |strings: usize| [format!("*{strings}\r\n").as_bytes(), &bulk.repeat(strings)].concat();
+        assert_eq!(parse(&answer(7)).unwrap().list().len(), 7);
+        assert_eq!(parse(&answer(8)).unwrap_err().to_string(), "the answer is longer than 8 MiB");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use discovery::{Inventory, Outcome};
+use discovery::{Listed, Outcome};
 
 use crate::commands::status::{Status, gather, prometheus};
 use crate::metrics::http;
@@ -104,10 +104,10 @@ impl Metrics {
         self.shared().setting = setting;
     }
 
-    /// Counts the sources of an answer that were not read whole.
-    pub(super) fn listed(&self, listed: &Inventory) {
+    /// Counts the sources that were asked and not read whole.
+    pub(super) fn listed(&self, answers: &[Listed]) {
         let mut shared = self.shared();
-        for report in &listed.sources {
+        for report in answers.iter().map(Listed::report) {
             let count = shared.counters.failures.entry(report.source.to_string()).or_default();
             *count += u64::from(report.outcome != Outcome::Complete);
         }

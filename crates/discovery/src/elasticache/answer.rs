@@ -1,13 +1,21 @@
-//! A guard against half answers that look whole.
+//! A guard against partial answers that look complete, and against endless ones.
 
 use aws_sdk_elasticache::{
     config::{
-        ConfigBag, Intercept, RuntimeComponents, interceptors::AfterDeserializationInterceptorContextRef,
+        ConfigBag, Intercept, RuntimeComponents,
+        interceptors::{
+            AfterDeserializationInterceptorContextRef, BeforeDeserializationInterceptorContextMut,
+        },
     },
     error::BoxError,
 };
 
-/// Refuses a successful answer whose XML is not closed.
+use crate::bounded::{Limits, bounded};
+
+/// Of 100 clusters, the most that one answer has, each with 40 nodes, it is about 3 MiB and 80,000 tags.
+const LIMITS: Limits = Limits { bytes: 64 << 20, elements: 150_000 };
+
+/// Refuses a successful answer whose XML is not closed, and any that is too long.
 ///
 /// The SDK's parser takes the end of the text for the end of every open element, so a listing that was cut off would
 /// pass for a shorter one, and its nodes for deleted.
@@ -17,6 +25,18 @@ pub(crate) struct WholeAnswer;
 impl Intercept for WholeAnswer {
     fn name(&self) -> &'static str {
         "WholeAnswer"
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let answer = context.response_mut();
+        let body = answer.take_body();
+        *answer.body_mut() = bounded(body, LIMITS);
+        Ok(())
     }
 
     fn read_after_deserialization(
