@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use cachenat_tests::lab::Lab;
 use cachenat_tests::lab::daemon::Daemon;
+use cachenat_tests::lab::product::Run;
 use cachenat_tests::lab::wait::wait_for;
 use cachenat_tests::programs;
 use nix::sys::signal::{Signal, kill};
@@ -187,9 +188,11 @@ fn former_rules_that_cannot_be_read_block_no_run() {
 fn a_confirmed_change_that_is_not_saved_ends_with_3() {
     let (lab, _) = changed();
     let mut apply = on_probation(&lab, LONG);
-    // What can't be deleted is in the way of the new file.
-    std::fs::create_dir_all(lab.dir().join("state/ruleset.json.new/in the way")).unwrap();
-    let confirm = lab.cachenat(&["confirm"]).exits(3);
+    // What is mounted can't be replaced: EBUSY.
+    let mounted = r#"mount --bind "$0" "$0" && exec "$@""#;
+    let mut confirm = lab.operator_command("sh");
+    confirm.args(["-c", mounted]).arg(lab.dir().join("state/ruleset.json"));
+    let confirm = Run::from(confirm.arg(programs::cachenat()).arg("confirm").output().unwrap()).exits(3);
     assert!(confirm.stderr.contains("the next run knows less"), "{}", confirm.stderr);
     assert_eq!(apply.end().code(), Some(3), "{:?}", apply.said());
     assert_eq!(target(&lab, 6379).as_deref(), Some("10.0.1.240:6379"));
