@@ -163,19 +163,17 @@ fn changes_of_any_size_go_through_next_to_busy_writers() {
     let namespace = Namespace::new();
     let kernel = &mut open(&namespace);
     let _writers = Writers::start(&namespace, 3);
-    wait_for("the others' first commits", || (dump(kernel).generation.0 > 100).then_some(()));
     for (count, changes) in [(3, 30), (2_000, 4)] {
         let mut moved = nodes(count);
         redirect(&mut moved, "10.0.0.55:1024", "10.9.9.9:6379");
-        let before = dump(kernel).generation;
         for wanted in [&nodes(count), &moved].into_iter().cycle().take(changes) {
+            let before = dump(kernel).generation;
+            wait_for("others' commits", || (dump(kernel).generation != before).then_some(()));
             let synced = sync(kernel, Some(wanted)).unwrap();
             assert!(matches!(synced.outcome, Outcome::Verified), "{:?}", synced.outcome);
             assert_eq!(synced.dump.table, ours(wanted.clone()));
         }
         sync(kernel, None).unwrap();
         assert_eq!(dump(kernel).table, Table::Absent);
-        let commits = dump(kernel).generation.0.wrapping_sub(before.0) as usize;
-        assert!(commits > 2 * changes, "the others were slow: {commits} commits in all");
     }
 }

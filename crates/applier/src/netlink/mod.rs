@@ -191,6 +191,11 @@ fn refusal(
     errno: i32,
     offset: Option<u32>,
 ) -> CommitError {
+    // Where an operation needs a module, the kernel loads it and begins again (`nfnetlink_rcv_batch`); a commit that came
+    // in between is then told of that operation.
+    if errno == libc::ERESTART {
+        return CommitError::Stale;
+    }
     let source = os_error(errno);
     let index = batch.operation(transaction, sequence, offset);
     match index.and_then(|index| Some((index, transaction.operations.get(index)?))) {
@@ -201,10 +206,31 @@ fn refusal(
             source,
         },
         None => match errno {
-            libc::ERESTART => CommitError::Stale,
             libc::EPERM => CommitError::Denied(source),
             libc::EOPNOTSUPP => CommitError::Unsupported(source),
             _ => CommitError::Io(source),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rules::Operation;
+    use rules::ruleset::Chain;
+
+    use super::*;
+    use crate::kernel::Generation;
+
+    #[test]
+    fn a_stale_generation_is_stale_wherever_it_is_told() {
+        let transaction =
+            Transaction { operations: vec![Operation::AddTable, Operation::AddChain(Chain::Prerouting)] };
+        let batch = encode(&transaction, Generation(7), 40);
+        for sequence in 40..=42 {
+            let error = refusal(&transaction, &batch, sequence, libc::ERESTART, None);
+            assert!(matches!(error, CommitError::Stale), "{error}");
+        }
+        let error = refusal(&transaction, &batch, 42, libc::ENOENT, None);
+        assert!(matches!(error, CommitError::Refused { index: 1, .. }), "{error}");
     }
 }
