@@ -175,6 +175,18 @@ impl Sysctls {
         }
     }
 
+    /// Like [`Sysctls::apply`], but for the running kernel alone: the next boot knows nothing of it.
+    ///
+    /// # Errors
+    ///
+    /// See [`SysctlError`]. What was changed before the error has been put back.
+    pub fn apply_now(&self, wanted: &[Sysctl]) -> Result<Applied, SysctlError> {
+        let Applied { mut changes, .. } = self.plan(wanted)?;
+        changes.retain(|change| change.place == Place::Live);
+        self.all_or_none(&changes)?;
+        Ok(Applied { changes, left: None })
+    }
+
     fn all_or_none(&self, changes: &[SysctlChange]) -> Result<(), SysctlError> {
         self.carry_out(changes).inspect_err(|_| {
             // The first fault is the one to report; whatever cannot be put back is met by the next run.

@@ -104,8 +104,12 @@ pub(crate) enum Command {
         wait: Span<0, DAY>,
     },
     /// Keep the change that 'apply --confirm' made
-    #[command(after_help = "Examples:\n  cachenat confirm")]
-    Confirm,
+    #[command(after_help = "Examples:\n  cachenat confirm\n  cachenat confirm --accept")]
+    Confirm {
+        /// Accept the configuration that was rolled back last, so that timers and 'watch' apply it
+        #[arg(long)]
+        accept: bool,
+    },
     /// Take an unconfirmed change back; 'apply --confirm' starts it
     #[command(hide = true, after_help = "Examples:\n  cachenat guard")]
     Guard,

@@ -31,7 +31,7 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<Exit> {
             let emptied = if *allow_empty { Emptied::Remove } else { Emptied::Keep };
             apply::run(global, *json, emptied, *confirm, wait.get())
         }
-        Command::Confirm => confirm::run(global),
+        Command::Confirm { accept } => confirm::run(global, *accept),
         Command::Guard => confirm::guard(global),
         Command::Watch { interval, dns_interval, metrics } => {
             watch::run(global, interval.get(), dns_interval.get(), *metrics)

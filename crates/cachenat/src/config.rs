@@ -6,7 +6,6 @@ mod sources;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -17,6 +16,7 @@ use std::str::FromStr;
 use discovery::{Source, SourceName};
 use ipnet::IpNet;
 use rules::{ForwardId, IfName, Listener};
+use sha2::{Digest as _, Sha256};
 
 use document::{Document, Mistake, Step};
 pub(crate) use read::SSH;
@@ -226,11 +226,18 @@ impl Config {
         if found.is_file() { is_same() } else { Ok(true) }
     }
 
-    /// A digest of the file's text, the same for all processes of one version of cachenat.
+    /// The first 64 bits of the SHA-256 of the file's text: the same for every version of cachenat.
     pub(crate) fn digest(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.text.hash(&mut hasher);
-        hasher.finish()
+        let digest = Sha256::digest(self.text.as_bytes());
+        digest.iter().take(8).fold(0, |bits, &byte| bits << 8 | u64::from(byte))
+    }
+
+    /// The directory that only the one who applies can write to: `/run/cachenat` for `/run/cachenat.lock`.
+    pub(crate) fn run_dir(&self) -> PathBuf {
+        match self.lock_file.extension() {
+            Some(_) => self.lock_file.with_extension(""),
+            None => self.lock_file.with_extension("d"),
+        }
     }
 
     pub(crate) fn parse(file: &Path, text: String) -> Result<Self, ConfigError> {

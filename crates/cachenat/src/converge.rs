@@ -4,9 +4,10 @@ use anyhow::Context;
 use applier::conntrack::{self, Conntrack};
 use applier::host;
 use applier::kernel::{CommitError, Dump, Generation, Netfilter};
-use applier::sync::{Outcome, SyncError, Synced, ours, sync_from};
+use applier::netlink::Kernel;
+use applier::sync::{Outcome, SyncError, Synced, ours, sync, sync_from};
 use applier::sysctl::{Applied, SysctlError, Sysctls};
-use discovery::{Emptied, Imds, Inventory, Refusal, admit};
+use discovery::{Admission, Emptied, Imds, Inventory, Refusal, admit};
 use rules::diff::Change;
 use rules::{Operation, Rule, Ruleset};
 use std::borrow::Cow;
@@ -15,7 +16,7 @@ use tokio::runtime::Builder;
 
 use crate::config::{Config, OnMove};
 use crate::desired::Desired;
-use crate::gate::{Admitted, Gate, Refused};
+use crate::gate::{self, Admitted, Gate, Refused};
 use crate::gateway::Gateway;
 use crate::inventory;
 use crate::moves::Moves;
@@ -101,6 +102,15 @@ pub(crate) struct Done {
     pub(crate) is_verified: bool,
 }
 
+/// How long what is carried out is to last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// Until another run changes it.
+    Changed,
+    /// No longer than to the next boot: it is not confirmed yet.
+    Reboot,
+}
+
 /// Makes the kernel's settings and rules what is wanted; the dump is what the plan was made from.
 ///
 /// Settings come first because they can be put back if the kernel refuses the rules. Flows come last: one that is cut
@@ -114,10 +124,14 @@ pub(crate) fn carry_out(
     kernel: &mut impl Netfilter,
     dump: Dump,
     wanted: &Admitted,
+    until: Until,
     output: Output,
 ) -> anyhow::Result<Done> {
     let settings = Sysctls::new(&config.sysctl_dir);
-    let Applied { changes: sysctls, left } = settings.apply(&wanted.sysctls)?;
+    let Applied { changes: sysctls, left } = match until {
+        Until::Changed => settings.apply(&wanted.sysctls)?,
+        Until::Reboot => settings.apply_now(&wanted.sysctls)?,
+    };
     left.iter().for_each(|denied| output.warn(&left_to_root(denied)));
     let Synced { changes, dump: Dump { generation, .. }, outcome } =
         match sync_from(kernel, dump, Some(&wanted.ruleset)) {
@@ -137,6 +151,49 @@ pub(crate) fn carry_out(
         remembered(Moves::note(&config.state_dir, &report.forwards, now()), output);
     }
     Ok(Done { report, generation, is_verified })
+}
+
+/// Has the next boot know of the settings that are in force.
+///
+/// `false`: the drop-in could not be written, which is told.
+pub(crate) fn keep_settings(config: &Config, wanted: &Admitted, output: Output) -> bool {
+    let left = match Sysctls::new(&config.sysctl_dir).apply(&wanted.sysctls) {
+        Ok(Applied { left, .. }) => left,
+        Err(error) => Some(error),
+    };
+    left.iter().for_each(|left| output.warn(&left_to_root(left)));
+    left.is_none()
+}
+
+/// Puts rules back in force that were there before (`None`: there was no table).
+///
+/// # Errors
+///
+/// If the kernel refuses them, or they could not be read back.
+pub(crate) fn put_back(config: &Config, before: Option<Ruleset>, output: Output) -> anyhow::Result<()> {
+    let before = match before {
+        Some(before) => Some(admit_former(config, before, output)?),
+        None => None,
+    };
+    let mut kernel = Kernel::open()?;
+    let Synced { changes, outcome, .. } = sync(&mut kernel, before.as_ref().map(|before| &before.ruleset))?;
+    if let Outcome::Unverified { why } = outcome {
+        return Err(why).context("the former rules were committed, but not verified");
+    }
+    cut(config, &changes.forwards(), output);
+    Ok(())
+}
+
+/// What of rules that were in force may be so again.
+fn admit_former(config: &Config, before: Ruleset, output: Output) -> anyhow::Result<Admitted> {
+    // Rules without a forward name no interface, and lead nowhere.
+    let admission = match Gateway::of_saved(config, &before) {
+        Ok(gateway) => gateway.host(vec![])?.admission,
+        Err(_) => Admission::default(),
+    };
+    let (admitted, refused) = gate::admit_former(before, &admission);
+    refused.iter().for_each(|why| output.warn(&why.to_string()));
+    Ok(admitted)
 }
 
 /// Whether the rules were read back as they were written; warns if not.

@@ -76,16 +76,14 @@ impl Gate<'_> {
         forwards: Vec<Forward>,
         stays: impl Fn(&ForwardId, Endpoint) -> bool,
     ) -> (Admitted, Vec<Refused>) {
-        let is_listener = |forward: &Forward| self.check_listener(forward);
-        let (forwards, refused) = self.filtered(forwards, is_listener, stays);
+        let (forwards, refused) = self.filtered(forwards, stays);
         (Admitted(self.rendered(&forwards, &self.config.clients)), refused)
     }
 
     /// The same for what a run of earlier left in the state directory: of its clients those that the configuration still
     /// lists, and nothing of its rules but the forwards.
     pub(crate) fn admit_saved(&self, saved: &Ruleset) -> (Admitted, Vec<Refused>) {
-        let is_listener = |forward: &Forward| self.check_listener(forward);
-        let (forwards, refused) = self.filtered(saved.forwards(), is_listener, |_, _| false);
+        let (forwards, refused) = self.filtered(saved.forwards(), |_, _| false);
         let mut wanted = self.rendered(&forwards, &self.config.clients);
         for (set, elements) in &mut wanted.ruleset.sets {
             if set.kind == SetKind::Clients {
@@ -108,19 +106,18 @@ impl Gate<'_> {
     fn filtered(
         &self,
         forwards: Vec<Forward>,
-        check_listener: impl Fn(&Forward) -> Result<(), Refused>,
         stays: impl Fn(&ForwardId, Endpoint) -> bool,
     ) -> (Vec<Forward>, Vec<Refused>) {
         let mut refused = Vec::new();
         let mut owners: BTreeMap<Endpoint, Vec<ForwardId>> = BTreeMap::new();
         let mut admitted = Vec::with_capacity(forwards.len());
         for mut forward in forwards {
-            if let Err(why) = check_listener(&forward) {
+            if let Err(why) = self.check_listener(&forward) {
                 refused.push(why);
                 continue;
             }
             forward.targets.retain(|&target| {
-                let checked = self.check_target(&forward.id, forward.listen, target, &stays);
+                let checked = check_target(self.admission, &forward.id, forward.listen, target, &stays);
                 let owners = owners.entry(target).or_default();
                 let twin = owners.iter().find(|owner| !may_share_by_name(owner, &forward.id)).cloned();
                 let checked = checked.and_then(|()| match twin {
@@ -137,23 +134,6 @@ impl Gate<'_> {
             }
         }
         (admitted, refused)
-    }
-
-    fn check_target(
-        &self,
-        id: &ForwardId,
-        listen: Endpoint,
-        target: Endpoint,
-        stays: impl Fn(&ForwardId, Endpoint) -> bool,
-    ) -> Result<(), Refused> {
-        if Family::of(listen.address) != Family::of(target.address) {
-            return Err(Refused::Family { id: id.clone(), listen, target });
-        }
-        match admit(target.address, self.admission) {
-            Ok(()) => Ok(()),
-            Err(Refusal::Outside(_)) if self.admission.vpc.is_empty() && stays(id, target) => Ok(()),
-            Err(refusal) => Err(Refused::Target { id: id.clone(), refusal }),
-        }
     }
 
     fn check_listener(&self, Forward { id, listen, targets }: &Forward) -> Result<(), Refused> {
@@ -173,6 +153,42 @@ impl Gate<'_> {
         }
         Ok(())
     }
+}
+
+fn check_target(
+    admission: &Admission,
+    id: &ForwardId,
+    listen: Endpoint,
+    target: Endpoint,
+    stays: impl Fn(&ForwardId, Endpoint) -> bool,
+) -> Result<(), Refused> {
+    if Family::of(listen.address) != Family::of(target.address) {
+        return Err(Refused::Family { id: id.clone(), listen, target });
+    }
+    match admit(target.address, admission) {
+        Ok(()) => Ok(()),
+        Err(Refusal::Outside(_)) if admission.vpc.is_empty() && stays(id, target) => Ok(()),
+        Err(refusal) => Err(Refused::Target { id: id.clone(), refusal }),
+    }
+}
+
+/// What of the rules before a change may be in force again. They were, so their clients and their way back may; their
+/// targets are looked at as any others.
+pub(crate) fn admit_former(mut before: Ruleset, admission: &Admission) -> (Admitted, Vec<Refused>) {
+    let mut refused = Vec::new();
+    for Forward { id, listen, targets } in before.forwards() {
+        if listen.port == SSH {
+            refused.push((id.clone(), Refused::Ssh { id: id.clone(), listen }));
+        }
+        let checked = targets.iter().filter_map(|&target| {
+            let checked = check_target(admission, &id, listen, target, |_, _| true);
+            Some((id.clone(), checked.err()?))
+        });
+        refused.extend(checked);
+    }
+    before.retain_forwards(|id| refused.iter().all(|(other, _)| other != id));
+    let sysctls = Sysctl::needed_by(&before);
+    (Admitted(Wanted { ruleset: before, sysctls }), refused.into_iter().map(|(_, why)| why).collect())
 }
 
 /// A family without a single forward would only be empty sets to read; IPv4 stands even so, as the table's frame.

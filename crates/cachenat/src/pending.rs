@@ -1,13 +1,14 @@
 //! `apply --confirm`: a change that is taken back unless the operator says yes in time.
 //!
 //! Whoever applies may lose the session through the very change, so the taking back is the work of a process of its
-//! own, which is started before the change and belongs to no terminal.
+//! own, which is started before the change and belongs to no terminal. Nothing of the change outlives a reboot: the
+//! drop-in and the state are written once it is confirmed.
 
-use std::fs::{self, File, TryLockError};
+mod place;
+
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -15,8 +16,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use applier::lock::WAIT;
-use applier::netlink::Kernel;
-use applier::sync::{Outcome, Synced, sync};
 use applier::sysctl::Sysctls;
 use discovery::Inventory;
 use rules::json::Wanted;
@@ -24,13 +23,14 @@ use rules::{Actual, Leases, Ruleset, SysctlChange};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::converge::{admit_saved, cut, left_to_root, remember};
+use crate::converge::{admit_saved, keep_settings, put_back, remember, remembered};
 use crate::desired::Desired;
 use crate::output::{Output, in_background, say};
-use crate::state::{self, State};
+use crate::state::State;
 use crate::turn::{Moment, Turn};
+use place::{Found, Place, Stage};
 
-/// How often the file is looked at; flock and unlink tell nobody.
+/// How often the file is looked at; flock and rename tell nobody.
 const POLL: Duration = Duration::from_millis(100);
 
 /// How often the guard tries to take a change back, a second apart.
@@ -41,12 +41,14 @@ const READY: &str = "ready\n";
 
 /// A change on probation: what was before, and what will be remembered once it is confirmed.
 ///
-/// The guard holds a lock on the file for as long as it lives, and the file is deleted when the probation ends.
+/// The guard holds a lock on the file for as long as it lives.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Pending {
     version: u32,
     /// For how long it is on probation, in seconds.
     seconds: u64,
+    /// The digest of the configuration that it comes from.
+    config: u64,
     /// The ruleset before, as `render --format json` has it; `None`: there was no table.
     before: Option<String>,
     /// The settings that were changed, with their values before.
@@ -67,28 +69,12 @@ pub(crate) enum Verdict {
     Removed,
 }
 
-fn path(config: &Config) -> PathBuf {
-    config.state_dir.join("pending.json")
-}
-
-fn context(config: &Config) -> String {
-    format!("pending change {}", path(config).display())
-}
-
-fn open(config: &Config) -> anyhow::Result<Option<File>> {
-    match File::open(path(config)) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| context(config)),
-    }
-}
-
-fn read(config: &Config, mut file: impl Read) -> anyhow::Result<Pending> {
+fn read(mut file: impl Read) -> anyhow::Result<Pending> {
     let mut text = String::new();
-    file.read_to_string(&mut text).with_context(|| context(config))?;
-    let pending: Pending = serde_json::from_str(&text).with_context(|| context(config))?;
+    file.read_to_string(&mut text).context("the pending change")?;
+    let pending: Pending = serde_json::from_str(&text).context("the pending change")?;
     // What cannot be put back is not begun, and what is damaged stops no later run.
-    pending.former_rules().with_context(|| context(config))?;
+    pending.former_rules().context("the pending change")?;
     Ok(pending)
 }
 
@@ -103,30 +89,54 @@ impl Pending {
 ///
 /// The caller holds the lock.
 pub(crate) fn refuse(config: &Config, output: Output) -> anyhow::Result<()> {
-    let Some(file) = open(config)? else { return Ok(()) };
-    match file.try_lock() {
-        // The guard was killed, or the host was restarted.
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => anyhow::bail!(
-            "a change waits for its confirmation: 'cachenat confirm' keeps it, else it is taken back in time"
-        ),
-        Err(TryLockError::Error(error)) => return Err(error).with_context(|| context(config)),
+    let place = Place::of(config);
+    let Some(found) = place.find()? else { return Ok(()) };
+    let is_guarded = found.is_guarded()?;
+    if is_guarded && found.stage == Stage::Waiting {
+        anyhow::bail!(
+            "a change awaits its confirmation: 'cachenat confirm' keeps it, or it is rolled back in time"
+        );
     }
-    match read(config, &file) {
-        Ok(pending) => {
+    if is_guarded {
+        // The guard is about to clear up.
+        return Ok(());
+    }
+    // The guard was killed.
+    match (found.stage, read(&found.file)) {
+        (Stage::Waiting, Ok(pending)) => {
             take_back(config, &pending, output)?;
             output
                 .warn("a change was never confirmed: the former rules and kernel settings are back in force");
             Ok(())
         }
+        (Stage::Confirmed, Ok(pending)) => {
+            finish(config, pending, output)?;
+            place.clear()
+        }
+        (Stage::Removed, _) => place.clear(),
         // Nothing is known of it, so nothing can be taken back; what is in force is where the next plan starts.
-        Err(error) => {
-            let aside = path(config).with_extension("json.damaged");
-            fs::rename(path(config), aside).with_context(|| context(config))?;
+        (stage, Err(error)) => {
+            place.put_aside(stage)?;
             output.warn(&format!("{error:#}; it is put aside, and what is in force stays"));
             Ok(())
         }
     }
+}
+
+/// Refuses a configuration that was applied with `--confirm` and not confirmed, to a run that nobody watches.
+///
+/// # Errors
+///
+/// Unless it has changed since, or somebody has applied it from a terminal or accepted it.
+pub(crate) fn refuse_rejected(config: &Config) -> anyhow::Result<()> {
+    let is_rejected = State::rejected(&config.state_dir) == Some(config.digest());
+    anyhow::ensure!(
+        !is_rejected || io::stdin().is_terminal(),
+        "{} was applied with --confirm, not confirmed, and rolled back: change it, run 'cachenat apply' from a terminal, or \
+         run 'cachenat confirm --accept'",
+        config.file.display()
+    );
+    Ok(())
 }
 
 /// The rules to be put back if the change is not confirmed.
@@ -159,24 +169,24 @@ pub(crate) fn begin(
     let pending = Pending {
         version: 1,
         seconds,
+        config: config.digest(),
         before: before.map(as_json),
         sysctls: sysctls.to_vec(),
         leases: desired.leases.clone(),
         inventory: desired.inventory.to_json(),
         after: desired.wanted.to_json(),
     };
-    state::write(&path(config), [serde_json::to_string(&pending)?])?;
-    let guard = start_guard(config);
+    let place = Place::of(config);
+    let guard = start_guard(config, place.put(serde_json::to_string(&pending)?)?);
     if guard.is_err() {
-        end(config)?;
+        place.clear()?;
     }
     guard
 }
 
 /// Starts the guard, which inherits the file and the lock on it, and waits until it is out of the terminal's reach.
-fn start_guard(config: &Config) -> anyhow::Result<Child> {
-    let file = File::open(path(config)).with_context(|| context(config))?;
-    file.try_lock().with_context(|| context(config))?;
+fn start_guard(config: &Config, file: File) -> anyhow::Result<Child> {
+    file.try_lock().context("the lock of the pending change")?;
     let mut guard = Command::new(std::env::current_exe().context("path of this program")?)
         .arg("--config")
         .arg(&config.file)
@@ -198,52 +208,58 @@ fn start_guard(config: &Config) -> anyhow::Result<Child> {
 
 /// Takes back a change that could not be carried out, whatever of it is in force.
 pub(crate) fn abandon(config: &Config, mut guard: Child, output: Output) -> anyhow::Result<()> {
-    if let Some(file) = open(config)? {
-        take_back(config, &read(config, file)?, output)?;
+    let place = Place::of(config);
+    if let Some(Found { stage: Stage::Waiting, file }) = place.find()? {
+        roll_back(config, &read(file)?, output)?;
+        place.advance(Stage::Removed)?;
     }
     guard.wait().context("the guard")?;
     Ok(())
 }
 
-fn end(config: &Config) -> anyhow::Result<()> {
-    fs::remove_file(path(config)).with_context(|| context(config))
-}
-
-/// Ends the probation because everything is removed, which [`State::is_removed`] tells the guard.
+/// Ends the probation because everything is removed.
 ///
 /// The caller holds the lock.
 pub(crate) fn discard(config: &Config) -> anyhow::Result<()> {
-    match fs::remove_file(path(config)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).with_context(|| context(config)),
-        _ => Ok(()),
+    let place = Place::of(config);
+    match place.find()? {
+        Some(found) if found.is_guarded()? && found.stage == Stage::Waiting => place.advance(Stage::Removed),
+        Some(_) => place.clear(),
+        None => Ok(()),
     }
 }
 
-/// The guard, whose stdin is the locked file: waits until it is deleted, and takes the change back when time is over.
+/// The guard, whose stdin is the locked file: waits until somebody ends the probation, and takes the change back when time
+/// is over.
 pub(crate) fn guard(config: &Config, output: Output) -> anyhow::Result<Verdict> {
     // A session of its own: the terminal's end reaches it no more. That fails only for a leader, which is fine too.
     let _ = nix::unistd::setsid();
     let file = File::from(io::stdin().as_fd().try_clone_to_owned().context("the guard's stdin")?);
-    let pending = read(config, &file)?;
+    let pending = read(&file)?;
     let deadline = Instant::now() + Duration::from_secs(pending.seconds);
     output.data(READY)?;
 
     // From here on nothing that reads its output slowly, or not at all, keeps it from its work.
     in_background();
-    let has_ended = || file.metadata().is_ok_and(|metadata| metadata.nlink() == 0);
-    while Instant::now() < deadline && !has_ended() {
+    let place = Place::of(config);
+    let verdict = || match place.stage_of(&file) {
+        Some(Stage::Confirmed) => Some(Verdict::Confirmed),
+        Some(Stage::Removed) => Some(Verdict::Removed),
+        // A file that is gone says nothing: to confirm is an act.
+        Some(Stage::Waiting) | None => None,
+    };
+    while Instant::now() < deadline && verdict().is_none() {
         thread::sleep(POLL);
     }
     let mut tries = 0;
     loop {
         // It may have been confirmed in the last moment.
-        let verdict = Turn::take(config, WAIT).map_err(Into::into).and_then(|_turn| match has_ended() {
-            true if State::is_removed(&config.state_dir) => Ok(Verdict::Removed),
-            true => Ok(Verdict::Confirmed),
-            false => take_back(config, &pending, output),
+        let ended = Turn::take(config, WAIT).map_err(Into::into).and_then(|_turn| match verdict() {
+            Some(verdict) => place.clear().map(|()| verdict),
+            None => take_back(config, &pending, output),
         });
         tries += 1;
-        match verdict {
+        match ended {
             Err(error) if tries < TRIES => output.warn(&format!("{error:#}; trying again")),
             other => return other,
         }
@@ -251,21 +267,18 @@ pub(crate) fn guard(config: &Config, output: Output) -> anyhow::Result<Verdict> 
     }
 }
 
-/// Puts back what was before. The caller holds the lock.
+/// Ends a probation that nobody confirmed: its configuration is not applied again by itself. The caller holds the lock.
 fn take_back(config: &Config, pending: &Pending, output: Output) -> anyhow::Result<Verdict> {
-    let before = pending.former_rules()?;
-    let Synced { changes, outcome, .. } = sync(&mut Kernel::open()?, before.as_ref())?;
-    if let Outcome::Unverified { why } = outcome {
-        return Err(why).context("the former rules were committed, but not verified");
-    }
-    cut(config, &changes.forwards(), output);
-    match Sysctls::new(&config.sysctl_dir).revert(&pending.sysctls) {
-        // Root began the probation, and a service of less privilege ends it.
-        Err(denied) if denied.is_denied_drop_in() => output.warn(&left_to_root(&denied)),
-        other => other?,
-    }
-    end(config)?;
+    roll_back(config, pending, output)?;
+    remembered(State::reject(&config.state_dir, pending.config), output);
+    Place::of(config).clear()?;
     Ok(Verdict::TakenBack)
+}
+
+/// Puts back what was before.
+fn roll_back(config: &Config, pending: &Pending, output: Output) -> anyhow::Result<()> {
+    put_back(config, pending.former_rules()?, output)?;
+    Ok(Sysctls::new(&config.sysctl_dir).revert(&pending.sysctls)?)
 }
 
 /// Keeps the change: what goes with it is remembered, and the guard goes home.
@@ -273,20 +286,37 @@ fn take_back(config: &Config, pending: &Pending, output: Output) -> anyhow::Resu
 /// `false`: it could not be remembered, which is told.
 pub(crate) fn confirm(config: &Config, output: Output) -> anyhow::Result<bool> {
     let mut turn = Turn::take(config, WAIT)?;
-    let Some(file) = open(config)? else {
+    let place = Place::of(config);
+    let Some(Found { stage: Stage::Waiting, file }) = place.find()? else {
         anyhow::bail!("no change waits for a confirmation");
     };
-    let pending = read(config, file)?;
+    let pending = read(&file)?;
+    // First the guard, or it would take back what is remembered as done. Should this run end here, the next one finishes.
+    place.advance(Stage::Confirmed)?;
+    let is_saved = finish(config, pending, output)?;
+    if !(Found { stage: Stage::Confirmed, file }).is_guarded()? {
+        place.clear()?;
+    }
+    turn.committed(Moment::default(), is_saved, config);
+    Ok(is_saved)
+}
+
+/// Writes down what goes with a confirmed change, and has the next boot know of its settings.
+fn finish(config: &Config, pending: Pending, output: Output) -> anyhow::Result<bool> {
     let inventory =
         Inventory::from_json(&pending.inventory).context("the inventory of the pending change")?;
     let wanted = Wanted::from_json(&pending.after).context("the rules of the pending change")?;
     let (wanted, _) = admit_saved(config, &wanted.ruleset, wanted.ruleset.flowtable.is_some(), output)?;
+    let are_kept = keep_settings(config, &wanted, output);
     let done = Desired { wanted, leases: pending.leases, inventory, is_news: true, kept: vec![] };
-    // First the guard, or it would take back what is remembered as done.
-    end(config)?;
-    let is_saved = remember(&State::open(&config.state_dir), &done, output);
-    turn.committed(Moment::default(), is_saved, config);
-    Ok(is_saved)
+    Ok(remember(&State::open(&config.state_dir), &done, output) && are_kept)
+}
+
+/// Accepts the configuration that was rolled back, so that runs without a terminal apply it.
+pub(crate) fn accept(config: &Config) -> anyhow::Result<()> {
+    let _turn = Turn::take(config, WAIT)?;
+    anyhow::ensure!(State::rejected(&config.state_dir).is_some(), "no configuration was rolled back");
+    Ok(State::forget_rejected(&config.state_dir)?)
 }
 
 /// Waits for the operator's yes, here or by `cachenat confirm`, or for the guard.

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -21,6 +22,9 @@ const VERSION: u32 = 1;
 
 /// The file whose presence says that everything was removed.
 const REMOVED: &str = "removed";
+
+/// The file with the digest of a configuration that was rolled back.
+const REJECTED: &str = "rejected";
 
 /// The directory and what it held when it was opened.
 #[derive(Debug)]
@@ -123,6 +127,35 @@ impl State {
         write(&dir.join(REMOVED), ["'cachenat remove' was run; 'cachenat apply' forwards again\n"])
     }
 
+    /// Writes down that a configuration was rolled back, by its digest.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`].
+    pub(crate) fn reject(dir: &Path, digest: u64) -> Result<(), StateError> {
+        write(&dir.join(REJECTED), [format!("{digest:016x}\n")])
+    }
+
+    /// The configuration that was rolled back last and neither changed nor accepted since. Only root or this user can have
+    /// said so: another's word would keep runs from their work.
+    pub(crate) fn rejected(dir: &Path) -> Option<u64> {
+        let mut file = plain_file::open(&dir.join(REJECTED), 64).ok()?;
+        let of = file.metadata().ok()?.uid();
+        let mut text = String::new();
+        file.read_to_string(&mut text).ok()?;
+        let is_believed = of == 0 || of == nix::unistd::geteuid().as_raw();
+        u64::from_str_radix(text.trim_end(), 16).ok().filter(|_| is_believed)
+    }
+
+    /// Forgets it.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`].
+    pub(crate) fn forget_rejected(dir: &Path) -> Result<(), StateError> {
+        delete(dir.join(REJECTED))
+    }
+
     /// Whether everything was removed, or is about to be, and nothing but an `apply` may bring it back.
     pub(crate) fn is_removed(dir: &Path) -> bool {
         fs::symlink_metadata(dir.join(REMOVED)).is_ok()
@@ -164,8 +197,9 @@ impl State {
         for file in self.damaged.iter().map(StateError::file) {
             set_aside(file).map_err(|source| StateError::Io { file: file.to_owned(), source })?;
         }
-        // It is no longer removed.
+        // It is no longer removed, and whatever is in force now is wanted.
         delete(self.dir.join(REMOVED))?;
+        delete(self.dir.join(REJECTED))?;
         // The rules first: no file may know more than what `restore` puts in force.
         keep(&self.dir.join("ruleset.json"), || desired.wanted.to_json_pieces())?;
         self.save_leases(&desired.leases)?;

@@ -1,6 +1,6 @@
 //! From forwards and a gateway to the ruleset that makes them so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -104,6 +104,26 @@ impl Ruleset {
         }
         let forward = |((listen, id), targets)| Forward { id, listen, targets };
         found.into_iter().map(forward).collect()
+    }
+
+    /// Takes away the forwards of the ids that do not stay, with the targets and listeners that are theirs alone.
+    pub fn retain_forwards(&mut self, stays: impl Fn(&ForwardId) -> bool) {
+        let id_of = |element: &Element| element.comment.clone().and_then(|id| ForwardId::try_from(id).ok());
+        for (_, elements) in self.sets.iter_mut().filter(|(set, _)| set.is_map()) {
+            elements.retain(|_, element| id_of(element).is_some_and(|id| stays(&id)));
+        }
+        let forwards = self.forwards();
+        let targets: BTreeSet<Endpoint> =
+            forwards.iter().flat_map(|forward| forward.targets.iter().copied()).collect();
+        let listeners: BTreeSet<Endpoint> = forwards.iter().map(|forward| forward.listen).collect();
+        for (set, elements) in &mut self.sets {
+            let used = match set.kind {
+                SetKind::Backends => &targets,
+                SetKind::Listeners => &listeners,
+                SetKind::Clients | SetKind::Forward | SetKind::Spread => continue,
+            };
+            elements.retain(|key, _| matches!(key, Key::Endpoint(endpoint) if used.contains(endpoint)));
+        }
     }
 
     /// Adds the flowtable, and the rules that add to it what this ruleset forwards by `interface` and both sides have
@@ -401,5 +421,19 @@ mod tests {
             let widths: Vec<u8> = shares.iter().map(|(first, last)| last - first + 1).collect();
             assert!(widths.iter().max().unwrap() - widths.iter().min().unwrap() <= 1, "{count}: {widths:?}");
         }
+    }
+
+    #[test]
+    fn a_forward_that_goes_takes_what_is_its_alone() {
+        let forwards = [
+            forward("a-001", "10.0.0.55:6379", &["10.0.1.230:6379"]),
+            forward("a/reader", "10.0.0.55:6380", &["10.0.1.230:6379", "10.0.1.231:6379"]),
+        ];
+        let of = |forwards: &[Forward]| render(forwards, &[], &gateway(&[Family::Ipv4], Snat::Masquerade));
+        let mut without = of(&forwards);
+        without.retain_forwards(|id| id.as_str() == "a-001");
+        let spread = Set::new(SetKind::Spread, Family::Ipv4);
+        assert_eq!(without.sets.remove(&spread), Some(Elements::new()));
+        assert_eq!(without.sets, of(&forwards[..1]).sets);
     }
 }

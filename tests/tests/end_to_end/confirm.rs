@@ -1,6 +1,8 @@
 //! `apply --confirm`: a change stays only if somebody says so.
 
 use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use cachenat_tests::lab::Lab;
@@ -42,8 +44,13 @@ fn state(lab: &Lab, file: &str) -> Option<String> {
     std::fs::read_to_string(lab.dir().join("state").join(file)).ok()
 }
 
+/// Where the change is while it waits, out of the state directory's owner's reach.
+fn pending(lab: &Lab) -> PathBuf {
+    lab.dir().join("cachenat/pending.json")
+}
+
 fn is_pending(lab: &Lab) -> bool {
-    state(lab, "pending.json").is_some()
+    pending(lab).exists()
 }
 
 #[test]
@@ -161,10 +168,11 @@ fn a_killed_guard_is_noticed_at_once_and_the_change_goes() {
 #[ignore = "needs a network namespace: scripts/test"]
 fn a_damaged_pending_change_is_put_aside_and_blocks_nobody() {
     let (lab, _) = changed();
-    std::fs::write(lab.dir().join("state/pending.json"), "{\"version\":").unwrap();
+    std::fs::DirBuilder::new().mode(0o700).create(lab.dir().join("cachenat")).unwrap();
+    std::fs::write(pending(&lab), "{\"version\":").unwrap();
     let run = lab.cachenat(&["apply"]).exits(0);
     assert!(run.stderr.contains("put aside"), "{}", run.stderr);
-    assert!(state(&lab, "pending.json.damaged").is_some());
+    assert!(pending(&lab).with_extension("json.damaged").exists());
     lab.cachenat(&["diff"]).exits(0);
 }
 
@@ -173,8 +181,8 @@ fn a_damaged_pending_change_is_put_aside_and_blocks_nobody() {
 fn former_rules_that_cannot_be_read_block_no_run() {
     let (lab, _) = changed();
     on_probation(&lab, LONG).signal(Signal::SIGKILL);
-    let pending = state(&lab, "pending.json").unwrap();
-    let file = lab.dir().join("state/pending.json");
+    let file = pending(&lab);
+    let pending = std::fs::read_to_string(&file).unwrap();
     // A file of its own, as the guard holds a lock on the other.
     std::fs::remove_file(&file).unwrap();
     std::fs::write(&file, pending.replace("local-002", "bob laptop")).unwrap();
@@ -196,6 +204,117 @@ fn a_confirmed_change_that_is_not_saved_ends_with_3() {
     assert!(confirm.stderr.contains("the next run knows less"), "{}", confirm.stderr);
     assert_eq!(apply.end().code(), Some(3), "{:?}", apply.said());
     assert_eq!(target(&lab, 6379).as_deref(), Some("10.0.1.240:6379"));
+}
+
+/// As the owner of the state directory could have it: the former version kept a pending change there.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_change_that_is_planted_in_the_state_directory_does_nothing() {
+    let (lab, before) = changed();
+    let after = r#"{"version":1,"seconds":1,"config":0,"before":null,"sysctls":[{"sysctl":"net.ipv4.ip_forward","place":"boot","from":"1\nkernel.core_pattern = |/tmp/x","to":"1"}],"leases":[],"inventory":"{}","after":"{}"}"#;
+    std::fs::write(lab.dir().join("state/pending.json"), after).unwrap();
+    lab.cachenat(&["apply"]).exits(0);
+    assert_ne!(in_force(&lab), before);
+    let drop_in = std::fs::read_to_string(lab.dir().join("sysctl.d/90-cachenat.conf")).unwrap();
+    assert!(!drop_in.contains("core_pattern"), "{drop_in}");
+    // Where a change belongs, it has to be one: a value is 0 or 1.
+    std::fs::DirBuilder::new().mode(0o700).create(lab.dir().join("cachenat")).unwrap();
+    std::fs::write(pending(&lab), after).unwrap();
+    assert!(lab.cachenat(&["apply"]).exits(0).stderr.contains("put aside"));
+    assert_eq!(std::fs::read_to_string(lab.dir().join("sysctl.d/90-cachenat.conf")).unwrap(), drop_in);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_deleted_change_is_not_a_confirmed_one() {
+    let (lab, before) = changed();
+    let mut apply = on_probation(&lab, SHORT);
+    std::fs::remove_file(pending(&lab)).unwrap();
+    assert_eq!(apply.end().code(), Some(2), "{:?}", apply.said());
+    assert_eq!(in_force(&lab), before);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn the_next_boot_knows_nothing_of_an_unconfirmed_change() {
+    let lab = spelled_out(AFTER);
+    let mut apply = on_probation(&lab, LONG);
+    let drop_in = lab.dir().join("sysctl.d/90-cachenat.conf");
+    assert!(!drop_in.exists() && state(&lab, "ruleset.json").is_none());
+    lab.cachenat(&["confirm"]).exits(0);
+    assert_eq!(apply.end().code(), Some(0), "{:?}", apply.said());
+    assert!(drop_in.exists() && state(&lab, "ruleset.json").is_some());
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn what_was_rolled_back_is_not_applied_by_a_timer() {
+    let (lab, before) = changed();
+    let config = std::fs::read_to_string(lab.config()).unwrap();
+    on_probation(&lab, SHORT).end();
+    assert_eq!(in_force(&lab), before);
+    for command in ["apply", "watch"] {
+        let refused = lab.cachenat(&[command]).exits(2);
+        assert!(refused.stderr.contains("run 'cachenat confirm --accept'"), "{}", refused.stderr);
+        assert_eq!(in_force(&lab), before, "{command}");
+    }
+    // Another configuration is another matter.
+    std::fs::write(lab.config(), format!("{config}# changed\n")).unwrap();
+    lab.cachenat(&["apply"]).exits(0);
+    assert_ne!(in_force(&lab), before);
+
+    let (lab, before) = changed();
+    on_probation(&lab, SHORT).end();
+    lab.cachenat(&["confirm", "--accept"]).exits(0);
+    lab.cachenat(&["apply"]).exits(0);
+    assert_ne!(in_force(&lab), before);
+
+    // A person at a terminal knows.
+    let (lab, before) = changed();
+    on_probation(&lab, SHORT).end();
+    let mut command = lab.operator_command("script");
+    let apply = format!("{} apply", programs::cachenat().display());
+    command.args(["--quiet", "--return", "--command", &apply, "/dev/null"]);
+    assert!(command.stdout(Stdio::null()).status().unwrap().success());
+    assert_ne!(in_force(&lab), before);
+    lab.cachenat(&["apply"]).exits(0);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_mark_of_another_user_keeps_nobody_from_work() {
+    let (lab, before) = changed();
+    on_probation(&lab, SHORT).end();
+    let mark = lab.dir().join("state/rejected");
+    std::os::unix::fs::chown(&mark, Some(4711), None).unwrap();
+    std::os::unix::fs::chown(lab.dir().join("state"), Some(4711), None).unwrap();
+    lab.cachenat(&["apply"]).exits(0);
+    assert_ne!(in_force(&lab), before);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn remove_works_while_a_change_waits_or_something_is_in_its_place() {
+    let (lab, _) = changed();
+    let mut apply = on_probation(&lab, LONG);
+    lab.cachenat(&["remove"]).exits(0);
+    assert_eq!(in_force(&lab), "");
+    assert_eq!(apply.end().code(), Some(2), "{:?}", apply.said());
+    assert_eq!(in_force(&lab), "", "the guard brings nothing back");
+
+    let (lab, _) = changed();
+    let dir = lab.dir().join("cachenat");
+    std::fs::write(&dir, "in the way").unwrap();
+    assert!(lab.cachenat(&["apply"]).exits(2).stderr.contains("is not a directory: delete it"));
+    assert!(lab.cachenat(&["remove"]).exits(3).stderr.contains("is not a directory: delete it"));
+    assert_eq!(in_force(&lab), "");
+
+    let (lab, _) = changed();
+    std::fs::create_dir(lab.dir().join("cachenat")).unwrap();
+    std::fs::set_permissions(lab.dir().join("cachenat"), std::fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(lab.cachenat(&["apply"]).exits(2).stderr.contains("can be written by others: delete it"));
+    lab.cachenat(&["remove"]).exits(3);
+    assert_eq!(in_force(&lab), "");
 }
 
 #[test]

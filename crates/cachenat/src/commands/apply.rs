@@ -10,8 +10,10 @@ use applier::sync::{difference, ours};
 use applier::sysctl::Sysctls;
 use discovery::{Emptied, Inventory};
 
+use rules::sysctl::Place;
+
 use crate::args::Global;
-use crate::converge::{Done, carry_out, plan, remember, report};
+use crate::converge::{Done, Until, carry_out, plan, remember, report};
 use crate::desired::Desired;
 use crate::inventory;
 use crate::output::{Exit, Hush};
@@ -40,6 +42,9 @@ pub(super) fn run(
     let was_removed = {
         let _turn = Turn::take(&setting.config, WAIT)?;
         pending::refuse(&setting.config, setting.output)?;
+        if confirm.is_none() {
+            pending::refuse_rejected(&setting.config)?;
+        }
         State::is_removed(&setting.config.state_dir)
     };
     let answer = match inventory::given(global)? {
@@ -65,7 +70,8 @@ pub(super) fn run(
         Some(seconds) => on_probation(&setting, seconds, &dump, &desired)?,
         None => None,
     };
-    let done = carry_out(&setting.config, &mut kernel, dump, &desired.wanted, setting.output);
+    let until = if probation.is_some() { Until::Reboot } else { Until::Changed };
+    let done = carry_out(&setting.config, &mut kernel, dump, &desired.wanted, until, setting.output);
     let (Done { report: done, is_verified, .. }, saved) = match (done, probation) {
         (Ok(done), None) => {
             let saved = remember(&state, &desired, setting.output);
@@ -168,7 +174,9 @@ fn on_probation(
     dump: &Dump,
     desired: &Desired,
 ) -> anyhow::Result<Option<(u64, Child)>> {
-    let sysctls = Sysctls::new(&setting.config.sysctl_dir).plan(&desired.wanted.sysctls)?.changes;
+    let mut sysctls = Sysctls::new(&setting.config.sysctl_dir).plan(&desired.wanted.sysctls)?.changes;
+    // The next boot hears of it once it is confirmed.
+    sysctls.retain(|change| change.place == Place::Live);
     if difference(dump, Some(&desired.wanted.ruleset))?.is_empty() && sysctls.is_empty() {
         return Ok(None);
     }

@@ -5,8 +5,13 @@ use crate::config::Config;
 use crate::output::{Exit, Output};
 use crate::pending::{self, Verdict};
 
-pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
+pub(super) fn run(global: &Global, accept: bool) -> anyhow::Result<Exit> {
     let output = Output::new(global);
+    if accept {
+        pending::accept(&Config::read(&global.config)?)?;
+        output.note("accepted: the next run applies the configuration");
+        return Ok(Exit::Done);
+    }
     let saved = pending::confirm(&Config::read(&global.config)?, output)?;
     output.note("confirmed: the rules stay");
     Ok(Exit::of(saved))
@@ -20,7 +25,7 @@ pub(super) fn guard(global: &Global) -> anyhow::Result<Exit> {
         Verdict::TakenBack => {
             output.warn("not confirmed in time: the former rules and kernel settings are back in force");
             output
-                .note("the configuration is as you wrote it: the next 'cachenat apply' carries it out again");
+                .note("timers and 'cachenat watch' do not apply this configuration until it changes or you accept it");
             Exit::Found
         }
         Verdict::Removed => Exit::Partial,

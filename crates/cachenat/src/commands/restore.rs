@@ -7,7 +7,7 @@ use applier::sync::ours;
 
 use crate::args::Global;
 use crate::config::Config;
-use crate::converge::{admit_saved, carry_out, report};
+use crate::converge::{Until, admit_saved, carry_out, report};
 use crate::output::{Exit, Output};
 use crate::pending;
 use crate::state::State;
@@ -39,7 +39,7 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     }
     let (wanted, refused) = admit_saved(&config, &saved, has_flowtable, output)?;
     refused.iter().for_each(|why| output.warn(&why.to_string()));
-    let done = carry_out(&config, &mut kernel, dump, &wanted, output)?;
+    let done = carry_out(&config, &mut kernel, dump, &wanted, Until::Changed, output)?;
     drop(turn);
     report(output, &done.report, false);
     Ok(Exit::of(refused.is_empty() && done.is_verified))

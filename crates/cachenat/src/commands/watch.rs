@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 
 use crate::args::Global;
-use crate::converge::{Done, carry_out, plan, remember};
+use crate::converge::{Done, Until, carry_out, plan, remember};
 use crate::inventory;
 use crate::memory::Memory;
 use crate::output::{Exit, in_background};
@@ -358,7 +358,8 @@ impl<'a> Watch<'a> {
         }
         let dump = self.kernel.dump()?;
         let desired = plan(&self.setting, &mut state, found, &dump, Emptied::Keep)?;
-        let done = carry_out(&self.setting.config, &mut self.kernel, dump, &desired.wanted, output)?;
+        let done =
+            carry_out(&self.setting.config, &mut self.kernel, dump, &desired.wanted, Until::Changed, output)?;
         let Done { report, generation, is_verified } = done;
         self.generation = Some(generation);
         self.is_repeated = true;
@@ -394,6 +395,7 @@ fn kept(error: &anyhow::Error) -> String {
 fn read(global: &Global) -> anyhow::Result<(Arc<Setting>, Vec<Source>, Options)> {
     let setting = Setting::read(global)?;
     setting.check_host()?;
+    probation::refuse_rejected(&setting.config)?;
     let sources = inventory::sources(&setting.config)?;
     let options = setting.options()?;
     Ok((Arc::new(setting), sources, options))
