@@ -80,7 +80,7 @@ pub struct Dump {
 /// An element, and its counter if it is a map's.
 pub type Counted = (Element, Counter);
 
-/// What was found at each key that was asked for; `None`: nothing, or nothing of ours.
+/// What was found at each key that was asked for; `None`: no element, or one that cachenat does not write.
 pub type Found = Vec<(Set, Key, Option<Counted>)>;
 
 impl Dump {
@@ -118,7 +118,7 @@ pub trait Netfilter {
     /// See [`DumpError`].
     fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Found, DumpError>;
 
-    /// Carries out the whole transaction, or nothing of it; and nothing if the table may have changed since
+    /// Carries out all of the transaction or nothing; and nothing if the table may have changed since
     /// `generation`. Returns the generation that it made.
     ///
     /// # Errors

@@ -98,7 +98,7 @@ pub(crate) struct Done {
     pub(crate) report: Report,
     /// What is in force is of this generation, or somebody else's doing.
     pub(crate) generation: Generation,
-    /// Whether what is in force was read back and is what was wanted; if not, that was told.
+    /// Whether what is in force was read back and is what was wanted; if not, a warning says so.
     pub(crate) is_verified: bool,
 }
 

@@ -111,7 +111,7 @@ pub(super) enum Found {
     Bound(Bound),
     /// An element that matches what no other matches; the kernel keeps and counts it apart (`NFT_SET_ELEM_CATCHALL`).
     CatchAll,
-    /// What else no element of ours can be.
+    /// Anything else that cachenat does not write.
     Stranger,
 }
 
@@ -163,7 +163,7 @@ pub(super) fn parse(set: Set, bytes: &[u8]) -> Result<Found, Malformed> {
     })
 }
 
-/// Reads the one element in the answer to a request for that key; `None` if it is none of ours.
+/// Reads the one element in the answer to a request for that key; `None` if cachenat does not write such a one.
 pub(super) fn only(set: Set, key: Key, attributes: &[u8]) -> Result<Option<Counted>, Malformed> {
     let list = Fields::<4>::parse(attributes)?.get(elements::LIST).unwrap_or_default();
     let element = Fields::<2>::parse(list)?.get(LIST_ELEM).unwrap_or_default();

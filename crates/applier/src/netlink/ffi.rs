@@ -192,7 +192,7 @@ impl MnlSocket {
     }
 }
 
-/// Sets an option of a netlink socket that is a number (netlink(7)), which nix lacks.
+/// Sets an option of a netlink socket that is a number (netlink(7)), for which nix has no type.
 pub(super) fn set_option(socket: BorrowedFd<'_>, option: i32, value: u32) -> io::Result<()> {
     let length = size_of::<u32>() as libc::socklen_t;
     let value = (&raw const value).cast::<c_void>();

@@ -75,7 +75,7 @@ impl Listener {
             if !generation.is_after(latest) {
                 return Ok(true);
             }
-            // A commit counts the generation up before it is told (`nf_tables_commit`).
+            // A commit counts the generation up before it sends the notification (`nf_tables_commit`).
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(false);

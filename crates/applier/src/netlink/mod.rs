@@ -192,7 +192,7 @@ fn refusal(
     offset: Option<u32>,
 ) -> CommitError {
     // Where an operation needs a module, the kernel loads it and begins again (`nfnetlink_rcv_batch`); a commit that came
-    // in between is then told of that operation.
+    // in between is then reported for that operation.
     if errno == libc::ERESTART {
         return CommitError::Stale;
     }

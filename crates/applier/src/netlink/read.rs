@@ -1,4 +1,4 @@
-//! Reading: the whole table as it was at a generation, or some of its elements.
+//! Reading: the table as it was at a generation, or some of its elements.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -44,7 +44,7 @@ impl Request {
     const FLOWTABLES: Self = Self::all("list flowtables", kind::GETFLOWTABLE, kind::NEWFLOWTABLE);
 
     /// Whether the kernel counts the objects of all tables to find its place in the list again, so that it may leave
-    /// some of ours out if others change theirs (`nf_tables_dump_chains` and its siblings).
+    /// some of our objects out if others change theirs (`nf_tables_dump_chains` and its siblings).
     const fn is_of_all(self) -> bool {
         matches!(self.kind, kind::GETCHAIN | kind::GETOBJ | kind::GETFLOWTABLE)
     }
@@ -106,7 +106,7 @@ impl Kernel {
         Err(lost.unwrap_or(DumpError::Restless { attempts: ATTEMPTS }))
     }
 
-    /// The dump; `None` if the table may have changed meanwhile, or was not read whole.
+    /// The dump; `None` if the table may have changed meanwhile, or not all of it was read.
     fn dump_once(&mut self, is_last: bool) -> Result<Option<Dump>, DumpError> {
         self.listener.begin().map_err(deaf)?;
         let first = self.generation()?;
@@ -136,10 +136,10 @@ impl Kernel {
         generation.map(Generation).ok_or_else(|| Request::GENERATION.malformed(without))
     }
 
-    /// Reads everything; `None` if the ruleset was seen to change meanwhile, or was not read whole, which is believed
-    /// only in the last attempt.
+    /// Reads everything; `None` if the ruleset was seen to change meanwhile, or not all of it was read, which is
+    /// believed only in the last attempt.
     fn dump_at(&mut self, generation: Generation, is_last: bool) -> Result<Option<Dump>, DumpError> {
-        // Whoever listens learns what changed, so that a dump need not be of one generation.
+        // With notifications a dump need not be of one generation.
         let at = (!self.listener.is_on()).then_some(generation);
         let mut decoder = Decoder::default();
         let mut owner = None;
