@@ -94,10 +94,11 @@ pub(crate) fn generation(lab: &Lab) -> u32 {
     lab.network.nat.enter(|| Kernel::open().unwrap().dump().unwrap().generation.0)
 }
 
-/// A table less the elements that name one of the addresses, so that the rest can be compared.
-pub(crate) fn without(mut table: Value, addresses: &[&str]) -> Value {
+/// A table less the elements that name one of the addresses or listeners' ports, so that the rest can be compared.
+pub(crate) fn without(mut table: Value, ends: &[&str]) -> Value {
     let names = |element: &Value| {
-        addresses.iter().any(|address| element.to_string().contains(&format!("\"{address}\"")))
+        let text = element.to_string();
+        ends.iter().any(|end| text.contains(&format!("\"{end}\"")) || text.contains(&format!(",{end}]")))
     };
     for object in table["nftables"].as_array_mut().unwrap() {
         for body in object.as_object_mut().unwrap().values_mut() {

@@ -194,8 +194,8 @@ mod on_a_kernel_without_flowtables {
         let gateway = "gateway: {interface: eth9, addresses: [10.0.0.55], flowtable: true}\n";
         lab.write_config(&(gateway.to_owned() + &static_config(&NODES)));
         let run = lab.cachenat(&["apply"]).exits(2);
-        let refusal = ":1: gateway.flowtable: this host has no interface eth9 with an address; name the one that has in \
-             gateway.interface\n";
+        let refusal =
+            ":1: gateway.interface: this host has no interface eth9 (it has eth0); name one of them";
         assert!(run.stderr.contains(refusal), "{}", run.stderr);
     }
 }
