@@ -10,7 +10,7 @@ pub(super) fn hiredis(caches: &[Cache<'_>]) -> String {
     let (header, connect) = if has_tls { (TLS_HEADER, CONNECT_TLS) } else { ("", CONNECT) };
     let mut text = [HEADER, header, NODE, connect, BY].concat();
     for cache in caches {
-        let map = snake(cache.name, "addresses");
+        let map = snake(&cache.word, "addresses");
         text.push_str(&format!(
             "\n// {}: what the cache calls its nodes, and what they are outside.\n\
              static const struct outside {map}[] = {{\n",
@@ -24,7 +24,7 @@ pub(super) fn hiredis(caches: &[Cache<'_>]) -> String {
                 inside.node.label()
             ));
         }
-        let connect = snake(cache.name, "connect");
+        let connect = snake(&cache.word, "connect");
         text.push_str(&format!(
             "    {{NULL, NULL, 0, NULL}},\n}};\n\n\
              // The node that the cache calls by this; a node that answers \"MOVED 866 10.0.1.230:6379\" means\n\
@@ -36,7 +36,7 @@ pub(super) fn hiredis(caches: &[Cache<'_>]) -> String {
                 "\n// {}\nredisContext *{}(void)\n{{\n    static const struct outside node = {{\"\", {}}};\n    \
                  return outside_connect(&node);\n}}\n",
                 primary.label(),
-                snake(cache.name, "cache"),
+                snake(&cache.word, "cache"),
                 outside(primary)
             ));
         }

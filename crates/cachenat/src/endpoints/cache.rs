@@ -5,12 +5,15 @@ use std::net::IpAddr;
 
 use discovery::{Engine, Inventory, Node, Role};
 
-use super::{Endpoint, Protocol, literal};
+use super::literal::{Comment, distinct};
+use super::{Endpoint, Protocol};
 
 /// A cache as a client sees it.
 #[derive(Clone, Debug)]
 pub(super) struct Cache<'a> {
     pub(super) name: &'a str,
+    /// What its identifiers are made of: its name, which no other cache's name looks like.
+    pub(super) word: String,
     pub(super) protocol: Protocol,
     pub(super) tls: bool,
     /// Its endpoints, single nodes before the ports that follow a role.
@@ -34,13 +37,16 @@ pub(super) fn caches(endpoints: &[Endpoint]) -> Vec<Cache<'_>> {
             Some(cache) => cache.endpoints.push(endpoint),
             None => caches.push(Cache {
                 name: &endpoint.cluster,
+                word: String::new(),
                 protocol,
                 tls: endpoint.tls,
                 endpoints: vec![endpoint],
             }),
         }
     }
-    for cache in &mut caches {
+    let words = distinct(&caches.iter().map(|cache| (cache.name, cache.protocol)).collect::<Vec<_>>());
+    for (cache, word) in caches.iter_mut().zip(words) {
+        cache.word = word;
         cache.endpoints.sort_by_key(|endpoint| endpoint.follows_a_role());
     }
     caches
@@ -127,11 +133,8 @@ impl Endpoint {
     }
 
     /// `my-cluster-001, primary`, for a comment.
-    pub(super) fn label(&self) -> String {
-        match self.role {
-            Some(role) => literal::comment(&format!("{}, {role}", self.id)),
-            None => literal::comment(&self.id),
-        }
+    pub(super) fn label(&self) -> Comment {
+        Comment::of_node(&self.id, self.role)
     }
 }
 

@@ -7,7 +7,7 @@ use super::literal::{comment, double, pascal};
 pub(super) fn stackexchange(caches: &[Cache<'_>]) -> String {
     let mut text = HEAD.to_owned();
     for cache in caches {
-        let map = pascal(cache.name, "addresses");
+        let map = pascal(&cache.word, "addresses");
         text.push_str(&format!(
             "    // {}: what the cache calls its nodes, and what they are outside.\n    \
              private static readonly Dictionary<string, IPEndPoint> {map} = new Dictionary<string, IPEndPoint>\n    {{\n",
@@ -24,7 +24,7 @@ pub(super) fn stackexchange(caches: &[Cache<'_>]) -> String {
         }
         text.push_str(&format!(
             "    }};\n\n    public static ConfigurationOptions {}() => new ConfigurationOptions\n    {{\n        EndPoints =\n        {{\n",
-            pascal(cache.name, "cache")
+            pascal(&cache.word, "cache")
         ));
         for node in cache.nodes() {
             let (host, port) = node.seed();

@@ -14,7 +14,7 @@ pub(super) fn go_redis(caches: &[Cache<'_>]) -> String {
          \"github.com/redis/go-redis/v9\"\n)\n"
     );
     for cache in caches {
-        let map = camel(cache.name, "addresses");
+        let map = camel(&cache.word, "addresses");
         let value = if cache.tls { "outside" } else { "string" };
         text.push_str(&format!(
             "\n// {}: what the cache calls its nodes, and what they are outside.\nvar {map} = map[string]{value}{{\n",
@@ -50,7 +50,7 @@ pub(super) fn go_redis(caches: &[Cache<'_>]) -> String {
         text.push_str(&format!(
             "\nfunc {}() *redis.{client} {{\n\treturn redis.{constructor}(&redis.{options}{{\n\t\t{seeds},\n\t\t\
              Dialer: {dialer}({map}),\n\t}})\n}}\n",
-            pascal(cache.name, "cache"),
+            pascal(&cache.word, "cache"),
         ));
         let replicas = if cache.is_cluster() { Vec::new() } else { cache.replicas() };
         if !replicas.is_empty() {
@@ -60,7 +60,7 @@ pub(super) fn go_redis(caches: &[Cache<'_>]) -> String {
             };
             text.push_str(&format!(
                 "\nfunc {}() []*redis.Client {{\n\treturn []*redis.Client{{\n{}\t}}\n}}\n",
-                pascal(cache.name, "replicas"),
+                pascal(&cache.word, "replicas"),
                 replicas.iter().map(client).collect::<String>()
             ));
         }

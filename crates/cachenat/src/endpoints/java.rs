@@ -26,10 +26,10 @@ pub(super) fn jedis(caches: &[Cache<'_>]) -> String {
         };
         text.push_str(&hosts_note(cache));
         text.push_str(&map(cache, "HostAndPort", entry));
-        let (nodes, config) = (camel(cache.name, "nodes"), camel(cache.name, "config"));
+        let (nodes, config) = (camel(&cache.word, "nodes"), camel(&cache.word, "config"));
         text.push_str(&match (cache.is_cluster(), cache.primary()) {
             (false, Some(primary)) => {
-                let node = camel(cache.name, "node");
+                let node = camel(&cache.word, "node");
                 format!(
                     "    /*\n     * Jedis 7.2 or later: RedisClient.builder().hostAndPort({node}()).clientConfig({config}()).build();\n     \
                      * before: new JedisPooled({node}(), {config}())\n     */\n    \
@@ -105,8 +105,8 @@ pub(super) fn lettuce(caches: &[Cache<'_>]) -> String {
         if !cache.is_cluster() {
             text.push_str(&format!(
                 "    /* MasterReplica.connect({}(), StringCodec.UTF8, {}()) also reads from replicas. */\n{}",
-                camel(cache.name, "cache"),
-                camel(cache.name, "nodes"),
+                camel(&cache.word, "cache"),
+                camel(&cache.word, "nodes"),
                 several(cache, "nodes", "RedisURI", &cache.nodes(), uri)
             ));
         }
@@ -124,7 +124,7 @@ pub(super) fn lettuce(caches: &[Cache<'_>]) -> String {
             "    public static {class} {}() {{\n        {class} client = {class}.create(outside({}), {seeds});\n        \
              client.setOptions({options}\n                .socketOptions(SocketOptions.builder().connectTimeout(Duration.ofSeconds(3)).build())\n                \
              .build());\n        return client;\n    }}\n",
-            camel(cache.name, "cache"),
+            camel(&cache.word, "cache"),
             map_name(cache),
         ));
     }
@@ -166,7 +166,7 @@ pub(super) fn redisson(caches: &[Cache<'_>]) -> String {
         text.push_str(&format!(
             "    public static Config {}() {{\n        Config config = new Config();\n        config.{servers}()\n{mapper}                \
              .setConnectTimeout(3000)\n                .addNodeAddress(\n{});\n        return config;\n    }}\n",
-            camel(cache.name, "cache"),
+            camel(&cache.word, "cache"),
             lines(cache.nodes().iter().map(seed)),
         ));
     }
@@ -186,7 +186,7 @@ fn class(library: &str, imports: &[&str]) -> String {
 }
 
 fn map_name(cache: &Cache<'_>) -> String {
-    snake(cache.name, "addresses").to_ascii_uppercase()
+    snake(&cache.word, "addresses").to_ascii_uppercase()
 }
 
 /// A sentence on the hosts file, for libraries that take the name that they dial for the one to verify.
@@ -222,7 +222,7 @@ fn several(
 ) -> String {
     format!(
         "    public static List<{of}> {}() {{\n        return List.of(\n{});\n    }}\n\n",
-        camel(cache.name, suffix),
+        camel(&cache.word, suffix),
         lines(nodes.iter().map(|node| item(node)))
     )
 }

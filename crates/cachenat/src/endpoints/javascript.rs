@@ -18,9 +18,9 @@ pub(super) fn ioredis(caches: &[Cache<'_>]) -> String {
             Protocol::RedisCluster => text.push_str(&format!(
                 "\nexport const {} = new Cluster(\n  [\n{}  ],\n  {{\n    natMap: {},\n    \
                  redisOptions: {{ connectTimeout: 3000{} }},\n  }},\n);\n",
-                camel(cache.name, "cache"),
+                camel(&cache.word, "cache"),
                 list(&cache.nodes(), target),
-                camel(cache.name, "addresses"),
+                camel(&cache.word, "addresses"),
                 if cache.tls { ", tls: {}" } else { "" },
             )),
             Protocol::Redis | Protocol::Memcached => {
@@ -40,14 +40,14 @@ pub(super) fn node_redis(caches: &[Cache<'_>]) -> String {
     };
     let mut text = imports(caches, "redis", "createCluster", "createClient");
     for cache in caches {
-        let name = camel(cache.name, "cache");
+        let name = camel(&cache.word, "cache");
         text.push_str(&addresses(cache, target));
         match cache.protocol {
             Protocol::RedisCluster => text.push_str(&format!(
                 "\nexport const {name} = createCluster({{\n  rootNodes: [\n{}  ],\n  nodeAddressMap: {},\n  \
                  defaults: {{ socket: {{ connectTimeout: 3000{} }} }},\n}});\n",
                 list(&cache.nodes(), |node| format!("{{ socket: {} }}", target(node))),
-                camel(cache.name, "addresses"),
+                camel(&cache.word, "addresses"),
                 if cache.tls { ", tls: true" } else { "" },
             )),
             Protocol::Redis | Protocol::Memcached => {
@@ -75,13 +75,13 @@ pub(super) fn glide(caches: &[Cache<'_>]) -> String {
             Protocol::RedisCluster => "GlideClusterClient",
             Protocol::Redis | Protocol::Memcached => "GlideClient",
         };
-        let name = camel(cache.name, "cache");
+        let name = camel(&cache.word, "cache");
         text.push_str(&addresses(cache, target));
         text.push_str(&format!(
             "\n// const client = await {class}.createClient({name});\nexport const {name} = {{\n  addresses: [\n{}  ],\n  \
              addressResolver: (host, port) => {}[`${{host}}:${{port}}`] ?? [host, port],\n{}  requestTimeout: 5000,\n}};\n",
             list(&cache.nodes(), seed),
-            camel(cache.name, "addresses"),
+            camel(&cache.word, "addresses"),
             if cache.tls { "  useTLS: true,\n" } else { "" },
         ));
     }
@@ -105,7 +105,7 @@ fn bare_tls(node: &Endpoint, option: &str) -> String {
 fn addresses(cache: &Cache<'_>, target: impl Fn(&Endpoint) -> String) -> String {
     let mut text =
         format!("\n// {}: what the cache calls its nodes, and what they are outside.\n", comment(cache.name));
-    text.push_str(&format!("export const {} = {{\n", camel(cache.name, "addresses")));
+    text.push_str(&format!("export const {} = {{\n", camel(&cache.word, "addresses")));
     for inside in cache.inside() {
         let key = double(&format!("{}:{}", inside.host, inside.port));
         text.push_str(&format!("  {key}: {}, // {}\n", target(inside.node), inside.node.label()));
@@ -120,12 +120,12 @@ fn list(nodes: &[&Endpoint], item: impl Fn(&Endpoint) -> String) -> String {
 fn singles(cache: &Cache<'_>, client: impl Fn(&Endpoint) -> String) -> String {
     let mut text = String::new();
     if let Some(primary) = cache.primary() {
-        let name = camel(cache.name, "cache");
+        let name = camel(&cache.word, "cache");
         text.push_str(&format!("\nexport const {name} = {}; // {}\n", client(primary), primary.label()));
     }
     let replicas = cache.replicas();
     if !replicas.is_empty() {
-        let name = camel(cache.name, "replicas");
+        let name = camel(&cache.word, "replicas");
         text.push_str(&format!("export const {name} = [\n{}];\n", list(&replicas, client)));
     }
     text

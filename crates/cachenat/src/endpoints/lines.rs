@@ -12,7 +12,7 @@ pub(super) fn env(caches: &[Cache<'_>]) -> String {
     for cache in caches {
         let prefix = match caches {
             [_] => String::new(),
-            _ => literal::snake(cache.name, "").to_ascii_uppercase(),
+            _ => literal::snake(&cache.word, "").to_ascii_uppercase(),
         };
         let uris =
             |nodes: &[&Endpoint]| nodes.iter().map(|node| node.uri()).collect::<Vec<String>>().join(",");
@@ -88,7 +88,7 @@ pub(super) fn redis_cli(caches: &[Cache<'_>]) -> String {
             ));
             for inside in cache.inside() {
                 let to = inside.node.public_port;
-                text.push_str(&format!("#   {}:{}  -p {to}\n", literal::comment(&inside.host), inside.port));
+                text.push_str(&format!("#   {}:{}  -p {to}\n", inside.host, inside.port));
             }
         }
         for endpoint in cache.all() {

@@ -12,7 +12,7 @@ pub(super) fn pymemcache(caches: &[Cache<'_>]) -> String {
     for cache in caches {
         text.push_str(&format!("\n# {}\n", comment(cache.name)));
         cache.hosts_note().into_iter().for_each(|note| text.push_str(&format!("# {note}\n")));
-        text.push_str(&format!("{} = HashClient(\n    [\n", snake(cache.name, "cache")));
+        text.push_str(&format!("{} = HashClient(\n    [\n", snake(&cache.word, "cache")));
         for node in cache.all() {
             let host = double(node.dialled());
             text.push_str(&format!("        ({host}, {}),  # {}\n", node.public_port, node.label()));

@@ -16,7 +16,7 @@ pub(super) fn phpredis(caches: &[Cache<'_>]) -> String {
                  // follows reaches each node by itself, for the keys that it holds.\n",
             );
         }
-        let variable = snake(cache.name, "cache");
+        let variable = snake(&cache.word, "cache");
         let connect = |variable: &str, node: &Endpoint| {
             let scheme = if node.tls { "tls://" } else { "" };
             let host = single(&format!("{scheme}{}", node.public_host));
@@ -31,7 +31,7 @@ pub(super) fn phpredis(caches: &[Cache<'_>]) -> String {
                 let variable = format!("${variable}");
                 text.push_str(&format!("{variable} = new Redis();\n{}", connect(&variable, primary)));
                 for node in cache.replicas() {
-                    let variable = format!("${}[{}]", snake(cache.name, "replicas"), single(&node.id));
+                    let variable = format!("${}[{}]", snake(&cache.word, "replicas"), single(&node.id));
                     text.push_str(&format!("{variable} = new Redis();\n{}", connect(&variable, node)));
                 }
             }
@@ -50,7 +50,7 @@ pub(super) fn phpredis(caches: &[Cache<'_>]) -> String {
 pub(super) fn predis(caches: &[Cache<'_>]) -> String {
     let mut text = PREDIS.to_owned();
     for cache in caches {
-        let map = snake(cache.name, "addresses");
+        let map = snake(&cache.word, "addresses");
         text.push_str(&format!(
             "\n// {}: what the cache calls its nodes, and what they are outside.\n${map} = [\n",
             comment(cache.name)
@@ -60,7 +60,7 @@ pub(super) fn predis(caches: &[Cache<'_>]) -> String {
             text.push_str(&format!("    {key} => {}, // {}\n", parameters(inside.node), inside.node.label()));
         }
         text.push_str("];\n");
-        let variable = snake(cache.name, "cache");
+        let variable = snake(&cache.word, "cache");
         match (cache.is_cluster(), cache.primary()) {
             (false, Some(primary)) => {
                 let to = parameters(primary);
@@ -68,7 +68,7 @@ pub(super) fn predis(caches: &[Cache<'_>]) -> String {
                 for node in cache.replicas() {
                     text.push_str(&format!(
                         "${}[{}] = new Predis\\Client({});\n",
-                        snake(cache.name, "replicas"),
+                        snake(&cache.word, "replicas"),
                         single(&node.id),
                         parameters(node)
                     ));

@@ -64,7 +64,7 @@ fn addresses(cache: &Cache<'_>) -> String {
 }
 
 fn map_name(cache: &Cache<'_>) -> String {
-    snake(cache.name, "addresses").to_ascii_uppercase()
+    snake(&cache.word, "addresses").to_ascii_uppercase()
 }
 
 const TIMEOUTS: &str = "socket_connect_timeout=3, socket_timeout=10";
@@ -72,7 +72,7 @@ const TIMEOUTS: &str = "socket_connect_timeout=3, socket_timeout=10";
 const VERIFIED: &str = "ssl=True, ssl_cert_reqs=\"required\", ssl_check_hostname=True";
 
 fn cluster_client(cache: &Cache<'_>, class: &str) -> String {
-    let mut text = format!("\n{} = {class}(\n    startup_nodes=[\n", snake(cache.name, "cache"));
+    let mut text = format!("\n{} = {class}(\n    startup_nodes=[\n", snake(&cache.word, "cache"));
     for node in cache.nodes() {
         text.push_str(&format!("        ClusterNode({}, {}),\n", double(node.dialled()), node.public_port));
     }
@@ -95,12 +95,12 @@ fn single_clients(cache: &Cache<'_>, class: &str) -> String {
     };
     let mut text = String::new();
     if let Some(primary) = cache.primary() {
-        let name = snake(cache.name, "cache");
+        let name = snake(&cache.word, "cache");
         text.push_str(&format!("\n{name} = {}  # {}\n", client(primary), primary.label()));
     }
     let replicas = cache.replicas();
     if !replicas.is_empty() {
-        text.push_str(&format!("{} = [\n", snake(cache.name, "replicas")));
+        text.push_str(&format!("{} = [\n", snake(&cache.word, "replicas")));
         for node in replicas {
             text.push_str(&format!("    {},  # {}\n", client(node), node.label()));
         }
@@ -126,7 +126,7 @@ pub(super) fn glide(caches: &[Cache<'_>]) -> String {
             Protocol::RedisCluster => "GlideClusterClient",
             Protocol::Redis | Protocol::Memcached => "GlideClient",
         };
-        let name = snake(cache.name, "cache");
+        let name = snake(&cache.word, "cache");
         text.push_str(&format!(
             "\n# client = await {class}.create({name})\n{name} = {class}Configuration(\n    addresses=[\n"
         ));

@@ -2,7 +2,7 @@
 
 use super::Endpoint;
 use super::cache::Cache;
-use super::literal::{comment, double, snake};
+use super::literal::{Comment, comment, double, snake};
 
 /// redis-rs' clients. What its map leads to is also the name that it verifies.
 pub(super) fn redis_rs(caches: &[Cache<'_>]) -> String {
@@ -32,7 +32,7 @@ fn redis_rs_cluster(cache: &Cache<'_>) -> String {
          let nodes = {name}.map(|(inside, outside)| (node(inside), node(outside)));\n    \
          ClusterClientBuilder::new([\n{seeds}    ])\n    .node_address_map(nodes.into())\n    \
          .connection_timeout(Duration::from_secs(3))\n}}\n",
-        function = snake(cache.name, "cache"),
+        function = snake(&cache.word, "cache"),
         name = map_name(cache),
     )
 }
@@ -42,7 +42,7 @@ fn redis_rs_singles(cache: &Cache<'_>) -> String {
     let mut text = format!("\n// {}\n", comment(cache.name));
     cache.hosts_note().into_iter().for_each(|note| text.push_str(&format!("// {note}\n")));
     if let Some(primary) = cache.primary() {
-        let function = snake(cache.name, "cache");
+        let function = snake(&cache.word, "cache");
         text.push_str(&format!(
             "\n/// {}. `{function}()?.get_connection_with_timeout(Duration::from_secs(3))?`.\n\
              pub fn {function}() -> RedisResult<Client> {{\n    {}\n}}\n",
@@ -54,7 +54,7 @@ fn redis_rs_singles(cache: &Cache<'_>) -> String {
     if !replicas.is_empty() {
         let lines: String =
             replicas.iter().map(|node| format!("        {}?, // {}\n", open(node), node.label())).collect();
-        let function = snake(cache.name, "replicas");
+        let function = snake(&cache.word, "replicas");
         text.push_str(&format!(
             "\n/// Where reads may go as well.\npub fn {function}() -> RedisResult<Vec<Client>> {{\n    Ok(vec![\n{lines}    ])\n}}\n"
         ));
@@ -75,10 +75,10 @@ pub(super) fn fred(caches: &[Cache<'_>]) -> String {
         match (cache.is_cluster(), cache.primary()) {
             (false, Some(primary)) => {
                 let single = |node| format!("new_centralized({})", seed(node));
-                let name = snake(cache.name, "cache");
+                let name = snake(&cache.word, "cache");
                 text.push_str(&fred_client(cache, &name, &primary.label(), &single(primary)));
                 for (replica, number) in cache.replicas().into_iter().zip(1..) {
-                    let name = snake(cache.name, &format!("replica_{number}"));
+                    let name = snake(&cache.word, &format!("replica_{number}"));
                     text.push_str(&fred_client(cache, &name, &replica.label(), &single(replica)));
                 }
             }
@@ -86,7 +86,7 @@ pub(super) fn fred(caches: &[Cache<'_>]) -> String {
                 let seeds: String =
                     cache.nodes().iter().map(|node| format!("            ({}),\n", seed(node))).collect();
                 let server = format!("new_clustered(vec![\n{seeds}        ])");
-                let name = snake(cache.name, "cache");
+                let name = snake(&cache.word, "cache");
                 text.push_str(&fred_client(cache, &name, &comment(cache.name), &server));
             }
         }
@@ -94,7 +94,7 @@ pub(super) fn fred(caches: &[Cache<'_>]) -> String {
     text + OUTSIDE
 }
 
-fn fred_client(cache: &Cache<'_>, name: &str, what: &str, server: &str) -> String {
+fn fred_client(cache: &Cache<'_>, name: &str, what: &Comment, server: &str) -> String {
     let tls = if cache.tls { "        tls: Some(TlsConnector::default_rustls()?.into()),\n" } else { "" };
     format!(
         "\n/// {what}, connected.\npub async fn {name}() -> Result<Client, Error> {{\n    let config = Config {{\n        \
@@ -105,7 +105,7 @@ fn fred_client(cache: &Cache<'_>, name: &str, what: &str, server: &str) -> Strin
 }
 
 fn map_name(cache: &Cache<'_>) -> String {
-    snake(cache.name, "addresses").to_ascii_uppercase()
+    snake(&cache.word, "addresses").to_ascii_uppercase()
 }
 
 /// The map as an array of pairs.

@@ -217,6 +217,45 @@ fn a_hostile_name_becomes_code_in_no_language() {
     }
 }
 
+/// Whatever a cache and its nodes are called, no format has their code outside a string.
+#[test]
+fn names_end_no_comment_and_no_string() {
+    let hostile =
+        ["?><?php evil();", "\\u000aevil();", "*/ evil() /*", "??/\n", "\u{2028}evil()", "`evil`", "$(evil)"];
+    for name in hostile {
+        let mut endpoints = [example(), shards(true), sessions()].concat();
+        for (endpoint, number) in endpoints.iter_mut().zip(0..) {
+            endpoint.cluster = format!("{} {name}", endpoint.cluster);
+            endpoint.id = format!("{number}{name}");
+            endpoint.host = format!("x{name}");
+            endpoint.configuration_host = Some(format!("y{name}"));
+        }
+        for (format, format_name) in texts().filter(|(format, _)| *format != Format::Table) {
+            let text = text(format, &endpoints).unwrap();
+            // PHP has ids in its code, as keys in single quotes.
+            let rest = (0..9)
+                .fold(text, |rest, number| rest.replace(&literal::single(&format!("{number}{name}")), ""));
+            assert!(!rest.contains(name), "{format_name}: {rest}");
+            assert!(!rest.contains("evil()") && !rest.contains("\\u000a"), "{format_name}: {rest}");
+        }
+    }
+}
+
+#[test]
+fn twins_have_identifiers_of_their_own_in_every_format() {
+    let called = |name: &str| {
+        let rename = |endpoint: Endpoint| Endpoint { cluster: name.to_owned(), ..endpoint };
+        [example(), sessions()].concat().into_iter().map(rename).collect::<Vec<_>>()
+    };
+    let twins = [called("shop-a"), called("shop.a")].concat();
+    for (format, name) in texts() {
+        let Ok(text) = text(format, &twins) else { continue };
+        let lower = text.to_lowercase();
+        let is_plain = ["shop_a_cache", "shopacache", "shop_a_redis", "shop_a_addresses"];
+        assert!(is_plain.iter().all(|plain| !lower.contains(plain)), "{name}: {text}");
+    }
+}
+
 #[test]
 fn a_library_for_the_other_protocol_is_refused() {
     let nothing = |wanted| Err(FormatError::NothingToSay { wanted });
