@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use cachenat_tests::lab::Lab;
 use cachenat_tests::lab::machine::Machine;
+use cachenat_tests::lab::product::Run;
 use cachenat_tests::lab::wait::wait_for;
 
 use crate::common::{
@@ -150,21 +151,25 @@ fn a_boot_without_api_or_dns_brings_the_last_good_rules_back() {
 
 #[test]
 #[ignore = "needs root and a network namespace: scripts/test"]
-fn a_change_of_roots_that_nobody_confirmed_is_taken_back_by_the_service() {
+fn a_change_of_roots_whose_guard_was_killed_waits_for_root() {
     let (lab, machine) = installed();
     let mut apply = machine.command("cachenat");
     apply.args(["apply", "--confirm", "600"]).envs(cachenat_tests::lab::product::aws_environment());
     let _apply = cachenat_tests::lab::daemon::Daemon::start(&mut apply);
     wait_until_reached(&lab);
-    // As when the machine loses its power: no guard is left, and its file is root's.
+    // No guard is left, and its file is root's alone: the service's user can neither roll it back nor confirm it.
     machine.run(&["sh", "-c", "kill -KILL $(grep -l ^cachenat /proc/[0-9]*/comm | cut -d/ -f3)"]);
     wait_for("both to end", || {
         (machine.runs(&["sh", "-c", "grep -q ^cachenat /proc/[0-9]*/comm"]).code == 1).then_some(())
     });
     machine.write("/etc/cachenat/config.yaml", &lab.plain_config().replace("198.51.100.27", "198.51.100.28"));
-    machine.start(SERVICES[0]);
+    machine.runs(&["systemctl", "start", SERVICES[0]]);
     let journal = machine.journal(SERVICES[0]);
-    assert!(journal.contains("a change was never confirmed"), "{journal}");
+    assert!(journal.contains("a change that root made awaits its confirmation"), "{journal}");
+    let mut apply = machine.command("cachenat");
+    apply.arg("apply").envs(cachenat_tests::lab::product::aws_environment());
+    let run = Run::from(apply.output().unwrap()).exits(0);
+    assert!(run.stderr.contains("a change was never confirmed"), "{}", run.stderr);
     assert!(in_force(&lab).contains("198.51.100.28"), "{}", in_force(&lab));
     assert_eq!(fs::metadata(machine.path("/var/lib/cachenat")).unwrap().mode() & 0o777, 0o755);
 }
