@@ -10,13 +10,15 @@ mod segment;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use applier::conntrack::{Bytes, Conntrack, ConntrackError, Gone, gone};
+use applier::conntrack::{Bytes, Conntrack, ConntrackError};
+use applier::kernel::Netfilter as _;
 use applier::netlink::Kernel;
-use applier::sync::sync;
+use applier::sync::{ours, sync};
 use cachenat_tests::lab::namespace::Namespace;
 use cachenat_tests::lab::shell::{run, run_with_input};
+use rules::flows::{Fate, Former, Leg};
 use rules::ruleset::{Endpoint, Family};
-use rules::{Change, Forward, render};
+use rules::{Forward, Ruleset, render};
 use rulesets::{at, forward, gateway, to_gateway};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use segment::Segment;
@@ -27,12 +29,17 @@ const A6: &str = "[2001:db8:1::1]:6379";
 
 type Counts = BTreeMap<(Endpoint, Endpoint), u64>;
 
-/// Makes the gateway's table what `forwards` want, as `apply` does, but for the cut.
-fn apply(segment: &Segment, forwards: &[Forward]) -> Vec<Change> {
+fn rendered(forwards: &[Forward]) -> Ruleset {
     let clients = ["198.51.100.27/32", "2001:db8::27/128"].map(|client| client.parse().unwrap());
-    let ruleset = render(forwards, &clients, &gateway(&[Family::Ipv4, Family::Ipv6], to_gateway()));
+    render(forwards, &clients, &gateway(&[Family::Ipv4, Family::Ipv6], to_gateway()))
+}
+
+/// Makes the gateway's table what `forwards` want, as `apply` does, but for the cut; tells what was in force before.
+fn apply(segment: &Segment, forwards: &[Forward]) -> Ruleset {
     let mut kernel = segment.gateway.enter(|| Kernel::open().unwrap());
-    sync(&mut kernel, Some(&ruleset)).unwrap().changes.forwards()
+    let before = ours(&kernel.dump().unwrap()).unwrap().map(|actual| actual.ruleset.clone());
+    sync(&mut kernel, Some(&rendered(forwards))).unwrap();
+    before.unwrap_or_default()
 }
 
 fn conntrack(namespace: &Namespace) -> Conntrack {
@@ -41,8 +48,9 @@ fn conntrack(namespace: &Namespace) -> Conntrack {
 
 /// Like [`apply`], with the cut.
 fn follow(segment: &Segment, forwards: &[Forward]) -> usize {
-    let changes = apply(segment, forwards);
-    conntrack(&segment.gateway).cut(&gone(&changes)).unwrap()
+    let (before, now) = (apply(segment, forwards), rendered(forwards));
+    let former = Former::of(&before, &now);
+    conntrack(&segment.gateway).cut(|flow| former.fate(&now, flow) != Fate::Stays).unwrap()
 }
 
 /// The open flows as we count them.
@@ -247,8 +255,8 @@ fn when_no_target_is_gone_every_flow_stays() {
     connection.speak();
     // Another listener of that target, and another target of that listener, are not what the flow belongs to.
     let near =
-        [Gone { listen: at(listen), target: at(B) }, Gone { listen: at("10.0.0.55:6380"), target: at(A) }];
-    assert_eq!(conntrack(&segment.gateway).cut(&near).unwrap(), 0);
+        [Leg { listen: at(listen), target: at(B) }, Leg { listen: at("10.0.0.55:6380"), target: at(A) }];
+    assert_eq!(conntrack(&segment.gateway).cut(|flow| near.contains(&flow.leg)).unwrap(), 0);
     connection.speak();
 }
 
@@ -324,10 +332,10 @@ fn ten_thousand_flows_are_cut_out_of_fifty_thousand() {
     let (listen, target) = leg(3);
     expected.remove(&(listen, target));
     let begin = std::time::Instant::now();
-    assert_eq!(conntrack.cut(&[Gone { listen, target }]).unwrap(), 10_000);
+    assert_eq!(conntrack.cut(|flow| flow.leg == Leg { listen, target }).unwrap(), 10_000);
     println!("10,000 of 50,000 flows cut in {:?}", begin.elapsed());
     assert_eq!(listed(&namespace), expected);
-    assert_eq!(conntrack.cut(&[Gone { listen, target }]).unwrap(), 0);
+    assert_eq!(conntrack.cut(|flow| flow.leg == Leg { listen, target }).unwrap(), 0);
 }
 
 #[test]

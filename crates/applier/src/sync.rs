@@ -41,6 +41,16 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// What was in the way of verifying the change, if anything was.
+    pub fn failure(self) -> Option<SyncError> {
+        match self {
+            Self::Verified => None,
+            Self::Unverified { why } => Some(why),
+        }
+    }
+}
+
 /// Why the table is not what is wanted. As the error of [`sync`] it says that nothing was changed as well.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {

@@ -1,20 +1,19 @@
 //! From what is wanted to what is in force: kernel settings, rules, state, one step after the other.
 
 use anyhow::Context;
-use applier::conntrack::{self, Conntrack};
 use applier::host;
 use applier::kernel::{CommitError, Dump, Generation, Netfilter};
-use applier::netlink::Kernel;
-use applier::sync::{Outcome, SyncError, Synced, ours, sync, sync_from};
+use applier::sync::{Outcome, SyncError, Synced, ours, sync_from};
 use applier::sysctl::{Applied, SysctlError, Sysctls};
 use discovery::{Admission, Emptied, Imds, Inventory, Refusal, admit};
-use rules::diff::Change;
 use rules::{Operation, Rule, Ruleset};
 use std::borrow::Cow;
 use std::io;
+use std::path::Path;
 use tokio::runtime::Builder;
 
-use crate::config::{Config, OnMove};
+use crate::config::Config;
+use crate::cut::{Cut, Uncut};
 use crate::desired::Desired;
 use crate::gate::{self, Admitted, Gate, Refused};
 use crate::gateway::Gateway;
@@ -37,7 +36,7 @@ pub(crate) fn plan(
     dump: &Dump,
     emptied: Emptied,
 ) -> anyhow::Result<Desired> {
-    let actual = &*in_force(state, dump)?;
+    let actual = &*in_force(state.dir(), dump)?;
     let desired = setting.desired(Effect::Here, fresh, state, actual, emptied)?;
     check_known(&desired, actual)?;
     Ok(desired)
@@ -62,10 +61,10 @@ pub(crate) fn check_known(desired: &Desired, actual: &Ruleset) -> anyhow::Result
 /// # Errors
 ///
 /// If the table is foreign.
-pub(crate) fn in_force<'a>(state: &State, dump: &'a Dump) -> Result<Cow<'a, Ruleset>, SyncError> {
+pub(crate) fn in_force<'a>(dir: &Path, dump: &'a Dump) -> Result<Cow<'a, Ruleset>, SyncError> {
     Ok(match ours(dump)? {
         Some(actual) => Cow::Borrowed(&actual.ruleset),
-        None => Cow::Owned(state.last_ruleset().unwrap_or_default()),
+        None => Cow::Owned(State::last_ruleset(dir).unwrap_or_default()),
     })
 }
 
@@ -100,6 +99,8 @@ pub(crate) struct Done {
     pub(crate) generation: Generation,
     /// Whether what is in force was read back and is what was wanted; if not, a warning says so.
     pub(crate) is_verified: bool,
+    /// Connections that were to be cut and are left.
+    pub(crate) uncut: Option<Uncut>,
 }
 
 /// How long what is carried out is to last.
@@ -127,6 +128,7 @@ pub(crate) fn carry_out(
     until: Until,
     output: Output,
 ) -> anyhow::Result<Done> {
+    let cut = Cut::prepare(config, &*in_force(&config.state_dir, &dump)?, &wanted.ruleset, output);
     let settings = Sysctls::new(&config.sysctl_dir);
     let Applied { changes: sysctls, left } = match until {
         Until::Changed => settings.apply(&wanted.sysctls)?,
@@ -146,11 +148,11 @@ pub(crate) fn carry_out(
         };
     let is_verified = verified(&outcome, output);
     let report = Report::new(changes, sysctls, vec![]);
-    cut(config, &report.forwards, output);
+    let uncut = cut.carry_out(output).err();
     if !report.forwards.is_empty() {
         remembered(Moves::note(&config.state_dir, &report.forwards, now()), output);
     }
-    Ok(Done { report, generation, is_verified })
+    Ok(Done { report, generation, is_verified, uncut })
 }
 
 /// Has the next boot know of the settings that are in force.
@@ -170,18 +172,40 @@ pub(crate) fn keep_settings(config: &Config, wanted: &Admitted, output: Output) 
 /// # Errors
 ///
 /// If the kernel refuses them, or they could not be read back.
-pub(crate) fn put_back(config: &Config, before: Option<Ruleset>, output: Output) -> anyhow::Result<()> {
+pub(crate) fn put_back(
+    config: &Config,
+    kernel: &mut impl Netfilter,
+    before: Option<Ruleset>,
+    output: Output,
+) -> anyhow::Result<()> {
     let before = match before {
         Some(before) => Some(admit_former(config, before, output)?),
         None => None,
     };
-    let mut kernel = Kernel::open()?;
-    let Synced { changes, outcome, .. } = sync(&mut kernel, before.as_ref().map(|before| &before.ruleset))?;
-    if let Outcome::Unverified { why } = outcome {
-        return Err(why).context("the former rules were committed, but not verified");
+    let wanted = before.as_ref().map(|before| &before.ruleset);
+    let (Synced { outcome, .. }, uncut) = replace(config, kernel, wanted, output)?;
+    uncut.iter().for_each(|uncut| output.warn(&uncut.to_string()));
+    match outcome {
+        Outcome::Verified => Ok(()),
+        Outcome::Unverified { why } => Err(why).context("the former rules were committed, but not verified"),
     }
-    cut(config, &changes.forwards(), output);
-    Ok(())
+}
+
+/// Makes the table what is wanted, whatever it is (`None`: it shall go), and cuts what it would not make.
+///
+/// # Errors
+///
+/// If the kernel refuses it; nothing has changed then.
+pub(crate) fn replace(
+    config: &Config,
+    kernel: &mut impl Netfilter,
+    wanted: Option<&Ruleset>,
+    output: Output,
+) -> anyhow::Result<(Synced, Option<Uncut>)> {
+    let (dump, nothing) = (kernel.dump()?, Ruleset::default());
+    let cut = Cut::prepare(config, &*in_force(&config.state_dir, &dump)?, wanted.unwrap_or(&nothing), output);
+    let synced = sync_from(kernel, dump, wanted)?;
+    Ok((synced, cut.carry_out(output).err()))
 }
 
 /// What of rules that were in force may be so again.
@@ -250,24 +274,6 @@ pub(crate) fn left_to_root(left: &SysctlError) -> String {
         "{}; it stays as it is{remedy} until then the next boot forwards only once cachenat has run",
         with_cause(left)
     )
-}
-
-/// Cuts the flows to targets that their listener no longer leads to, unless they are to drain.
-pub(crate) fn cut(config: &Config, changes: &[Change], output: Output) {
-    let gone = conntrack::gone(changes);
-    if gone.is_empty() || config.on_move == OnMove::Drain {
-        return;
-    }
-    match Conntrack::open().and_then(|mut conntrack| conntrack.cut(&gone)) {
-        Ok(0) => {}
-        Ok(flows) => output.note(&format!("cut {flows} connections to targets that are gone")),
-        Err(error) => {
-            let error = with_cause(&error);
-            output.warn(&format!(
-                "connections to targets that are gone were not cut ({error}); they end by their own timeouts"
-            ));
-        }
-    }
 }
 
 /// Writes the state; the rules are in force by now, so what can't be written costs memory and not traffic.

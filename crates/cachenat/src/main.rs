@@ -11,6 +11,7 @@ mod config;
 mod converge;
 #[cfg(test)]
 mod corpus;
+mod cut;
 mod desired;
 mod endpoints;
 #[cfg(test)]

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use applier::lock::WAIT;
+use applier::netlink::Kernel;
 use applier::sysctl::Sysctls;
 use discovery::Inventory;
 use rules::json::Wanted;
@@ -88,7 +89,7 @@ impl Pending {
 /// Refuses to work while a change waits for its confirmation; one whose guard is gone is taken back first.
 ///
 /// The caller holds the lock.
-pub(crate) fn refuse(config: &Config, output: Output) -> anyhow::Result<()> {
+pub(crate) fn refuse(config: &Config, kernel: &mut Kernel, output: Output) -> anyhow::Result<()> {
     let place = Place::of(config);
     let Some(found) = place.find()? else { return Ok(()) };
     let is_guarded = found.is_guarded()?;
@@ -104,7 +105,7 @@ pub(crate) fn refuse(config: &Config, output: Output) -> anyhow::Result<()> {
     // The guard was killed.
     match (found.stage, read(&found.file)) {
         (Stage::Waiting, Ok(pending)) => {
-            take_back(config, &pending, output)?;
+            take_back(config, kernel, &pending, output)?;
             output
                 .warn("a change was never confirmed: the former rules and kernel settings are back in force");
             Ok(())
@@ -207,10 +208,15 @@ fn start_guard(config: &Config, file: File) -> anyhow::Result<Child> {
 }
 
 /// Takes back a change that could not be carried out, whatever of it is in force.
-pub(crate) fn abandon(config: &Config, mut guard: Child, output: Output) -> anyhow::Result<()> {
+pub(crate) fn abandon(
+    config: &Config,
+    kernel: &mut Kernel,
+    mut guard: Child,
+    output: Output,
+) -> anyhow::Result<()> {
     let place = Place::of(config);
     if let Some(Found { stage: Stage::Waiting, file }) = place.find()? {
-        roll_back(config, &read(file)?, output)?;
+        roll_back(config, kernel, &read(file)?, output)?;
         place.advance(Stage::Removed)?;
     }
     guard.wait().context("the guard")?;
@@ -256,7 +262,7 @@ pub(crate) fn guard(config: &Config, output: Output) -> anyhow::Result<Verdict> 
         // It may have been confirmed in the last moment.
         let ended = Turn::take(config, WAIT).map_err(Into::into).and_then(|_turn| match verdict() {
             Some(verdict) => place.clear().map(|()| verdict),
-            None => take_back(config, &pending, output),
+            None => take_back(config, &mut Kernel::open()?, &pending, output),
         });
         tries += 1;
         match ended {
@@ -268,16 +274,21 @@ pub(crate) fn guard(config: &Config, output: Output) -> anyhow::Result<Verdict> 
 }
 
 /// Ends a probation that nobody confirmed: its configuration is not applied again by itself. The caller holds the lock.
-fn take_back(config: &Config, pending: &Pending, output: Output) -> anyhow::Result<Verdict> {
-    roll_back(config, pending, output)?;
+fn take_back(
+    config: &Config,
+    kernel: &mut Kernel,
+    pending: &Pending,
+    output: Output,
+) -> anyhow::Result<Verdict> {
+    roll_back(config, kernel, pending, output)?;
     remembered(State::reject(&config.state_dir, pending.config), output);
     Place::of(config).clear()?;
     Ok(Verdict::TakenBack)
 }
 
 /// Puts back what was before.
-fn roll_back(config: &Config, pending: &Pending, output: Output) -> anyhow::Result<()> {
-    put_back(config, pending.former_rules()?, output)?;
+fn roll_back(config: &Config, kernel: &mut Kernel, pending: &Pending, output: Output) -> anyhow::Result<()> {
+    put_back(config, kernel, pending.former_rules()?, output)?;
     Ok(Sysctls::new(&config.sysctl_dir).revert(&pending.sysctls)?)
 }
 
@@ -336,7 +347,7 @@ pub(crate) fn wait(
                 // It was killed, or could not do its work.
                 _ => {
                     let _turn = Turn::take(config, WAIT)?;
-                    refuse(config, output)?;
+                    refuse(config, &mut Kernel::open()?, output)?;
                     Ok(Verdict::TakenBack)
                 }
             };

@@ -115,7 +115,7 @@ impl State {
     ///
     /// [`StateError::Io`], if the file is there and can't be deleted.
     pub(crate) fn forget_ruleset(dir: &Path) -> Result<(), StateError> {
-        delete(dir.join("ruleset.json"))
+        delete(&dir.join("ruleset.json"))
     }
 
     /// Writes down that everything is to be removed, and to stay so until the next save.
@@ -153,7 +153,7 @@ impl State {
     ///
     /// [`StateError::Io`].
     pub(crate) fn forget_rejected(dir: &Path) -> Result<(), StateError> {
-        delete(dir.join(REJECTED))
+        delete(&dir.join(REJECTED))
     }
 
     /// Whether everything was removed, or is about to be, and nothing but an `apply` may bring it back.
@@ -169,8 +169,13 @@ impl State {
     }
 
     /// The rules that were in force last, as far as they can be read.
-    pub(crate) fn last_ruleset(&self) -> Option<Ruleset> {
-        Self::ruleset(&self.dir).ok().flatten().map(|wanted| wanted.ruleset)
+    pub(crate) fn last_ruleset(dir: &Path) -> Option<Ruleset> {
+        Self::ruleset(dir).ok().flatten().map(|wanted| wanted.ruleset)
+    }
+
+    /// The directory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Puts what could not be written earlier in place of what the files hold.
@@ -198,8 +203,8 @@ impl State {
             set_aside(file).map_err(|source| StateError::Io { file: file.to_owned(), source })?;
         }
         // It is no longer removed, and whatever is in force now is wanted.
-        delete(self.dir.join(REMOVED))?;
-        delete(self.dir.join(REJECTED))?;
+        delete(&self.dir.join(REMOVED))?;
+        delete(&self.dir.join(REJECTED))?;
         // The rules first: no file may know more than what `restore` puts in force.
         keep(&self.dir.join("ruleset.json"), || desired.wanted.to_json_pieces())?;
         self.save_leases(&desired.leases)?;
@@ -225,9 +230,11 @@ impl State {
     }
 }
 
-fn delete(file: PathBuf) -> Result<(), StateError> {
-    match fs::remove_file(&file) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StateError::Io { file, source }),
+pub(crate) fn delete(file: &Path) -> Result<(), StateError> {
+    match fs::remove_file(file) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(StateError::Io { file: file.to_owned(), source })
+        }
         _ => Ok(()),
     }
 }
@@ -298,7 +305,23 @@ fn holds(file: &Path, pieces: impl Iterator<Item: AsRef<[u8]>>) -> io::Result<bo
 /// made anew and never written through, as the directory belongs to the service's user and root works in it too: a
 /// symbolic link must not lead root elsewhere, and a file of root's must not be in the way.
 pub(crate) fn write(file: &Path, pieces: impl IntoIterator<Item: AsRef<[u8]>>) -> Result<(), StateError> {
-    let write = || {
+    replace(file, pieces, File::sync_all)
+}
+
+/// Like [`write`], for what the end of this boot makes worthless: the disk is not waited for.
+pub(crate) fn write_for_this_boot(
+    file: &Path,
+    pieces: impl IntoIterator<Item: AsRef<[u8]>>,
+) -> Result<(), StateError> {
+    replace(file, pieces, |_| Ok(()))
+}
+
+fn replace(
+    file: &Path,
+    pieces: impl IntoIterator<Item: AsRef<[u8]>>,
+    sync: fn(&File) -> io::Result<()>,
+) -> Result<(), StateError> {
+    let replace = || {
         let dir = file.parent().ok_or(io::ErrorKind::InvalidFilename)?;
         fs::create_dir_all(dir)?;
         let new = file.with_extension("json.new");
@@ -309,7 +332,7 @@ pub(crate) fn write(file: &Path, pieces: impl IntoIterator<Item: AsRef<[u8]>>) -
         }
         let written = File::create_new(&new).map(BufWriter::new).and_then(|mut file| {
             pieces.into_iter().try_for_each(|piece| file.write_all(piece.as_ref()))?;
-            file.into_inner()?.sync_all()
+            sync(&file.into_inner()?)
         });
         if let Err(error) = written {
             // On a full disk half a file is in the way.
@@ -318,9 +341,9 @@ pub(crate) fn write(file: &Path, pieces: impl IntoIterator<Item: AsRef<[u8]>>) -
         }
         fs::rename(&new, file)?;
         // The rename itself is durable only once the directory is.
-        File::open(dir)?.sync_all()
+        sync(&File::open(dir)?)
     };
-    write().map_err(|source| StateError::Io { file: file.to_owned(), source })
+    replace().map_err(|source| StateError::Io { file: file.to_owned(), source })
 }
 
 /// Renames what is no file of ours to `FILE.damaged`, in place of an earlier one.

@@ -8,6 +8,7 @@
 
 pub mod assign;
 pub mod diff;
+pub mod flows;
 pub mod iptables;
 pub mod json;
 pub mod leases;

@@ -5,7 +5,7 @@
 //! syntax (nft(8)).
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 
 use smol_str::SmolStr;
@@ -60,6 +60,15 @@ impl AddressRange {
     /// The range from `first` to `last`, both included; `None` if they are of two families or out of order.
     pub fn new(first: IpAddr, last: IpAddr) -> Option<Self> {
         (first.is_ipv4() == last.is_ipv4() && first <= last).then_some(Self { first, last })
+    }
+
+    /// The range from its first address to the last there is.
+    pub(crate) fn to_the_end(self) -> Self {
+        let last = match self.first {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::BROADCAST),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from_bits(u128::MAX)),
+        };
+        Self { first: self.first, last }
     }
 
     /// The lowest address.

@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use cachenat_tests::fake_dns::Answer;
 use cachenat_tests::lab::daemon::Daemon;
+use cachenat_tests::lab::product::Run;
 use cachenat_tests::lab::redis::Redis;
 use cachenat_tests::lab::server::Elsewhere;
 use cachenat_tests::lab::shell::run;
 use cachenat_tests::lab::{CLIENT as ALLOWED, Lab};
 use cachenat_tests::programs;
 
-use crate::common::{applied, open, reached, target};
+use crate::common::{applied, dial, open, reached, spell_out, static_config, target};
+use crate::kill::killed_at;
 
 /// How soon after the commit a client has to be served again.
 const SOON: Duration = Duration::from_secs(1);
@@ -111,6 +113,112 @@ fn a_failover_cuts_the_primary_ports_connections_and_not_the_old_primarys_own() 
     assert_eq!(to_node.info("run_id").unwrap(), lab.node("my-cluster-001").run_id());
     assert_eq!(flows(&lab, port("my-cluster-001")), flow);
     assert_eq!(reached(&lab, primary), lab.node("my-cluster-002").run_id());
+}
+
+/// To take a client off the list is to end its access, also where moved targets drain.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_client_that_is_taken_off_the_list_is_cut_and_the_others_are_not() {
+    for on_move in ["cut", "drain"] {
+        let lab = applied();
+        let config = |clients: &str| lab.plain_config().replace("198.51.100.27/32", clients);
+        let other = lab.network.internet_host(OUTSIDE);
+        lab.write_config(&config("198.51.100.27/32, 198.51.100.99/32"));
+        lab.cachenat(&["apply"]).exits(0);
+        let mut stays = open(&lab, 6379);
+        let mut goes = dial(&other, 6379).unwrap();
+        stays.call(&["PING"]).unwrap();
+        goes.call(&["PING"]).unwrap();
+        let flow = flows(&lab, 6379);
+
+        lab.write_config(&format!("{}on_move: {on_move}\n", config("198.51.100.0/26")));
+        let run = lab.cachenat(&["apply"]).exits(0);
+        assert!(run.stderr.contains("cut 1 connections of clients"), "{}", run.stderr);
+        assert!(goes.call(&["PING"]).is_err(), "{on_move}");
+        stays.call(&["PING"]).unwrap();
+        assert!(flows(&lab, 6379).is_subset(&flow), "the listed client's flow was made anew");
+        assert_eq!(lab.cachenat(&["apply"]).exits(0).stderr, "");
+    }
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn what_is_removed_or_rolled_back_has_no_connections() {
+    let lab = applied();
+    let mut connection = open(&lab, 6379);
+    connection.call(&["PING"]).unwrap();
+    let run = lab.cachenat(&["remove"]).exits(0);
+    assert!(run.stderr.contains("cut 1 connections"), "{}", run.stderr);
+    assert!(connection.call(&["PING"]).is_err());
+
+    let mut apply = Daemon::start(lab.cachenat_command().args(["apply", "--confirm", "5"]));
+    apply.says("cachenat confirm");
+    let mut connection = open(&lab, 6379);
+    connection.call(&["PING"]).unwrap();
+    assert_eq!(apply.end().code(), Some(2));
+    assert!(connection.call(&["PING"]).is_err());
+}
+
+/// Wherever a run ends, the next one cuts what it has left.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_run_that_is_killed_leaves_the_cut_to_the_next_one() {
+    let lab = spelled_out_server();
+    let narrowed = static_config(NODES).replace("198.51.100.27/32", "198.51.100.28/32");
+    let mut kills = 0;
+    for when in 1..100 {
+        spell_out(&lab, NODES);
+        lab.cachenat(&["apply"]).exits(0);
+        let mut connection = open(&lab, 6379);
+        connection.call(&["PING"]).unwrap();
+        lab.write_config(&narrowed);
+        let was_killed = killed_at(&lab, "apply", "sendmsg", when);
+        lab.cachenat(&["apply"]).exits(0);
+        assert!(connection.call(&["PING"]).is_err(), "killed at message {when}");
+        if !was_killed {
+            break;
+        }
+        kills += 1;
+    }
+    assert!((5..99).contains(&kills), "{kills} kills: the calls have other names here");
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_cut_that_fails_is_3_and_is_made_up_for_by_the_next_run() {
+    let lab = spelled_out_server();
+    let narrowed = static_config(NODES).replace("198.51.100.27/32", "198.51.100.28/32");
+    // The message that asks for the flows comes some time after the commit.
+    let failed = |when: usize| {
+        spell_out(&lab, NODES);
+        lab.cachenat(&["apply"]).exits(0);
+        let mut connection = open(&lab, 6379);
+        connection.call(&["PING"]).unwrap();
+        lab.write_config(&narrowed);
+        let mut strace = lab.operator_command("strace");
+        strace.args(["-qq", "-o", "/dev/null", "-e", "trace=sendmsg"]);
+        strace.args(["-e", &format!("inject=sendmsg:error=EIO:when={when}")]);
+        let run = Run::from(strace.arg(programs::cachenat()).arg("apply").output().unwrap());
+        run.stderr.contains("were not cut").then_some((connection, run))
+    };
+    let (mut connection, run) = (1..100).find_map(failed).unwrap();
+    assert_eq!(run.code, 3, "{}", run.stderr);
+    assert!(run.stderr.contains("the next run tries again"), "{}", run.stderr);
+
+    let run = lab.cachenat(&["apply"]).exits(0);
+    assert!(run.stderr.contains("cut 1 connections of clients"), "{}", run.stderr);
+    assert!(connection.call(&["PING"]).is_err());
+    assert_eq!(lab.cachenat(&["apply"]).exits(0).stderr, "");
+}
+
+const NODES: &[(u8, &str)] = &[(1, "10.0.1.230")];
+
+/// A lab that spells out one node, which is there.
+fn spelled_out_server() -> Lab {
+    let mut lab = Lab::new();
+    lab.add_replication_group("my-cluster", 1);
+    spell_out(&lab, NODES);
+    lab
 }
 
 #[test]

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::common::{in_force, spell_out, spelled_out};
 
-const FILES: [&str; 4] = ["leases.json", "inventory.json", "ruleset.json", "moves.json"];
+const FILES: [&str; 5] = ["leases.json", "inventory.json", "ruleset.json", "moves.json", "uncut.json"];
 
 /// `remove` comes last, as it takes away what others look at.
 const COMMANDS: [&[&str]; 8] =
@@ -36,6 +36,9 @@ impl Victim {
         spell_out(&lab, &[(1, "10.0.1.240"), (2, "10.0.1.231")]);
         lab.cachenat(&["apply"]).exits(0);
         let path = |name: &str| lab.dir().join("state").join(name);
+        // What a run that could not cut leaves.
+        let uncut = r#"{"version":1,"legs":[["10.0.0.55:6379","10.0.1.230:6379"]],"clients":[["198.51.100.28","198.51.100.29"]]}"#;
+        fs::write(path("uncut.json"), uncut).unwrap();
         let good = FILES.iter().map(|name| (path(name), fs::read_to_string(path(name)).unwrap())).collect();
         Self { lab, good }
     }

@@ -73,7 +73,7 @@ fn a_run_that_is_killed_at_any_system_call_leaves_the_old_rules_or_the_new_ones(
     // Nothing piles up, however often.
     let files = fs::read_dir(lab.dir().join("state")).unwrap();
     let files: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
-    assert!(files.len() <= 6, "{files:?}");
+    assert!(files.len() <= 7, "{files:?}");
 }
 
 /// Whether a run was killed as it entered this system call for the nth time (strace(1), syscall tampering).

@@ -9,11 +9,12 @@
 
 mod flow;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 
 use nix::libc;
-use rules::{Change, Endpoint};
+use rules::Endpoint;
+use rules::flows::Translated;
 
 use super::attribute::Malformed;
 use super::message::{Answer, Messages, os_error};
@@ -24,16 +25,6 @@ use flow::Flow;
 /// How many deletions go out at once: each is acknowledged, and about 256 acknowledgements overflow the receive buffer
 /// that an unprivileged socket gets.
 const AT_ONCE: usize = 64;
-
-/// A listener that no longer leads to a target: flows of that listener to that target are to be cut, while those to the
-/// same target by way of another listener live on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Gone {
-    /// Where clients connect to: the flow's original destination.
-    pub listen: Endpoint,
-    /// Where it led: the source of the flow's replies.
-    pub target: Endpoint,
-}
 
 /// The open flows of a listener to a target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,21 +54,6 @@ impl Flows {
             bytes.received = bytes.received.saturating_add(received);
         }
     }
-}
-
-/// The targets that listeners lose by `changes` ([`rules::Changes::forwards`]), in order.
-pub fn gone(changes: &[Change]) -> Vec<Gone> {
-    // A port that passes from one id to another is two changes of one listener.
-    let mut lost = BTreeSet::new();
-    for change in changes {
-        lost.extend(change.from.iter().map(|&target| Gone { listen: change.listen, target }));
-    }
-    for change in changes {
-        for &target in &change.to {
-            lost.remove(&Gone { listen: change.listen, target });
-        }
-    }
-    lost.into_iter().collect()
 }
 
 /// Why flows could not be read or cut; the ruleset is not touched by it.
@@ -157,19 +133,17 @@ impl Conntrack {
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// Cuts the flows that `gone` names, and no other, and tells how many they were.
+    /// Cuts the flows that `is_to_go` wants gone, and no other, and tells how many they were.
+    ///
+    /// Each TCP flow of the default zone whose destination was translated is asked for, by whomever it was.
     ///
     /// # Errors
     ///
     /// See [`ConntrackError`]; some of the flows may have been cut.
-    pub fn cut(&mut self, gone: &[Gone]) -> Result<usize, ConntrackError> {
-        if gone.is_empty() {
-            return Ok(0);
-        }
-        let gone: BTreeSet<Gone> = gone.iter().copied().collect();
+    pub fn cut(&mut self, mut is_to_go: impl FnMut(&Translated) -> bool) -> Result<usize, ConntrackError> {
         let mut flows = Vec::new();
         self.list(|flow| {
-            if gone.contains(&flow.leg()) {
+            if is_to_go(&flow.translated()) {
                 flows.push(flow.key());
             }
         })?;

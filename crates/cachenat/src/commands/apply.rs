@@ -41,7 +41,7 @@ pub(super) fn run(
     let mut kernel = Kernel::open()?;
     let was_removed = {
         let _turn = Turn::take(&setting.config, WAIT)?;
-        pending::refuse(&setting.config, setting.output)?;
+        pending::refuse(&setting.config, &mut kernel, setting.output)?;
         if confirm.is_none() {
             pending::refuse_rejected(&setting.config)?;
         }
@@ -56,7 +56,7 @@ pub(super) fn run(
         }
     };
     let Answer { mut turn, moment, inventory: fresh } = answer;
-    pending::refuse(&setting.config, setting.output)?;
+    pending::refuse(&setting.config, &mut kernel, setting.output)?;
     if State::is_removed(&setting.config.state_dir) && !was_removed {
         anyhow::bail!("'cachenat remove' was run meanwhile; run 'cachenat apply' again to forward again");
     }
@@ -72,7 +72,7 @@ pub(super) fn run(
     };
     let until = if probation.is_some() { Until::Reboot } else { Until::Changed };
     let done = carry_out(&setting.config, &mut kernel, dump, &desired.wanted, until, setting.output);
-    let (Done { report: done, is_verified, .. }, saved) = match (done, probation) {
+    let (Done { report: done, is_verified, uncut, .. }, saved) = match (done, probation) {
         (Ok(done), None) => {
             let saved = remember(&state, &desired, setting.output);
             turn.committed(moment, saved, &setting.config);
@@ -103,14 +103,15 @@ pub(super) fn run(
         }
         (Err(error), None) => return Err(error),
         (Err(error), Some((_, guard))) => {
-            if let Err(left) = pending::abandon(&setting.config, guard, setting.output) {
+            if let Err(left) = pending::abandon(&setting.config, &mut kernel, guard, setting.output) {
                 setting.output.warn(&format!("{left:#}; the guard tries again"));
             }
             return Err(error);
         }
     };
+    uncut.iter().for_each(|uncut| setting.output.warn(&uncut.to_string()));
     report(setting.output, &Report { warnings, ..done }, json);
-    Ok(Exit::of(whole && saved && is_verified))
+    Ok(Exit::of(whole && saved && is_verified && uncut.is_none()))
 }
 
 /// What the sources answered, and the turn to act on it.
@@ -162,7 +163,7 @@ fn ask(setting: &mut Setting, global: &Global, wait: Duration) -> anyhow::Result
 /// Whether what was confirmed, here or elsewhere, was saved.
 fn is_saved(setting: &Setting, desired: &Desired) -> bool {
     let saved = State::open(&setting.config.state_dir);
-    saved.last_ruleset().as_ref() == Some(&desired.wanted.ruleset)
+    State::last_ruleset(saved.dir()).as_ref() == Some(&desired.wanted.ruleset)
         && saved.leases.as_ref() == Some(&desired.leases)
         && saved.last_good.as_ref() == Some(&desired.inventory)
 }

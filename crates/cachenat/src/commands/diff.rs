@@ -49,7 +49,7 @@ pub(super) fn run(global: &Global, format: DiffFormat, against: Option<&Path>) -
 fn against_kernel(setting: &Setting, global: &Global) -> anyhow::Result<(Report, bool)> {
     let dump = Kernel::open()?.dump()?;
     let (mut state, fresh) = setting.state_and_inventory(global)?;
-    let actual = &*in_force(&state, &dump)?;
+    let actual = &*in_force(state.dir(), &dump)?;
     let desired = setting.desired(Effect::Shown, fresh, &mut state, actual, Emptied::Keep)?;
     // What `apply` would refuse is not promised.
     check_known(&desired, actual)?;

@@ -4,13 +4,15 @@ use std::path::Path;
 
 use applier::lock::WAIT;
 use applier::netlink::Kernel;
-use applier::sync::{Outcome, Synced, sync};
+use applier::sync::Synced;
 use applier::sysctl::{SysctlError, Sysctls};
 use rules::Changes;
 
 use crate::args::Global;
 use crate::check::schedule::runners;
 use crate::config::Config;
+use crate::converge::replace;
+use crate::cut::Uncut;
 use crate::output::{Exit, Output};
 use crate::pending;
 use crate::report::Report;
@@ -22,7 +24,7 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     // Where it is depends on three keys alone, so a mistake in another keeps nothing from being removed.
     let (config, mistake) = Config::read_paths(&global.config);
     let turn = Turn::take(&config, WAIT)?;
-    let Removal { report, is_forgotten, mut left } = removal(&config, turn);
+    let Removal { report, is_forgotten, mut left } = removal(&config, turn, output);
     left.extend(mistake.map(|mistake| {
         anyhow::Error::from(mistake).context(
             "the usual paths were taken for state_dir and sysctl_dir, as the configuration can't be read",
@@ -57,7 +59,7 @@ struct Removal {
 }
 
 /// Takes every step, whatever becomes of the others.
-fn removal(config: &Config, mut turn: Turn) -> Removal {
+fn removal(config: &Config, mut turn: Turn, output: Output) -> Removal {
     let mut left: Vec<anyhow::Error> = Vec::new();
     // First: wherever this run ends, nothing brings the rules back.
     let (dir, was_known) = (&config.state_dir, State::last_change(&config.state_dir).is_some());
@@ -72,9 +74,11 @@ fn removal(config: &Config, mut turn: Turn) -> Removal {
     if let Err(error) = pending::discard(config) {
         left.push(error.context("a change that awaits its confirmation may be rolled back: delete the file"));
     }
-    let (changes, unverified) = match table_removed() {
-        Ok(Synced { changes, outcome: Outcome::Verified, .. }) => (changes, None),
-        Ok(Synced { changes, outcome: Outcome::Unverified { why }, .. }) => (changes, Some(why.into())),
+    let (changes, unverified) = match table_removed(config, output) {
+        Ok((Synced { changes, outcome, .. }, uncut)) => {
+            left.extend(uncut.map(Into::into));
+            (changes, outcome.failure().map(Into::into))
+        }
         Err(error) => (Changes::default(), Some(error)),
     };
     left.extend(unverified.map(|error| {
@@ -97,6 +101,6 @@ fn removal(config: &Config, mut turn: Turn) -> Removal {
     Removal { report: Report::new(changes, sysctls, vec![]), is_forgotten, left }
 }
 
-fn table_removed() -> anyhow::Result<Synced> {
-    Ok(sync(&mut Kernel::open()?, None)?)
+fn table_removed(config: &Config, output: Output) -> anyhow::Result<(Synced, Option<Uncut>)> {
+    replace(config, &mut Kernel::open()?, None, output)
 }

@@ -18,7 +18,8 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     // The gateway is not resolved: at boot there may be no route yet, and the rules name interface and addresses.
     let config = Config::read(&global.config)?;
     let turn = Turn::take(&config, WAIT)?;
-    pending::refuse(&config, output)?;
+    let mut kernel = Kernel::open()?;
+    pending::refuse(&config, &mut kernel, output)?;
     if State::is_removed(&config.state_dir) {
         anyhow::bail!("'cachenat remove' was run; 'cachenat apply' forwards again");
     }
@@ -29,7 +30,6 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
             config.state_dir.display()
         ),
     };
-    let mut kernel = Kernel::open()?;
     let dump = kernel.dump()?;
     // Without its device there can be no flowtable, and no rule is worth less for that.
     let has_flowtable = ours(&dump)?.is_some_and(|actual| actual.ruleset.flowtable.is_some());
@@ -42,5 +42,6 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Exit> {
     let done = carry_out(&config, &mut kernel, dump, &wanted, Until::Changed, output)?;
     drop(turn);
     report(output, &done.report, false);
-    Ok(Exit::of(refused.is_empty() && done.is_verified))
+    done.uncut.iter().for_each(|uncut| output.warn(&uncut.to_string()));
+    Ok(Exit::of(refused.is_empty() && done.is_verified && done.uncut.is_none()))
 }

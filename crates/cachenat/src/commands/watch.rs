@@ -320,7 +320,7 @@ impl<'a> Watch<'a> {
             Err(LockError::Held { .. }) => return Ok(Sync::Busy),
             Err(error) => return Err(error.into()),
         };
-        probation::refuse(&self.setting.config, self.setting.output)?;
+        probation::refuse(&self.setting.config, &mut self.kernel, self.setting.output)?;
         if State::is_removed(&self.setting.config.state_dir) {
             self.memory = Memory::default();
             self.status = "nothing is forwarded: 'cachenat remove' was run".to_owned();
@@ -360,14 +360,15 @@ impl<'a> Watch<'a> {
         let desired = plan(&self.setting, &mut state, found, &dump, Emptied::Keep)?;
         let done =
             carry_out(&self.setting.config, &mut self.kernel, dump, &desired.wanted, Until::Changed, output)?;
-        let Done { report, generation, is_verified } = done;
+        let Done { report, generation, is_verified, uncut } = done;
         self.generation = Some(generation);
         self.is_repeated = true;
         let is_saved = remember(&state, &desired, output);
         turn.committed(self.found_at, is_saved, &self.setting.config);
         drop(turn);
 
-        self.warn(desired.warnings(now()).into_iter().chain(refused).collect());
+        let uncut = uncut.map(|uncut| uncut.to_string());
+        self.warn(desired.warnings(now()).into_iter().chain(refused).chain(uncut).collect());
         output.changes(&report.lines());
         let (nodes, kept) = (desired.inventory.nodes.len(), desired.kept.len());
         let unsure = if kept > 0 { format!(", {kept} kept as they were") } else { String::new() };

@@ -5,8 +5,9 @@ use std::num::NonZeroU16;
 
 use nix::libc;
 use rules::Endpoint;
+use rules::flows::{Leg, Translated};
 
-use super::{Bytes, Gone};
+use super::Bytes;
 use crate::netlink::attribute::{Fields, Malformed};
 use crate::netlink::message::build_for;
 use crate::netlink::uapi::{STATUS_DNAT, counters, flow, flow_message, tcp, tuple};
@@ -14,6 +15,8 @@ use crate::netlink::uapi::{STATUS_DNAT, counters, flow, flow_message, tcp, tuple
 /// A TCP flow of the default zone whose destination was translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Flow<'a> {
+    /// Who connected.
+    client: IpAddr,
     /// Where the client connected to.
     pub(super) listen: Endpoint,
     /// Where it was led.
@@ -47,18 +50,18 @@ impl<'a> Flow<'a> {
         let original = fields.get(flow::ORIGINAL).ok_or(Malformed("a flow has no original tuple"))?;
         let reply = fields.get(flow::REPLY).ok_or(Malformed("a flow has no reply tuple"))?;
         let id = fields.be32(flow::ID).ok_or(Malformed("a flow has no id"))?;
-        let (listen, target) = (end(original, &DESTINATION)?, end(reply, &SOURCE)?);
-        let (Some(listen), Some(target)) = (listen, target) else { return Ok(None) };
+        let ends = (end(original, &SOURCE)?, end(original, &DESTINATION)?, end(reply, &SOURCE)?);
+        let (Some(client), Some(listen), Some(target)) = ends else { return Ok(None) };
         let state = state(fields.get(flow::PROTOINFO).unwrap_or_default())?;
         let bytes = match (fields.get(flow::COUNTERS_ORIGINAL), fields.get(flow::COUNTERS_REPLY)) {
             (Some(sent), Some(received)) => Some(Bytes { sent: bytes(sent)?, received: bytes(received)? }),
             _ => None,
         };
-        Ok(Some(Self { listen, target, family, original, id, state, bytes }))
+        Ok(Some(Self { client: client.address, listen, target, family, original, id, state, bytes }))
     }
 
-    pub(super) fn leg(&self) -> Gone {
-        Gone { listen: self.listen, target: self.target }
+    pub(super) fn translated(&self) -> Translated {
+        Translated { client: self.client, leg: Leg { listen: self.listen, target: self.target } }
     }
 
     pub(super) fn key(&self) -> Key {

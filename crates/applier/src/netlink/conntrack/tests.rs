@@ -1,7 +1,7 @@
 //! The messages are as Linux 6.18 sent them for the line of `conntrack -L` above each.
 
 use proptest::prelude::*;
-use rules::Action;
+use rules::flows::Leg;
 
 use super::*;
 
@@ -45,8 +45,9 @@ fn at(text: &str) -> Endpoint {
     text.parse().unwrap()
 }
 
-fn leg(listen: &str, target: &str) -> Gone {
-    Gone { listen: at(listen), target: at(target) }
+fn translated(client: &str, listen: &str, target: &str) -> Translated {
+    let leg = Leg { listen: at(listen), target: at(target) };
+    Translated { client: client.parse().unwrap(), leg }
 }
 
 const INET4: u8 = libc::AF_INET as u8;
@@ -56,11 +57,14 @@ const INET6: u8 = libc::AF_INET6 as u8;
 fn a_flow_belongs_to_the_address_that_was_dialled_and_the_target_that_replies() {
     let message = bytes(TCP);
     let flow = Flow::parse(INET4, &message).unwrap().unwrap();
-    assert_eq!(flow.leg(), leg("10.0.0.55:6379", "10.0.1.230:6379"));
+    assert_eq!(flow.translated(), translated("198.51.100.27", "10.0.0.55:6379", "10.0.1.230:6379"));
     assert!(!flow.has_ended());
     let message = bytes(TCP6);
     let flow = Flow::parse(INET6, &message).unwrap().unwrap();
-    assert_eq!(flow.leg(), leg("[2001:db8::55]:6379", "[2001:db8:1::230]:6379"));
+    assert_eq!(
+        flow.translated(),
+        translated("2001:db8::27", "[2001:db8::55]:6379", "[2001:db8:1::230]:6379")
+    );
     assert!(flow.has_ended());
 }
 
@@ -94,38 +98,6 @@ fn a_kernel_without_ctnetlink_is_unsupported_and_a_failed_cut_is_not() {
     assert!(matches!(failed(OPEN, os_error(libc::EPROTONOSUPPORT)), ConntrackError::Unsupported(_)));
     assert!(matches!(failed(LIST, os_error(libc::EPERM)), ConntrackError::Denied(_)));
     assert!(matches!(failed(CUT, os_error(libc::EBUSY)), ConntrackError::Offloaded(_)));
-}
-
-fn change(action: Action, id: &str, listen: &str, from: &[&str], to: &[&str]) -> Change {
-    let endpoints = |texts: &[&str]| texts.iter().map(|text| at(text)).collect();
-    Change { action, id: id.into(), listen: at(listen), from: endpoints(from), to: endpoints(to) }
-}
-
-#[test]
-fn gone_is_what_a_listener_led_to_and_no_longer_does() {
-    let (a, b, c) = ("10.0.1.230:6379", "10.0.1.231:6379", "10.0.1.232:6379");
-    let moved = change(Action::Move, "c/primary", "10.0.0.55:6390", &[a], &[b]);
-    assert_eq!(gone(&[moved]), [leg("10.0.0.55:6390", a)]);
-    let shrunk = change(Action::Move, "c/reader", "10.0.0.55:6391", &[a, b, c], &[c, a]);
-    assert_eq!(gone(&[shrunk]), [leg("10.0.0.55:6391", b)]);
-    let removed = change(Action::Remove, "c-001", "10.0.0.55:6379", &[a], &[]);
-    assert_eq!(gone(&[removed]), [leg("10.0.0.55:6379", a)]);
-    let added = change(Action::Add, "c-001", "10.0.0.55:6379", &[], &[a]);
-    let updated = change(Action::Update, "c-001", "10.0.0.55:6379", &[a], &[a]);
-    assert_eq!(gone(&[added, updated]), []);
-}
-
-#[test]
-fn a_listener_that_passes_to_another_id_keeps_its_flows_to_the_same_target_only() {
-    let (a, b) = ("10.0.1.230:6379", "10.0.1.231:6379");
-    let passed = |to| {
-        gone(&[
-            change(Action::Remove, "old-001", "10.0.0.55:6379", &[a], &[]),
-            change(Action::Add, "new-001", "10.0.0.55:6379", &[], &[to]),
-        ])
-    };
-    assert_eq!(passed(a), []);
-    assert_eq!(passed(b), [leg("10.0.0.55:6379", a)]);
 }
 
 proptest! {
