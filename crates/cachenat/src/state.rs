@@ -308,7 +308,7 @@ pub(crate) fn write(file: &Path, pieces: impl IntoIterator<Item: AsRef<[u8]>>) -
     replace(file, pieces, File::sync_all)
 }
 
-/// Like [`write`], for what the end of this boot makes worthless: the disk is not waited for.
+/// Like [`write()`], for what the end of this boot makes worthless: the disk is not waited for.
 pub(crate) fn write_for_this_boot(
     file: &Path,
     pieces: impl IntoIterator<Item: AsRef<[u8]>>,

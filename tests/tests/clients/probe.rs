@@ -58,6 +58,23 @@ fn ports_without_a_file_are_greeted_all_the_same() {
     assert_eq!(run.json()["ok"], false);
 }
 
+/// Of a port that could not be tried nothing is said.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn few_open_files_are_enough_for_many_ports() {
+    let lab = applied();
+    let limited = |files: u32, first: u16| {
+        let ports = format!("203.0.113.73:{first}-{}", first + 1023);
+        let mut command = lab.network.client.command("prlimit");
+        command.arg(format!("--nofile={files}")).arg(programs::cachenat());
+        Run::from(command.args(["probe", &ports, "--json"]).output().unwrap())
+    };
+    let expected: Vec<&str> = [["ok"; 4].as_slice(), ["refused"; 1020].as_slice()].concat();
+    for files in [256, 32] {
+        assert_eq!(results(&limited(files, 6379).exits(1)), expected, "{files} open files");
+    }
+}
+
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn a_client_that_is_not_on_the_list_is_told_of_the_list() {

@@ -1,7 +1,6 @@
 //! Whether sources can be read, and nodes reached from here.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::net::IpAddr;
 
 use discovery::{GreetError, Greeting, Inventory, Outcome, SourceReport, Speaks};
@@ -128,18 +127,16 @@ fn amiss(node: &Dialled, gateway: &[IpAddr]) -> Option<Finding> {
             format!("{target} refuses: nothing listens there"),
             "see whether the cache is available, and on this port",
         ),
-        Err(GreetError::Unreachable(error)) => match error.kind() {
-            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Finding::fail(
-                name,
-                format!("there is no way to {target} ({error})"),
-                "see whether the cache is in this instance's VPC, and the subnet's routes",
-            ),
-            _ => Finding::fail(
-                name,
-                format!("{target}: {error}"),
-                "see whether this host may connect to it, or a firewall of its own forbids that",
-            ),
-        },
+        Err(GreetError::Unreachable(error)) => Finding::fail(
+            name,
+            format!("there is no way to {target} ({error})"),
+            "see whether the cache is in this instance's VPC, and the subnet's routes",
+        ),
+        Err(error @ GreetError::NotTried(_)) => Finding::fail(
+            name,
+            format!("{target}: {error}"),
+            "see whether a firewall of this host forbids it, and its limits of open files and free ports",
+        ),
         Err(GreetError::NotTls) => Finding::warn(
             name,
             format!("{target} does not speak TLS, though AWS says so"),
@@ -213,7 +210,7 @@ mod tests {
             "fail  node my-cluster-001: 10.0.1.230:6379 refuses: nothing listens there; \
              see whether the cache is available, and on this port\n"
         );
-        let unreachable = Err(GreetError::Unreachable(ErrorKind::HostUnreachable.into()));
+        let unreachable = Err(GreetError::Unreachable(std::io::ErrorKind::HostUnreachable.into()));
         assert!(lines(vec![unreachable]).contains("no way to"));
         assert_eq!(lines(vec![]), "ok    nodes: 0 of 0 answer\n");
     }

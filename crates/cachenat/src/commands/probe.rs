@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io::{self, Read};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use discovery::{Dial, GreetError, Greeting, TlsTrust, greet_all};
+use nix::sys::resource::{Resource, getrlimit};
 use serde::Serialize;
 
 use crate::args::Global;
@@ -83,6 +85,16 @@ fn targets(whom: &str) -> anyhow::Result<Vec<Target>> {
     }
 }
 
+/// How many servers can be greeted at once: what the limit of open files leaves, and no more than are of use.
+pub(super) fn at_once() -> NonZeroUsize {
+    const MOST: u64 = 256;
+    /// What is open besides: the standard streams, the runtime's own.
+    const BESIDES: u64 = 16;
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(MOST, |(soft, _)| soft);
+    let many = (limit.saturating_sub(BESIDES) / 2).min(MOST);
+    usize::try_from(many).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN)
+}
+
 fn ask(targets: &[Target], asking: &Asking<'_>) -> anyhow::Result<Vec<Result<Greeting, GreetError>>> {
     let ca_file: Option<PathBuf> = asking.ca_file.map(Path::to_owned);
     let dial = |target: &Target| {
@@ -95,5 +107,5 @@ fn ask(targets: &[Target], asking: &Asking<'_>) -> anyhow::Result<Vec<Result<Gre
     let dials: Vec<Dial> = targets.iter().map(dial).collect();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
-    Ok(runtime.block_on(greet_all(&dials, asking.patience)))
+    Ok(runtime.block_on(greet_all(&dials, asking.patience, at_once())))
 }

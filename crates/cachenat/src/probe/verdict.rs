@@ -28,6 +28,7 @@ pub(crate) enum Word {
     Refused,
     Silent,
     Unreachable,
+    NotTried,
     TlsName,
     Tls,
     NoAnswer,
@@ -41,6 +42,7 @@ impl Word {
             Self::Refused => "refused",
             Self::Silent => "silent",
             Self::Unreachable => "unreachable",
+            Self::NotTried => "not tried",
             Self::TlsName => "tls name",
             Self::Tls => "tls",
             Self::NoAnswer => "no answer",
@@ -84,6 +86,11 @@ fn failed(error: &GreetError, target: &Target) -> Verdict {
         GreetError::Unreachable(_) => {
             (Word::Unreachable, "there is no route from here: look at this machine's network")
         }
+        GreetError::NotTried(_) => (
+            Word::NotTried,
+            "this machine let no packet out: look at its limit of open files (ulimit -n), its free ports and its own \
+             firewall",
+        ),
         GreetError::Refused => (
             Word::Refused,
             "the gateway forwards nothing for this client on this port: is its public address among 'clients' in the \

@@ -1,8 +1,8 @@
 //! Greeting a server to learn what answers at an address; for whoever wants to know whether a way is open.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, num::NonZeroUsize, time::Duration};
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
 use tokio::{
     io::{AsyncWriteExt, BufReader},
     net::{TcpStream, lookup_host},
@@ -68,9 +68,12 @@ pub enum GreetError {
     /// No answer to the first packet.
     #[error("no answer")]
     Silent,
-    /// A router on the way says that there is no way.
+    /// This host has no route there, or a router on the way says that there is none.
     #[error("{0}")]
     Unreachable(#[source] io::Error),
+    /// This host let no packet out: it lacks descriptors or ports, or a rule of its own forbids it.
+    #[error("not tried: {0}")]
+    NotTried(#[source] io::Error),
     /// Connected, and then no word.
     #[error("connected, but it says nothing")]
     Mute,
@@ -103,9 +106,15 @@ fn list(names: &[String]) -> String {
     if names.is_empty() { "nobody".to_owned() } else { plain(&names.join(", ")) }
 }
 
-/// Greets all, side by side, and waits at most `patience` for each step of each.
-pub async fn greet_all(dials: &[Dial], patience: Duration) -> Vec<Result<Greeting, GreetError>> {
-    join_all(dials.iter().map(|dial| greet(dial, patience))).await
+/// Greets all, so many at once, and waits at most `patience` for each step of each; the answers are in the order of `dials`.
+///
+/// A greeting takes up to two file descriptors: one to look its name up, then one to connect.
+pub async fn greet_all(
+    dials: &[Dial],
+    patience: Duration,
+    at_once: NonZeroUsize,
+) -> Vec<Result<Greeting, GreetError>> {
+    stream::iter(dials).map(|dial| greet(dial, patience)).buffered(at_once.get()).collect().await
 }
 
 async fn greet(dial: &Dial, patience: Duration) -> Result<Greeting, GreetError> {
@@ -124,16 +133,28 @@ async fn greet(dial: &Dial, patience: Duration) -> Result<Greeting, GreetError> 
 }
 
 async fn connect(to: &HostPort, patience: Duration) -> Result<TcpStream, GreetError> {
-    let addresses: Vec<SocketAddr> =
-        lookup_host((to.host.as_str(), to.port.get())).await.map_err(GreetError::NoAddress)?.collect();
+    let addresses = lookup_host((to.host.as_str(), to.port.get())).await;
+    // The resolver's own errors have no number of the system's.
+    let addresses: Vec<SocketAddr> = addresses
+        .map_err(|error| match error.raw_os_error() {
+            None => GreetError::NoAddress(error),
+            Some(_) => GreetError::NotTried(error),
+        })?
+        .collect();
     match timeout(patience, TcpStream::connect(addresses.as_slice())).await {
         Err(_) => Err(GreetError::Silent),
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(match error.kind() {
-            io::ErrorKind::ConnectionRefused => GreetError::Refused,
-            io::ErrorKind::TimedOut => GreetError::Silent,
-            _ => GreetError::Unreachable(error),
-        }),
+        Ok(connected) => connected.map_err(of_connect),
+    }
+}
+
+/// What connect(2) says of the way; what else it says is of this host.
+fn of_connect(error: io::Error) -> GreetError {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut};
+    match error.kind() {
+        ConnectionRefused | ConnectionReset => GreetError::Refused,
+        TimedOut => GreetError::Silent,
+        HostUnreachable | NetworkUnreachable => GreetError::Unreachable(error),
+        _ => GreetError::NotTried(error),
     }
 }
 
@@ -232,8 +253,11 @@ mod tests {
                 }
             };
             let dials = [Dial { address, tls: tls.then(TlsTrust::default) }];
-            let (mut greetings, ()) =
-                futures_util::future::join(greet_all(&dials, Duration::from_millis(500)), serve).await;
+            let (mut greetings, ()) = futures_util::future::join(
+                greet_all(&dials, Duration::from_millis(500), NonZeroUsize::MIN),
+                serve,
+            )
+            .await;
             greetings.remove(0)
         })
     }
@@ -267,6 +291,17 @@ mod tests {
     fn a_server_that_wants_a_password_is_reachable_all_the_same() {
         let greeting = greeted(&["-NOAUTH Authentication required.\r\n"], false).unwrap();
         assert_eq!(greeting.reserve.as_deref(), Some("NOAUTH Authentication required."));
+    }
+
+    #[test]
+    fn what_this_host_lacks_is_not_said_of_the_way() {
+        let of = |errno| of_connect(io::Error::from_raw_os_error(errno));
+        // EMFILE, ENFILE, EPERM, EADDRNOTAVAIL (errno(3), Linux).
+        for errno in [24, 23, 1, 99] {
+            assert!(matches!(of(errno), GreetError::NotTried(_)), "{errno}");
+        }
+        // EHOSTUNREACH, ENETUNREACH.
+        assert!([113, 101].map(of).iter().all(|error| matches!(error, GreetError::Unreachable(_))));
     }
 
     #[test]

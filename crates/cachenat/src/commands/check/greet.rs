@@ -7,14 +7,12 @@ use discovery::{Dial, HostPort, Node, Seed, Source, TlsTrust, greet_all};
 use rules::{Endpoint, Forward, ForwardId};
 
 use crate::check::nodes::Dialled;
+use crate::commands::probe::at_once;
 use crate::config::Config;
 use crate::desired::Desired;
 
 /// How long a node may take for each answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// How many nodes are greeted at once, well below the usual limit of 1,024 open files.
-const AT_ONCE: usize = 256;
 
 /// Greets each target as a client would; nothing is asked that changes anything.
 pub(super) async fn greet(config: &Config, desired: &Desired) -> Vec<Dialled> {
@@ -24,21 +22,15 @@ pub(super) async fn greet(config: &Config, desired: &Desired) -> Vec<Dialled> {
         |Forward { id, targets, .. }: Forward| targets.into_iter().map(move |to| (id.clone(), to));
     let targets: Vec<(ForwardId, Endpoint)> =
         desired.wanted.ruleset.forwards().into_iter().flat_map(of_forward).collect();
-    let mut dialled = Vec::with_capacity(targets.len());
-    for targets in targets.chunks(AT_ONCE) {
-        let dial = |(id, target): &(ForwardId, Endpoint)| {
-            let node = nodes.get(id.as_str());
-            let tls = node.filter(|node| node.tls).map(|node| trust(config, node));
-            Dial { address: HostPort { host: target.address.to_string(), port: target.port }, tls }
-        };
-        let dials: Vec<Dial> = targets.iter().map(dial).collect();
-        let heard = greet_all(&dials, PATIENCE).await;
-        dialled.extend(targets.iter().cloned().zip(heard).map(|((id, target), heard)| Dialled {
-            id,
-            target,
-            heard,
-        }));
-    }
+    let dial = |(id, target): &(ForwardId, Endpoint)| {
+        let node = nodes.get(id.as_str());
+        let tls = node.filter(|node| node.tls).map(|node| trust(config, node));
+        Dial { address: HostPort { host: target.address.to_string(), port: target.port }, tls }
+    };
+    let dials: Vec<Dial> = targets.iter().map(dial).collect();
+    let heard = greet_all(&dials, PATIENCE, at_once()).await;
+    let mut dialled: Vec<Dialled> =
+        targets.into_iter().zip(heard).map(|((id, target), heard)| Dialled { id, target, heard }).collect();
     dialled.sort_by(|one, other| (&one.id, one.target).cmp(&(&other.id, other.target)));
     dialled
 }
