@@ -10,10 +10,11 @@ use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use discovery::{Source, SourceName};
+use discovery::{Secret, Seed, Source, SourceName};
 use ipnet::IpNet;
 use rules::{ForwardId, IfName, Listener};
 use sha2::{Digest as _, Sha256};
@@ -224,6 +225,29 @@ impl Config {
         let found = std::fs::metadata(&self.file)?;
         let is_same = || Ok(std::fs::read(&self.file)? == self.text.as_bytes());
         if found.is_file() { is_same() } else { Ok(true) }
+    }
+
+    /// Those of its own file and the sources' files of passwords and authorities that any user of this host can write to.
+    pub(crate) fn writable_by_all(&self) -> impl Iterator<Item = &Path> {
+        fn of_source(configured: &ConfiguredSource) -> [Option<&Path>; 2] {
+            match &configured.source {
+                Source::InBand { seed: Seed::Redis(seed), .. } => {
+                    let password = match &seed.password {
+                        Some(Secret::File(file)) => Some(file),
+                        _ => None,
+                    };
+                    let authorities = seed.tls.as_ref().and_then(|tls| tls.ca_file.as_ref());
+                    [password, authorities].map(|file| file.map(PathBuf::as_path))
+                }
+                _ => [None, None],
+            }
+        }
+        let is_writable = |file: &&Path| {
+            let found = std::fs::metadata(file);
+            found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o002 != 0)
+        };
+        let files = self.sources.iter().flat_map(of_source).flatten();
+        std::iter::once(self.file.as_path()).chain(files).filter(is_writable)
     }
 
     /// The first 64 bits of the SHA-256 of the file's text: the same for every version of cachenat.

@@ -11,6 +11,7 @@ use rules::Ruleset;
 use tokio::runtime::Builder;
 
 use crate::args::Global;
+use crate::check::access::everybody;
 use crate::config::{Auto, Config, PublicAddress};
 use crate::desired::{Desired, Known, desired};
 use crate::gateway::{Gateway, Host};
@@ -46,9 +47,15 @@ impl Setting {
         let config = Config::read(&global.config)?;
         let imds = Imds::default();
         let gateway = Gateway::resolve(&config, || ask(&imds))?;
-        for client in config.clients.iter().filter(|client| client.prefix_len() == 0) {
+        for client in everybody(&config.clients) {
             output.warn(&format!("clients: {client} lets everybody connect; the caches have no other guard"));
         }
+        config.writable_by_all().for_each(|file| {
+            output.warn(&format!(
+                "{0} can be written by everybody on this host: chmod o-w {0}",
+                file.display()
+            ));
+        });
         inventory::clear_text_passwords(&config).for_each(|warning| output.warn(&warning));
         Ok(Self::new(config, gateway, imds, output))
     }

@@ -25,9 +25,21 @@ fn is_public(range: &IpNet) -> bool {
     !PRIVATE.iter().filter_map(|private| private.parse::<IpNet>().ok()).any(|private| private.contains(range))
 }
 
+/// The ranges, joined where they touch, that are no list of clients but a good part of everybody: a sixteenth of a family's
+/// public addresses or more. Two halves of the internet are the internet.
+pub(crate) fn everybody(clients: &[IpNet]) -> Vec<IpNet> {
+    let most = |range: &IpNet| match range {
+        IpNet::V4(_) => 4,
+        // The public ones are 2000::/3 (RFC 4291).
+        IpNet::V6(_) => 7,
+    };
+    let wide = |range: &IpNet| range.prefix_len() <= most(range) && is_public(range);
+    IpNet::aggregate(&clients.to_vec()).into_iter().filter(wide).collect()
+}
+
 /// Whether the list lets in more than it should.
 pub(crate) fn clients(clients: &[IpNet]) -> Finding {
-    match clients.iter().find(|range| range.prefix_len() == 0) {
+    match everybody(clients).first() {
         Some(everybody) => Finding::warn(
             "clients",
             format!("{everybody} lets everybody connect, and the caches have no other guard"),
@@ -144,6 +156,13 @@ mod tests {
         assert_eq!(clients(&ranges(&["198.51.100.27/32"])).verdict, Ok);
         assert_eq!(clients(&ranges(&["198.51.100.27/32", "0.0.0.0/0"])).verdict, Warn);
         assert_eq!(clients(&ranges(&["::/0"])).verdict, Warn);
+        for wide in [&["0.0.0.0/1", "128.0.0.0/1"][..], &["64.0.0.0/3", "10.0.0.1/32"], &["2000::/3"]] {
+            assert_eq!(clients(&ranges(wide)).verdict, Warn, "{wide:?}");
+        }
+        assert_eq!(everybody(&ranges(&["0.0.0.0/1", "128.0.0.0/1"])), ranges(&["0.0.0.0/0"]));
+        for narrow in [&["10.0.0.0/8", "11.0.0.0/8", "12.0.0.0/8"][..], &["fc00::/7", "2001:db8::/32"]] {
+            assert_eq!(clients(&ranges(narrow)).verdict, Ok, "{narrow:?}");
+        }
     }
 
     #[test]

@@ -112,40 +112,48 @@ impl<'a> Node<'a> {
     }
 
     fn unexpected(&self, expected: &str) {
-        let found = match self.value {
-            Value::Null => "nothing".to_owned(),
-            Value::Bool(value) => value.to_string(),
-            Value::Number(value) => value.to_string(),
-            Value::String(value) => format!("{value:?}"),
-            Value::Sequence(_) => "a list".to_owned(),
-            Value::Mapping(_) => "a mapping".to_owned(),
-            Value::Tagged(tagged) => plain(&tagged.tag.to_string()),
-        };
-        self.mistake(format!("found {found}"), format!("write {expected}"));
+        self.mistake(format!("found {}", shown(self.value)), format!("write {expected}"));
     }
 
-    /// A scalar as text; `what` says what belongs here, for the mistake.
-    pub(crate) fn scalar(&self, what: &str) -> Option<String> {
+    /// Text; `what` says what belongs here, for the mistake.
+    ///
+    /// Of what YAML takes for a number or a truth value only the value is left: `1.10` would be `1.1`.
+    pub(crate) fn text(&self, what: &str) -> Option<String> {
         match self.value {
-            Value::String(text) => Some(text.clone()),
-            Value::Number(number) => Some(number.to_string()),
-            // `off` is a word of ours; YAML 1.1 writers put `false` for it.
-            Value::Bool(value) => Some(value.to_string()),
-            Value::Null | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => {
-                self.unexpected(what);
-                None
-            }
+            Value::String(text) => return Some(text.clone()),
+            Value::Number(number) => self.unquoted(&format!("the number {number}")),
+            Value::Bool(truth) => self.unquoted(&format!("the truth value {truth}")),
+            Value::Null | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => self.unexpected(what),
         }
+        None
     }
 
-    /// A scalar that `parse` understands.
+    /// Text that `parse` understands.
     pub(crate) fn parsed<T>(&self, what: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
-        let text = self.scalar(what)?;
-        let parsed = parse(&text);
+        let parsed = parse(&self.text(what)?);
         if parsed.is_none() {
             self.unexpected(what);
         }
         parsed
+    }
+
+    /// A number, a truth value or a word that `parse` understands.
+    pub(crate) fn scalar<T>(&self, what: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        let parsed = match self.value {
+            Value::String(text) => parse(text),
+            Value::Number(number) => parse(&number.to_string()),
+            // `off` is a word of ours; YAML 1.1 writers put `false` for it.
+            Value::Bool(truth) => parse(&truth.to_string()),
+            Value::Null | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => None,
+        };
+        if parsed.is_none() {
+            self.unexpected(what);
+        }
+        parsed
+    }
+
+    fn unquoted(&self, taken_for: &str) {
+        self.mistake(format!("YAML takes this for {taken_for}"), "quote it, so that every character counts");
     }
 
     /// The items of a list.
@@ -181,8 +189,13 @@ impl<'a> Node<'a> {
         let entry = |(key, value): (&'a Value, &'a Value)| {
             let key = match key {
                 Value::String(key) => key.clone(),
-                Value::Number(key) => key.to_string(),
-                Value::Bool(key) => key.to_string(),
+                Value::Number(_) | Value::Bool(_) => {
+                    self.mistake(
+                        format!("YAML takes the key {} for a number or a truth value", shown(key)),
+                        "quote it, so that every character counts",
+                    );
+                    return None;
+                }
                 _ => {
                     self.mistake("a key is no word", format!("write {what}"));
                     return None;
@@ -224,6 +237,18 @@ impl<'a> Fields<'a> {
             self.of.mistake(format!("{key} is missing"), format!("add {key}: {what}"));
         }
         field
+    }
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "nothing".to_owned(),
+        Value::Bool(value) => value.to_string(),
+        Value::Number(value) => value.to_string(),
+        Value::String(value) => format!("{value:?}"),
+        Value::Sequence(_) => "a list".to_owned(),
+        Value::Mapping(_) => "a mapping".to_owned(),
+        Value::Tagged(tagged) => plain(&tagged.tag.to_string()),
     }
 }
 

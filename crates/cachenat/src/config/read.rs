@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use discovery::Source;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use rules::{ForwardId, Listener};
 
 use super::document::{Document, Fields, Node};
@@ -67,7 +67,7 @@ pub(super) const NETWORK: &str = "an address or network, such as 198.51.100.27 o
 
 pub(super) fn network(node: &Node<'_>) -> Option<IpNet> {
     let network = node.parsed(NETWORK, |text| {
-        text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().map(IpNet::from).ok())
+        text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().map(IpNet::from).ok()).map(unmapped)
     })?;
     if network.addr() != network.network() {
         let (whole, alone) = (network.trunc(), IpNet::from(network.addr()));
@@ -78,6 +78,20 @@ pub(super) fn network(node: &Node<'_>) -> Option<IpNet> {
         return None;
     }
     Some(network)
+}
+
+/// An IPv4 network that is written as IPv6 (`::ffff:198.51.100.27/128`, RFC 4291 section 2.5.5.2): no packet on the wire has
+/// such an address.
+fn unmapped(network: IpNet) -> IpNet {
+    let IpNet::V6(mapped) = network else { return network };
+    let length = mapped.prefix_len().checked_sub(96);
+    let v4 = mapped.addr().to_ipv4_mapped().zip(length);
+    v4.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(network, IpNet::V4)
+}
+
+/// An address, of IPv4 also where it is written as IPv6.
+fn address(text: &str) -> Option<IpAddr> {
+    text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
 fn gateway(node: &Node<'_>) -> Gateway {
@@ -98,7 +112,7 @@ fn gateway(node: &Node<'_>) -> Gateway {
 }
 
 fn flowtable(node: &Node<'_>) -> Option<bool> {
-    node.parsed("true or false", |text| text.parse().ok())
+    node.scalar("true or false", |text| text.parse().ok())
 }
 
 fn auto<T>(fields: &Fields<'_>, key: &str, read: impl FnOnce(&Node<'_>) -> Option<T>) -> Auto<T> {
@@ -112,7 +126,7 @@ fn addresses(node: &Node<'_>) -> Option<Addresses> {
     let what = "auto or a list of the gateway's private addresses, such as [10.0.0.55]";
     let mut addresses: Vec<IpAddr> = Vec::new();
     for item in node.one_or_more(what) {
-        let Some(address) = item.parsed(what, |text| text.parse::<IpAddr>().ok()) else { continue };
+        let Some(address) = item.parsed(what, address) else { continue };
         if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
             item.mistake(format!("{address} can't be reached from outside"), format!("write {what}"));
         } else if addresses.contains(&address) {
@@ -136,16 +150,15 @@ fn addresses(node: &Node<'_>) -> Option<Addresses> {
 
 /// `203.0.113.73`, or for each of several gateway addresses its own: `{10.0.0.55: 203.0.113.73, ...}`.
 fn public_address(node: &Node<'_>) -> Option<PublicAddress> {
-    let parse = |text: &str| text.parse::<IpAddr>().ok();
     if !node.is_mapping() {
         let what = "auto or an address, such as 203.0.113.73; with several gateway.addresses, one for each: \
                     {10.0.0.55: 203.0.113.73, 10.0.0.56: 203.0.113.74}";
-        return node.parsed(what, parse).map(PublicAddress::Only);
+        return node.parsed(what, address).map(PublicAddress::Only);
     }
     let mut each = BTreeMap::new();
     for (key, node) in node.entries("a mapping") {
-        let public = node.parsed("the address that clients dial, such as 203.0.113.73", parse);
-        match (parse(&key), public) {
+        let public = node.parsed("the address that clients dial, such as 203.0.113.73", address);
+        match (address(&key), public) {
             (Some(private), Some(public)) => drop(each.insert(private, public)),
             (None, _) => node.mistake(format!("{key:?} is no address"), "write one of gateway.addresses"),
             (_, None) => {}
@@ -181,11 +194,11 @@ fn public_address_of_each(gateway: &Gateway, node: &Node<'_>) {
 }
 
 fn snat(node: &Node<'_>) -> Option<Snat> {
-    node.parsed("auto, masquerade, off or an address of the gateway", |text| match text {
+    node.scalar("auto, masquerade, off or an address of the gateway", |text| match text {
         "auto" => Some(Snat::Auto),
         "masquerade" => Some(Snat::Masquerade),
         "off" | "false" => Some(Snat::Off),
-        address => address.parse().map(Snat::Address).ok(),
+        text => address(text).map(Snat::Address),
     })
 }
 
@@ -200,7 +213,7 @@ fn region(node: &Node<'_>) -> Option<String> {
 /// A pool: `6379-7378`, or a port alone.
 pub(super) fn pool(node: &Node<'_>) -> Option<Pool> {
     let pool: Pool =
-        node.parsed("a range of ports from 1 to 65535, such as 6379-7378", |text| text.parse().ok())?;
+        node.scalar("a range of ports from 1 to 65535, such as 6379-7378", |text| text.parse().ok())?;
     if pool.contains(SSH) {
         node.mistake(
             format!("the pool {pool} takes port 22, the way into this host (SSH)"),
@@ -232,7 +245,7 @@ fn pins(node: &Node<'_>, gateway: &Gateway) -> BTreeMap<ForwardId, Listener> {
                 continue;
             }
         };
-        let Some(mut pin) = node.parsed(port, |text| text.parse::<Listener>().ok()) else { continue };
+        let Some(mut pin) = node.scalar(port, |text| text.parse::<Listener>().ok()) else { continue };
         if let Some(address) = pin.address.filter(|address| !addresses.contains(address)) {
             node.mistake(
                 format!("{address} is not one of several gateway.addresses that leases go by"),
@@ -301,7 +314,7 @@ fn on_move(node: &Node<'_>) -> Option<OnMove> {
 
 /// `50%`; `off` is all of them.
 fn removal_guard(node: &Node<'_>) -> Option<u8> {
-    node.parsed("a percentage such as 50%, or off", |text| match text {
+    node.scalar("a percentage such as 50%, or off", |text| match text {
         "off" | "false" => Some(100),
         text => text.strip_suffix('%')?.parse().ok().filter(|percent| *percent <= 100),
     })

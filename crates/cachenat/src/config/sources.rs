@@ -113,7 +113,7 @@ fn tags(node: &Node<'_>) -> Option<BTreeMap<String, String>> {
     let tags: BTreeMap<String, String> = node
         .entries(what)
         .into_iter()
-        .filter_map(|(key, value)| Some((key, value.scalar("a tag's value")?)))
+        .filter_map(|(key, value)| Some((key, value.text("a tag's value")?)))
         .collect();
     if tags.is_empty() && node.is_mapping() {
         node.mistake("no tag", format!("write {what}"));
@@ -142,7 +142,7 @@ fn in_band(node: &Node<'_>) -> Option<Source> {
         (Some(redis), None) => Seed::Redis(RedisSeed {
             address: host_port(&redis)?,
             tls: fields.get("tls").and_then(|node| tls(&node)),
-            username: fields.get("username").and_then(|node| node.scalar("an ACL user's name")),
+            username: fields.get("username").and_then(|node| node.text("an ACL user's name")),
             password: password(&fields),
         }),
         (None, Some(memcached)) => {
@@ -165,7 +165,7 @@ fn in_band(node: &Node<'_>) -> Option<Source> {
 fn also(fields: &Fields<'_>) -> Also {
     let ports = "a port or a range of ports, such as 6380 or 7000-7005";
     let port = |node: &Node<'_>| {
-        node.parsed(ports, |text| {
+        node.scalar(ports, |text| {
             let (first, last) = text.split_once('-').unwrap_or((text, text));
             let ports = first.trim().parse::<NonZeroU16>().ok()?..=last.trim().parse().ok()?;
             (!ports.is_empty()).then_some(ports)
@@ -181,21 +181,21 @@ fn also(fields: &Fields<'_>) -> Also {
 fn tls(node: &Node<'_>) -> Option<TlsTrust> {
     if !node.is_mapping() {
         let on = node
-            .parsed("true, false or a mapping with ca_file, server_name", |text| text.parse::<bool>().ok())?;
+            .scalar("true, false or a mapping with ca_file, server_name", |text| text.parse::<bool>().ok())?;
         return on.then(TlsTrust::default);
     }
     let fields = node.fields(&["ca_file", "server_name"]);
     Some(TlsTrust {
-        ca_file: fields.get("ca_file").and_then(|node| node.scalar("a PEM file")).map(PathBuf::from),
-        server_name: fields.get("server_name").and_then(|node| node.scalar("the name in the certificate")),
+        ca_file: fields.get("ca_file").and_then(|node| node.text("a PEM file")).map(PathBuf::from),
+        server_name: fields.get("server_name").and_then(|node| node.text("the name in the certificate")),
     })
 }
 
 fn password(fields: &Fields<'_>) -> Option<Secret> {
     match (fields.get("password_file"), fields.get("password_env")) {
         (None, None) => None,
-        (Some(file), None) => file.scalar("a file's path").map(|path| Secret::File(PathBuf::from(path))),
-        (None, Some(variable)) => variable.scalar("an environment variable's name").map(Secret::Env),
+        (Some(file), None) => file.text("a file's path").map(|path| Secret::File(PathBuf::from(path))),
+        (None, Some(variable)) => variable.text("an environment variable's name").map(Secret::Env),
         (Some(_), Some(variable)) => {
             variable.mistake("the password has two places", "keep either password_file or password_env");
             None
@@ -231,6 +231,6 @@ fn static_node(node: &Node<'_>) -> Option<StaticNode> {
         let name = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
         (address || (name && !text.is_empty() && text.len() <= 253)).then(|| text.to_owned())
     });
-    let port = port?.parsed("a port from 1 to 65535", |text| text.parse().ok());
+    let port = port?.scalar("a port from 1 to 65535", |text| text.parse().ok());
     Some(StaticNode { id: id?, host: host?, port: port? })
 }

@@ -271,3 +271,60 @@ fn a_password_in_clear_text_is_warned_of() {
                    cache speaks TLS";
     assert_eq!(warnings("10.0.1.230:6379", ""), [warning]);
 }
+
+#[test]
+fn what_yaml_takes_for_a_number_or_a_truth_value_is_to_be_quoted() {
+    let tags = |tags: &str| {
+        let text = format!("clients: [198.51.100.27]\nsources:\n  - tags: {{{tags}}}\n");
+        parse(&text).map(|config| config.sources[0].source.name().to_string())
+    };
+    assert_eq!(tags("Version: '1.10', Since: 2026-11-26").unwrap(), "tags/Since=2026-11-26,Version=1.10");
+    let expected = |what: &str, key: &str| {
+        format!(
+            "config.yaml:3: sources[0].tags{key}: YAML takes {what}; quote it, so that every character counts"
+        )
+    };
+    for (text, what, key) in [
+        ("Version: 1.10", "this for the number 1.1", ".Version"),
+        ("Team: 0x2A", "this for the number 42", ".Team"),
+        ("Live: true", "this for the truth value true", ".Live"),
+        ("1.10: live", "the key 1.1 for a number or a truth value", ""),
+    ] {
+        let error = tags(text).unwrap_err().to_string();
+        assert!(error.contains(&expected(what, key)), "{error}");
+    }
+    let other = |text: &str| error(&format!("clients: [198.51.100.27]\n{text}\n"));
+    assert!(other("sources: [{replication_group: 1e3}]").contains("quote it"));
+    assert!(other("pins: {7: 6379}").contains("pins"));
+    assert!(other("on_move: true").contains("truth value"));
+    parse("clients: [198.51.100.27]\nports: 6379\nremoval_guard: off\npins: {a: 6379}\n").unwrap();
+}
+
+#[test]
+fn an_ipv4_client_that_is_written_as_ipv6_is_that_client() {
+    let clients = |text: &str| parse(&SMALLEST.replace("198.51.100.27", text)).map(|config| config.clients);
+    for mapped in ["'::ffff:198.51.100.27'", "'::ffff:198.51.100.27/128'", "'::ffff:c633:641b'"] {
+        assert_eq!(clients(mapped).unwrap(), ["198.51.100.27/32".parse().unwrap()], "{mapped}");
+    }
+    assert_eq!(clients("'::ffff:198.51.100.0/120'").unwrap(), ["198.51.100.0/24".parse().unwrap()]);
+    assert_eq!(clients("'::/0'").unwrap(), ["::/0".parse().unwrap()]);
+}
+
+#[test]
+fn files_that_everybody_can_write_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let [config, password] = ["config.yaml", "password"].map(|name| dir.path().join(name));
+    std::fs::write(&password, "secret").unwrap();
+    let text = format!(
+        "clients: [198.51.100.27]\nsources:\n  - in_band: {{name: lab, redis: '10.0.1.230:6379', password_file: {}}}\n",
+        password.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let found =
+        || -> Vec<PathBuf> { Config::read(&config).unwrap().writable_by_all().map(Path::to_owned).collect() };
+    assert_eq!(found(), Vec::<PathBuf>::new());
+    for file in [&config, &password] {
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o666)).unwrap();
+    }
+    assert_eq!(found(), [config.clone(), password.clone()]);
+}
