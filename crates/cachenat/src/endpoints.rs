@@ -12,6 +12,7 @@ mod javascript;
 mod lines;
 mod literal;
 mod memcached;
+mod names;
 mod php;
 mod python;
 mod rust;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::addresses::Addresses;
 pub(crate) use cache::joined;
 use cache::{Cache, caches, protocol};
+pub(crate) use names::keep_own;
 
 /// A way to print the endpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -21,7 +21,7 @@ impl Known {
         let node = |id: String, cluster: &str, shard: &str, role: Option<&str>, at: u8, tls: bool| {
             json!({
                 "id": id, "cluster": cluster, "source": format!("replication_group/{cluster}"), "shard": shard,
-                "role": role, "host": format!("{id}.example"), "port": 6379, "tls": tls,
+                "role": role, "host": format!("{id}.abc.use2.cache.amazonaws.com"), "port": 6379, "tls": tls,
                 "addresses": [format!("10.0.1.{at}")],
             })
         };

@@ -161,3 +161,33 @@ fn a_listener_on_a_port_of_the_pool_stops_nothing() {
     assert!(run.stderr.contains("local-001: its port 6380 is also listened on"), "{}", run.stderr);
     assert!(in_force(&lab).contains("10.0.0.55 . 6380 "));
 }
+
+/// Whoever pastes the lines into a hosts file believes them of every program.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn hosts_lines_are_of_the_caches_own_names_and_of_what_is_forwarded() {
+    let lab = Lab::new();
+    let node = |id: &str, host: &str, address: &str| {
+        format!(
+            r#"{{"id":"{id}","cluster":"a","source":"replication_group/a","port":6379,"host":"{host}","addresses":["{address}"]}}"#
+        )
+    };
+    let domain = "abc.use2.cache.amazonaws.com";
+    let nodes = [
+        node("a-001", &format!("a-001.{domain}"), "10.0.1.230"),
+        node("a-002", "github.com", "10.0.1.231"),
+        node("a-003", &format!("a-003.{domain}"), "169.254.169.254"),
+    ];
+    let file = lab.dir().join("inventory.json");
+    let report = r#"{"source":"replication_group/a","outcome":"complete"}"#;
+    fs::write(&file, format!(r#"{{"version":1,"nodes":[{}],"sources":[{report}]}}"#, nodes.join(","))).unwrap();
+    lab.write_config(
+        "clients: [198.51.100.27/32]\ngateway: {public_address: 203.0.113.73}\nsources: [{replication_group: a}]\n",
+    );
+    let inventory = ["--inventory", file.to_str().unwrap()];
+    lab.cachenat(&[&["apply"], &inventory[..]].concat()).exits(3);
+    let run = lab.cachenat(&[&["endpoints", "--format", "hosts"], &inventory[..]].concat()).exits(0);
+    let lines: Vec<&str> = run.stdout.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(lines, [format!("203.0.113.73 a-001.{domain}")]);
+    assert!(run.stderr.contains(r#"a-002: "github.com" is not a name of ElastiCache's"#), "{}", run.stderr);
+}

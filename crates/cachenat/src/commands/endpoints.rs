@@ -1,24 +1,32 @@
 //! `endpoints`: prints what clients need to reach the nodes.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use discovery::{Emptied, Inventory};
-use rules::Leases;
+use discovery::Emptied;
 
 use super::render::remembered;
 use crate::args::Global;
-use crate::endpoints::{self, Format, Public};
+use crate::desired::Desired;
+use crate::endpoints::{self, Format, Public, keep_own};
 use crate::inventory;
 use crate::output::Exit;
 use crate::setting::{Effect, Setting};
 
 pub(super) fn run(global: &Global, format: Format, cluster: Option<&str>) -> anyhow::Result<Exit> {
     let setting = Setting::read(global)?;
-    let (inventory, leases) = known(&setting, global)?;
-    let mut endpoints = endpoints::endpoints(&inventory, &leases, &public(&setting)?);
+    let desired = known(&setting, global)?;
+    let mut inventory = desired.inventory;
+    let foreign = keep_own(&mut inventory, setting.config.asked());
+    foreign.iter().for_each(|line| setting.output.warn(line));
+    let mut endpoints = endpoints::endpoints(&inventory, &desired.leases, &public(&setting)?);
+    // A node whose target the gate refuses has a port, and nothing behind it.
+    let forwarded: BTreeSet<String> =
+        desired.wanted.ruleset.forwards().into_iter().map(|forward| forward.id.to_string()).collect();
+    endpoints.retain(|endpoint| forwarded.contains(&endpoint.id));
     if endpoints.is_empty() {
-        anyhow::bail!("no node has a port yet; 'cachenat discover' shows what there is");
+        anyhow::bail!("no node is forwarded yet; 'cachenat discover' shows what there is");
     }
     if let Some(name) = cluster {
         endpoints = endpoints::of_cluster(endpoints, name)?;
@@ -28,7 +36,7 @@ pub(super) fn run(global: &Global, format: Format, cluster: Option<&str>) -> any
 }
 
 /// The nodes as they were last known, or as the file has them, and their ports.
-fn known(setting: &Setting, global: &Global) -> anyhow::Result<(Inventory, Leases)> {
+fn known(setting: &Setting, global: &Global) -> anyhow::Result<Desired> {
     let given = inventory::given(global)?;
     let mut state = setting.state();
     let fresh = match (given, &state.last_good) {
@@ -46,8 +54,7 @@ fn known(setting: &Setting, global: &Global) -> anyhow::Result<(Inventory, Lease
         ),
     };
     let actual = remembered(&state);
-    let desired = setting.desired(Effect::Shown, fresh, &mut state, &actual, Emptied::Keep)?;
-    Ok((desired.inventory, desired.leases))
+    setting.desired(Effect::Shown, fresh, &mut state, &actual, Emptied::Keep)
 }
 
 /// What clients dial.
