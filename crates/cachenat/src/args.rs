@@ -214,10 +214,16 @@ pub(crate) enum LeasesAction {
     #[command(after_help = "Examples:\n  cachenat leases list")]
     List,
     /// Let another node have the port of one that is gone, before its 7 days are over
-    #[command(after_help = "Examples:\n  cachenat leases release my-cluster-004")]
+    #[command(
+        after_help = "Examples:\n  cachenat leases release my-cluster-004\n  cachenat leases release --resting"
+    )]
     Release {
         /// The removed node's id
-        id: ForwardId,
+        #[arg(required_unless_present = "resting")]
+        id: Option<ForwardId>,
+        /// Every port whose node is gone
+        #[arg(long, conflicts_with = "id")]
+        resting: bool,
     },
 }
 

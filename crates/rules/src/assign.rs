@@ -66,7 +66,7 @@ pub enum PlanError {
     /// All listeners of the pool are held, or rest after their node was removed.
     #[error(
         "no port is left for {id}: of {pool} {held} are held and {resting} rest for 7 days after their node was \
-         removed ('cachenat leases' names them, 'cachenat leases release ID' ends it){}; widen {}",
+         removed ('cachenat leases' names them, 'cachenat leases release ID' ends it, '... --resting' for all){}; widen {}",
         others(*taken), pool.key
     )]
     PoolFull {
@@ -113,7 +113,7 @@ fn others(taken: usize) -> String {
 ///
 /// In the order of `requests`: a pin wins; a listener that the id holds, or held last, stays its own if its pool still
 /// has it; else the lowest of the pool that was never given out; else the one released longest ago, at least
-/// [`QUARANTINE`] seconds.
+/// [`QUARANTINE`] seconds, or sooner where more than nine tenths of the pool rest.
 /// Leases of ids that nobody requests are released at `now` (seconds since 1970). A pinned listener goes to no other.
 /// One that is `taken`, by a program of this host, is given to none; who holds it already keeps it.
 ///
@@ -242,7 +242,9 @@ impl<'a> Plan<'a> {
             .collect();
         // A clock that was set back makes a release lie in the future; such a listener rests on.
         let rested = |&&(at, _): &&(u64, Listener)| now.checked_sub(at).is_some_and(|age| age >= QUARANTINE);
-        let oldest = released.iter().filter(rested).min();
+        // So many can't rest by mistake, and must not keep every node from its port for a week.
+        let is_choked = released.len() > pool.size() - pool.size() / 10;
+        let oldest = released.iter().filter(|lease| is_choked || rested(lease)).min();
         oldest.map(|&(_, listener)| listener).ok_or_else(|| {
             let others = |listener: &&Listener| pool.contains(listener) && !self.leases.is_held(listener);
             let taken = self.taken.iter().filter(others).count();
@@ -318,7 +320,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "no port is left for c: of the pool 10-11 (key ports) 1 are held and 1 rest for 7 days after their node was \
-             removed ('cachenat leases' names them, 'cachenat leases release ID' ends it); widen ports"
+             removed ('cachenat leases' names them, 'cachenat leases release ID' ends it, '... --resting' for all); widen ports"
         );
         let none = plan(&[], 10..=11, &one, 200).unwrap();
         let again = plan(&["c"], 10..=11, &none, 200 + QUARANTINE).unwrap();
@@ -355,6 +357,25 @@ mod tests {
         let without = plan(&["b"], 10..=13, &before, 1).unwrap();
         let again = with(&["a", "b"], 10..=13, &without, 2).leases;
         assert_eq!(held(&again), [("a".to_owned(), 13), ("b".to_owned(), 11)]);
+    }
+
+    #[test]
+    fn a_tenth_of_a_pool_never_rests() {
+        let planted: Vec<Lease> = (10..30)
+            .map(|port| Lease {
+                address: None,
+                port: on(port).port,
+                id: id(&format!("gone-{port}")),
+                since: 0,
+                released: Some(u64::from(port)),
+            })
+            .collect();
+        let leases = Leases::try_from(planted).unwrap();
+        // What was released longest ago goes first.
+        let two = plan(&["a", "b"], 10..=29, &leases, 40).unwrap();
+        assert_eq!(held(&two), [("a".to_owned(), 10), ("b".to_owned(), 11)]);
+        let error = plan(&["a", "b", "c"], 10..=29, &leases, 40).unwrap_err();
+        assert!(matches!(error, PlanError::PoolFull { held: 2, resting: 18, .. }), "{error}");
     }
 
     #[test]
@@ -447,7 +468,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "no port is left for d: of port 6379 on the 3 gateway.addresses 2 are held and 1 rest for 7 days after \
-             their node was removed ('cachenat leases' names them, 'cachenat leases release ID' ends it); widen \
+             their node was removed ('cachenat leases' names them, 'cachenat leases release ID' ends it, '... --resting' for all); widen \
              gateway.addresses"
         );
         let widened = plan(&["a", "c", "d", "b"], 4, without, 3).unwrap();

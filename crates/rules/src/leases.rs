@@ -214,6 +214,13 @@ impl Leases {
         listeners.into_iter().inspect(|listener| drop(self.0.remove(listener))).last()
     }
 
+    /// Forgets every listener that rests, and tells how many they were.
+    pub fn forget_resting(&mut self) -> usize {
+        let before = self.0.len();
+        self.0.retain(|_, lease| lease.released.is_none());
+        before - self.0.len()
+    }
+
     /// The listeners that are held, by their holder.
     pub fn holders(&self) -> BTreeMap<&ForwardId, Listener> {
         self.held().map(|lease| (&lease.id, lease.listener())).collect()

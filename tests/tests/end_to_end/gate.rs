@@ -180,7 +180,8 @@ fn hosts_lines_are_of_the_caches_own_names_and_of_what_is_forwarded() {
     ];
     let file = lab.dir().join("inventory.json");
     let report = r#"{"source":"replication_group/a","outcome":"complete"}"#;
-    fs::write(&file, format!(r#"{{"version":1,"nodes":[{}],"sources":[{report}]}}"#, nodes.join(","))).unwrap();
+    fs::write(&file, format!(r#"{{"version":1,"nodes":[{}],"sources":[{report}]}}"#, nodes.join(",")))
+        .unwrap();
     lab.write_config(
         "clients: [198.51.100.27/32]\ngateway: {public_address: 203.0.113.73}\nsources: [{replication_group: a}]\n",
     );

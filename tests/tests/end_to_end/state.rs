@@ -111,3 +111,33 @@ fn leases_are_listed_and_a_resting_port_can_be_released() {
     lab.cachenat(&["apply"]).exits(0);
     assert_eq!(target(&lab, 6379).as_deref(), Some("10.0.1.233:6379"));
 }
+
+/// The state directory is the service's user's, who could write so many.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_thousand_planted_leases_at_rest_block_no_forward() {
+    let lab = spelled_out(&[(1, "10.0.1.230"), (2, "10.0.1.231")]);
+    let planted = |ports: std::ops::RangeInclusive<u16>| {
+        let lease =
+            |port| format!(r#"{{"port":{port},"id":"gone-{port}","since":1,"released":{}}}"#, u64::MAX);
+        let leases: Vec<String> = ports.map(lease).collect();
+        let text = format!(r#"{{"version":1,"leases":[{}]}}"#, leases.join(","));
+        fs::create_dir_all(lab.dir().join("state")).unwrap();
+        fs::write(file(&lab, "leases.json"), text).unwrap();
+    };
+    planted(6379..=7378);
+    lab.cachenat(&["apply"]).exits(0);
+    assert!(in_force(&lab).contains("10.0.1.231"));
+
+    // In a pool of few ports it takes the operator's word, once.
+    lab.cachenat(&["remove"]).exits(0);
+    planted(6379..=6384);
+    let config = fs::read_to_string(lab.config()).unwrap();
+    fs::write(lab.config(), format!("{config}ports: 6379-6384\n")).unwrap();
+    let run = lab.cachenat(&["apply"]).exits(2);
+    assert!(run.stderr.contains("--resting"), "{}", run.stderr);
+    let run = lab.cachenat(&["leases", "release", "--resting"]).exits(0);
+    assert!(run.stderr.contains("6 ports"), "{}", run.stderr);
+    lab.cachenat(&["apply"]).exits(0);
+    assert!(in_force(&lab).contains("10.0.1.231"));
+}

@@ -20,10 +20,18 @@ pub(super) fn run(global: &Global, action: Option<&LeasesAction>) -> anyhow::Res
             state.damaged.iter().for_each(|error| output.warn(&error.to_string()));
             output.data(&table(&state))?;
         }
-        Some(LeasesAction::Release { id }) => {
+        Some(LeasesAction::Release { id: Some(id), .. }) => {
             let _turn = Turn::take(&config, WAIT)?;
             let port = release(&State::open(&config.state_dir), id)?;
             output.note(&format!("port {port} of {id} may be given to another node now"));
+        }
+        Some(LeasesAction::Release { id: None, .. }) => {
+            let _turn = Turn::take(&config, WAIT)?;
+            let state = State::open(&config.state_dir);
+            let mut leases = state.leases.clone().unwrap_or_default();
+            let ports = leases.forget_resting();
+            state.save_leases(&leases)?;
+            output.note(&format!("{ports} ports whose nodes are gone may be given to other nodes now"));
         }
     }
     Ok(Exit::Done)
