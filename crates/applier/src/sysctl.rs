@@ -242,6 +242,17 @@ impl Sysctls {
         self.write_drop_in(Some(&drop_in).filter(|drop_in| !drop_in.is_empty()))
     }
 
+    /// Whether cachenat has switched it on: the drop-in says that it was off before.
+    ///
+    /// # Errors
+    ///
+    /// [`SysctlError::DropIn`] or [`SysctlError::Foreign`].
+    pub fn has_switched_on(&self, sysctl: Sysctl) -> Result<bool, SysctlError> {
+        let drop_in = self.read_drop_in()?;
+        let setting = drop_in.iter().flat_map(DropIn::settings).find(|(of, _)| *of == sysctl);
+        Ok(setting.is_some_and(|(_, setting)| setting.before != Sysctl::WANTED))
+    }
+
     /// What [`Sysctls::remove`] would change.
     ///
     /// # Errors

@@ -79,6 +79,8 @@ pub(crate) struct Gateway {
     pub(crate) snat: Snat,
     /// Whether established flows are offered to the kernel's fast path.
     pub(crate) flowtable: bool,
+    /// Whether what is no client's connection to a cache is forwarded as well; `None`: that is left to the host.
+    pub(crate) forward_others: Option<bool>,
 }
 
 /// `gateway.public_address`: what clients dial.

@@ -99,6 +99,9 @@ impl Gate<'_> {
         if self.config.gateway.flowtable && self.offloads {
             ruleset.offload(&self.gateway.interface);
         }
+        if self.config.gateway.forward_others == Some(false) {
+            ruleset.drop_others(&self.gateway.interface);
+        }
         let sysctls = Sysctl::needed_by(&ruleset);
         Wanted { ruleset, sysctls }
     }

@@ -15,15 +15,33 @@ pub fn iptables_restore(ruleset: &Ruleset) -> String {
     if ruleset.flowtable.is_some() {
         text.push_str("# iptables has no flowtables: gateway.flowtable is left out\n");
     }
-    text.push_str(&nat_table(ruleset, Family::Ipv4));
+    text.push_str(&tables(ruleset, Family::Ipv4));
     let ipv6 = ruleset.sets.keys().any(|set| set.family == Family::Ipv6);
     if ipv6 {
         text.push_str("# for ip6tables-restore:\n");
-        for line in nat_table(ruleset, Family::Ipv6).lines() {
+        for line in tables(ruleset, Family::Ipv6).lines() {
             text.extend(["# ", line, "\n"]);
         }
     }
     text
+}
+
+fn tables(ruleset: &Ruleset, family: Family) -> String {
+    nat_table(ruleset, family) + &filter_table(ruleset)
+}
+
+fn filter_table(ruleset: &Ruleset) -> String {
+    let rules = ruleset.chains.get(&Chain::Forward).into_iter().flatten();
+    let lines: String = rules
+        .filter_map(|rule| match rule {
+            Rule::DropOthers { interface } => Some(format!(
+                "-A FORWARD -i {interface} -m conntrack --ctstate INVALID,NEW,UNTRACKED -m conntrack ! --ctstate DNAT \
+                 -j DROP\n"
+            )),
+            _ => None,
+        })
+        .collect();
+    if lines.is_empty() { lines } else { format!("*filter\n{lines}COMMIT\n") }
 }
 
 fn nat_table(ruleset: &Ruleset, family: Family) -> String {

@@ -73,10 +73,27 @@ struct ElementForm {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "rule", rename_all = "lowercase")]
 enum RuleForm {
-    Forward { interface: IfName, family: FamilyForm },
-    Spread { interface: IfName, family: FamilyForm },
-    Snat { interface: IfName, family: FamilyForm, to: SnatForm },
-    Offload { interface: IfName, family: FamilyForm },
+    Forward {
+        interface: IfName,
+        family: FamilyForm,
+    },
+    Spread {
+        interface: IfName,
+        family: FamilyForm,
+    },
+    Snat {
+        interface: IfName,
+        family: FamilyForm,
+        to: SnatForm,
+    },
+    Offload {
+        interface: IfName,
+        family: FamilyForm,
+    },
+    #[serde(rename = "drop_others")]
+    DropOthers {
+        interface: IfName,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -135,6 +152,7 @@ impl From<&Rule> for RuleForm {
                 Self::Snat { interface, family: family.into(), to }
             }
             Rule::Offload { interface, family } => Self::Offload { interface, family: family.into() },
+            Rule::DropOthers { interface } => Self::DropOthers { interface },
         }
     }
 }
@@ -152,6 +170,7 @@ impl From<RuleForm> for Rule {
                 Self::Snat { interface, family: family.into(), to }
             }
             RuleForm::Offload { interface, family } => Self::Offload { interface, family: family.into() },
+            RuleForm::DropOthers { interface } => Self::DropOthers { interface },
         }
     }
 }

@@ -132,15 +132,18 @@ impl Ruleset {
         let families = [Family::Ipv4, Family::Ipv6].into_iter();
         let families =
             families.filter(|&family| self.sets.contains_key(&Set::new(SetKind::Backends, family)));
-        let rules = families.map(|family| Rule::Offload { interface: interface.clone(), family }).collect();
-        self.chains.insert(Chain::Forward, rules);
+        let rules = families.map(|family| Rule::Offload { interface: interface.clone(), family });
+        self.chains.entry(Chain::Forward).or_default().extend(rules);
         self.flowtable = Some(Flowtable { interface: interface.clone() });
     }
 
-    /// Takes away what [`Ruleset::offload`] adds.
-    pub fn forgo_offload(&mut self) {
-        self.chains.remove(&Chain::Forward);
-        self.flowtable = None;
+    /// Adds the rule that drops what comes in by `interface` to be forwarded elsewhere: connections that neither this table
+    /// nor another one translates, and that are not established.
+    pub fn drop_others(&mut self, interface: &IfName) {
+        self.chains
+            .entry(Chain::Forward)
+            .or_default()
+            .push(Rule::DropOthers { interface: interface.clone() });
     }
 }
 
@@ -365,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn offload_adds_a_flowtable_and_a_chain_that_fills_it_and_forgoing_it_takes_them_away() {
+    fn offload_adds_a_flowtable_and_a_chain_that_fills_it() {
         let forwards = [
             forward("c-001", "10.0.0.55:6379", &["10.0.1.230:6379"]),
             forward("d-001", "[fd00::55]:6379", &["[fd00:1::9]:6379"]),
@@ -385,8 +388,9 @@ mod tests {
             oifname "eth0" ct state established ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 flow add @fastpath
             oifname "eth0" ct state established ct status dnat ip6 daddr . tcp dport @backends6 ct original ip6 daddr . ct original proto-dst @listeners6 flow add @fastpath
         "#]].assert_eq(&added);
-        ruleset.forgo_offload();
-        assert_eq!(ruleset.to_string(), before);
+        ruleset.drop_others(&"eth0".parse().unwrap());
+        let rule = "iifname \"eth0\" ct state invalid,new,untracked ct status ! dnat drop\n\t}";
+        assert!(ruleset.to_string().contains(rule), "{ruleset}");
     }
 
     #[test]

@@ -248,7 +248,7 @@ pub enum SnatTo {
     Masquerade,
 }
 
-/// A rule; there are four, and each stands at most once per family.
+/// A rule; there are five, and each stands at most once per family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// `iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4`
@@ -282,6 +282,11 @@ pub enum Rule {
         interface: IfName,
         /// The family of the packets.
         family: Family,
+    },
+    /// `iifname "eth0" ct state invalid,new,untracked ct status ! dnat drop`: this host is no router for its neighbours.
+    DropOthers {
+        /// The interface that the neighbours' packets come in by.
+        interface: IfName,
     },
 }
 
@@ -321,6 +326,7 @@ impl Rule {
             Self::Snat { family, .. } | Self::Offload { family, .. } => {
                 vec![Set::new(SetKind::Backends, family), Set::new(SetKind::Listeners, family)]
             }
+            Self::DropOthers { .. } => vec![],
         }
     }
 }

@@ -255,6 +255,9 @@ impl Display for Rule {
                 ours(f, *family)?;
                 write!(f, "flow add @{}", Flowtable::NAME)
             }
+            Self::DropOthers { interface } => {
+                write!(f, "iifname \"{interface}\" ct state invalid,new,untracked ct status ! dnat drop")
+            }
         }
     }
 }

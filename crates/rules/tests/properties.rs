@@ -57,6 +57,7 @@ prop_compose! {
         snat in snat(),
         v6 in any::<bool>(),
         offload in proptest::option::of((prop_oneof![Just("eth0"), Just("eth1")], any::<bool>())),
+        drops_others in any::<bool>(),
     ) -> Ruleset {
         let families = if v6 { vec![Family::Ipv4, Family::Ipv6] } else { vec![Family::Ipv4] };
         let gateway = Gateway { interface: "eth0".parse().unwrap(), families, snat };
@@ -66,6 +67,9 @@ prop_compose! {
             if !same_device {
                 ruleset.flowtable = Some(Flowtable { interface: "eth2".parse().unwrap() });
             }
+        }
+        if drops_others {
+            ruleset.drop_others(&"eth0".parse().unwrap());
         }
         ruleset
     }

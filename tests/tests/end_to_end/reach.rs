@@ -70,6 +70,53 @@ fn transit_to_another_hosts_cache_port_is_not_hijacked() {
     assert_eq!(source(&mut connection), PUBLIC.to_string(), "it went through the NAT instance");
 }
 
+/// Where cachenat has switched forwarding on, the host need not become its neighbours' router for that.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn what_is_no_clients_connection_is_dropped_where_that_is_wanted() {
+    let (lab, app, elsewhere) = transit();
+    let config = |others: &str| {
+        let config = lab.plain_config();
+        config.replace("gateway: {", &format!("gateway: {{forward_others: {others}, "))
+    };
+    let set = |others: &str| {
+        lab.write_config(&config(others));
+        lab.cachenat(&["apply"]).exits(0);
+    };
+    let said = |others: &str| {
+        set(others);
+        let check = lab.cachenat(&["check"]);
+        let line = check.stdout.lines().find(|line| line.contains("other traffic"));
+        line.unwrap_or_default().to_owned()
+    };
+    lab.cachenat(&["apply"]).exits(0);
+    let check = lab.cachenat(&["check"]).stdout;
+    assert!(check.contains("gateway.forward_others: false drops it"), "{check}");
+    assert!(said("true").contains("as the configuration says"));
+    let mut open_before = Redis::connect(&app, elsewhere.at).unwrap();
+    open_before.call(&["PING"]).unwrap();
+
+    assert!(said("false").contains("nothing is forwarded for others"));
+    open_before.call(&["PING"]).unwrap();
+    assert!(Redis::connect(&app, elsewhere.at).is_err(), "a neighbour's new connection");
+    open(&lab, 6379).call(&["PING"]).unwrap();
+    // What another table translates is that table's business.
+    lab.network.nat.nft(
+        "table ip other {
+            chain in { type nat hook prerouting priority dstnat - 5; tcp dport 7000 dnat to 10.0.1.230:6379; }
+            chain out { type nat hook postrouting priority srcnat - 5; ct status dnat masquerade; }
+        }",
+    );
+    open(&lab, 7000).call(&["PING"]).unwrap();
+    lab.cachenat(&["diff"]).exits(0);
+    lab.network.nat.nft("delete table inet cachenat");
+    lab.cachenat(&["restore"]).exits(0);
+    assert!(Redis::connect(&app, elsewhere.at).is_err(), "after a boot");
+
+    set("true");
+    Redis::connect(&app, elsewhere.at).unwrap().call(&["PING"]).unwrap();
+}
+
 /// The control of the test above: without a match on the destination, the lab's traffic is hijacked.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]

@@ -57,14 +57,26 @@ fn everything_that_a_ruleset_can_hold_comes_out_as_it_went_in() {
     for snat in [to_gateway(), Snat::Masquerade, Snat::Off] {
         comes_out_as_it_went_in(&everything(snat));
     }
+    comes_out_as_it_went_in(&without_others(example()));
     comes_out_as_it_went_in(&Ruleset::default());
+}
+
+fn without_others(mut ruleset: Ruleset) -> Ruleset {
+    ruleset.drop_others(&"eth0".parse().unwrap());
+    ruleset
 }
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn apply_and_nft_make_the_same_table() {
-    for ruleset in [example(), everything(to_gateway()), everything(Snat::Masquerade), everything(Snat::Off)]
-    {
+    let rulesets = [
+        example(),
+        without_others(example()),
+        everything(to_gateway()),
+        everything(Snat::Masquerade),
+        everything(Snat::Off),
+    ];
+    for ruleset in rulesets {
         let (applied, loaded) = (Namespace::new(), Namespace::new());
         sync(&mut open(&applied), Some(&ruleset)).unwrap();
         loaded.nft(&ruleset.script());

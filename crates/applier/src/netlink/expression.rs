@@ -3,6 +3,7 @@
 use nftnl::expr::{
     Bitwise, Cmp, CmpOp, Conntrack, Expression as NftnlExpression, Immediate, Ipv4HeaderField,
     Ipv6HeaderField, Masquerade, Meta, Nat, NatType, NetworkHeaderField, Payload, Register as NftnlRegister,
+    Verdict,
 };
 use nftnl::{ProtoFamily, Rule};
 use nix::libc;
@@ -14,7 +15,7 @@ use std::ptr::NonNull;
 
 use super::attribute::{Attributes, Fields, Malformed};
 use super::ffi;
-use super::uapi::{DATA_VALUE, expr};
+use super::uapi::{DATA_VALUE, DATA_VERDICT, VERDICT_CODE, expr};
 
 /// A register of 4 bytes by its number, `NFT_REG32_00` being 8. Addresses go to register 1, which is 16 bytes wide
 /// and begins where `NFT_REG32_00` does.
@@ -82,6 +83,8 @@ pub(super) enum Expression {
     HostToNetwork(Register),
     /// `flow_offload flowtable fastpath`
     Offload,
+    /// `immediate reg 0 drop`
+    Drop,
 }
 
 /// Offset and length of an address in its header, which nftnl keeps to itself.
@@ -131,6 +134,7 @@ impl NftnlExpression for Expression {
             Self::Random(to, modulus) => ffi::random(to.0, *modulus),
             Self::HostToNetwork(register) => ffi::hton32(register.0),
             Self::Offload => ffi::flow_offload(Flowtable::NAME),
+            Self::Drop => Verdict::Drop.to_expr(rule),
         }
     }
 }
@@ -179,6 +183,10 @@ impl Expression {
                 let mask = data.value(4)?.try_into().ok().map(u32::from_ne_bytes)?;
                 (masks && keeps).then_some(Self::Mask(mask))
             }
+            // NFT_REG_VERDICT
+            b"immediate" if data.number(1) == Some(0) => {
+                (data.exactly([(1, 0)], &[2]) && data.verdict(2)? == libc::NF_DROP).then_some(Self::Drop)
+            }
             b"immediate" => {
                 data.exactly([(1, 1)], &[2]).then(|| address(&data.value(2)?).map(Self::Immediate))?
             }
@@ -213,6 +221,14 @@ impl Data<'_> {
     fn value(&self, kind: u16) -> Option<Vec<u8>> {
         let value = Fields::<2>::parse(self.0.get(kind)?).ok()?;
         value.get(DATA_VALUE).map(<[u8]>::to_vec)
+    }
+
+    /// The code of a verdict that goes to no other chain.
+    fn verdict(&self, kind: u16) -> Option<i32> {
+        let data = Fields::<3>::parse(self.0.get(kind)?).ok()?;
+        let verdict = Fields::<3>::parse(data.get(DATA_VERDICT)?).ok()?;
+        let code = verdict.be32(VERDICT_CODE)?;
+        verdict.only(&[VERDICT_CODE]).then_some(code.cast_signed())
     }
 
     /// Whether these attributes have these numbers, those are there with any value, and there are no others.

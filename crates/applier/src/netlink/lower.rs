@@ -9,6 +9,9 @@ use super::expression::{Expression, MetaKey, Register, Side};
 /// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)`, `linux/netfilter/nf_conntrack_common.h`: both sides have sent packets.
 const ESTABLISHED: u32 = 1 << 1;
 
+/// `NF_CT_STATE_INVALID_BIT`, `NF_CT_STATE_BIT(IP_CT_NEW)` and `NF_CT_STATE_UNTRACKED_BIT` of the same header.
+const UNESTABLISHED: u32 = 1 | 1 << 3 | 1 << 6;
+
 /// `IPS_DST_NAT`, `linux/netfilter/nf_conntrack_common.h`.
 const DNATED: u32 = 1 << 5;
 
@@ -34,6 +37,9 @@ pub(super) fn lower(rule: &Rule) -> Vec<Expression> {
             let offload = vec![Expression::Offload];
             [to(interface), established(), dnated(*family), ours(*family), offload].concat()
         }
+        Rule::DropOthers { interface } => {
+            [from(interface), unestablished(), not_dnated(), vec![Expression::Drop]].concat()
+        }
     }
 }
 
@@ -45,6 +51,10 @@ pub(super) fn recognise(expressions: &[Expression]) -> Option<Rule> {
         return None;
     };
     let interface = interface(name)?;
+    if expressions.last() == Some(&Expression::Drop) {
+        let rule = Rule::DropOthers { interface };
+        return (lower(&rule) == expressions).then_some(rule);
+    }
     let set = expressions.iter().rev().find_map(|expression| match expression {
         Expression::Member(set) | Expression::Map(set) => Some(*set),
         _ => None,
@@ -89,6 +99,25 @@ fn from_clients(interface: &IfName, family: Family) -> Vec<Expression> {
         Expression::Meta(MetaKey::TransportProtocol),
         tcp(),
     ]
+}
+
+/// `iifname "eth0"`
+fn from(interface: &IfName) -> Vec<Expression> {
+    vec![Expression::Meta(MetaKey::InputInterface), named(interface)]
+}
+
+/// `ct state invalid,new,untracked`
+fn unestablished() -> Vec<Expression> {
+    vec![
+        Expression::CtState,
+        Expression::Mask(UNESTABLISHED),
+        Expression::NotEqual(0u32.to_ne_bytes().to_vec()),
+    ]
+}
+
+/// `ct status ! dnat`
+fn not_dnated() -> Vec<Expression> {
+    vec![Expression::CtStatus, Expression::Mask(DNATED), Expression::Equal(0u32.to_ne_bytes().to_vec())]
 }
 
 /// `oifname "eth0"`

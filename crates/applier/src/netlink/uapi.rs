@@ -47,6 +47,10 @@ pub(super) const LIST_ELEM: u16 = 1;
 
 /// `enum nft_data_attributes`
 pub(super) const DATA_VALUE: u16 = 1;
+pub(super) const DATA_VERDICT: u16 = 2;
+
+/// `enum nft_verdict_attributes`
+pub(super) const VERDICT_CODE: u16 = 1;
 
 /// `enum nft_table_attributes`
 pub(super) mod table {

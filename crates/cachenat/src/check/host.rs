@@ -29,6 +29,22 @@ pub(crate) fn sysctl(sysctl: Sysctl, is_live: bool, at_boot: Option<&AtBoot>) ->
     }
 }
 
+/// Whether this host forwards for its neighbours only because cachenat has switched forwarding on. That is no fault: many a
+/// gateway is meant to.
+pub(crate) fn forward_others(configured: Option<bool>, has_switched_on: bool) -> Finding {
+    let name = "other traffic";
+    match configured {
+        Some(false) => Finding::ok(name, "nothing is forwarded for others"),
+        Some(true) => Finding::ok(name, "is forwarded, as the configuration says"),
+        None if has_switched_on => Finding::ok(
+            name,
+            "is forwarded since cachenat switched forwarding on, so neighbours can use this host as their router; \
+             gateway.forward_others: false drops it",
+        ),
+        None => Finding::ok(name, "is forwarded as it was before cachenat"),
+    }
+}
+
 /// Whether the reverse path filter drops clients' packets; `elsewhere` are the clients that the way back to does not
 /// lead out by the gateway's interface.
 pub(crate) fn rp_filter(interface: &IfName, is_strict: bool, elsewhere: &[String]) -> Finding {

@@ -266,6 +266,9 @@ fn of_host(setting: &Setting, sysctls: &[Sysctl]) -> Vec<Finding> {
         })),
         Err(error) => found.push(Finding::error("settings", &error)),
     }
+    let settings = Sysctls::new(&setting.config.sysctl_dir);
+    let has_switched_on = sysctls.iter().any(|&sysctl| settings.has_switched_on(sysctl).unwrap_or(false));
+    found.push(kernel_settings::forward_others(setting.config.gateway.forward_others, has_switched_on));
     let interface = &setting.gateway.interface;
     let elsewhere = elsewhere(&setting.config.clients, interface.as_str());
     found.push(kernel_settings::rp_filter(

@@ -95,7 +95,8 @@ fn address(text: &str) -> Option<IpAddr> {
 }
 
 fn gateway(node: &Node<'_>) -> Gateway {
-    let fields = node.fields(&["interface", "addresses", "public_address", "snat", "flowtable"]);
+    let fields =
+        node.fields(&["interface", "addresses", "public_address", "snat", "flowtable", "forward_others"]);
     let gateway = Gateway {
         interface: auto(&fields, "interface", |node| {
             node.parsed("auto or an interface's name, such as ens5", |text| text.parse().ok())
@@ -103,7 +104,8 @@ fn gateway(node: &Node<'_>) -> Gateway {
         addresses: auto(&fields, "addresses", addresses),
         public_address: auto(&fields, "public_address", public_address),
         snat: fields.get("snat").and_then(|node| snat(&node)).unwrap_or_default(),
-        flowtable: fields.get("flowtable").and_then(|node| flowtable(&node)).unwrap_or_default(),
+        flowtable: fields.get("flowtable").and_then(|node| truth(&node)).unwrap_or_default(),
+        forward_others: fields.get("forward_others").and_then(|node| truth(&node)),
     };
     if let Some(node) = fields.get("public_address") {
         public_address_of_each(&gateway, &node);
@@ -111,7 +113,7 @@ fn gateway(node: &Node<'_>) -> Gateway {
     gateway
 }
 
-fn flowtable(node: &Node<'_>) -> Option<bool> {
+fn truth(node: &Node<'_>) -> Option<bool> {
     node.scalar("true or false", |text| text.parse().ok())
 }
 

@@ -438,6 +438,26 @@ fn a_flowtable() {
         7 "filter"
     "#]],
     );
+    // add rule inet cachenat forward iifname "eth0" ct state invalid,new,untracked ct status ! dnat drop
+    let rule = Rule::DropOthers { interface: "eth0".parse().unwrap() };
+    check(
+        Operation::AddRule(Chain::Forward, rule),
+        &expect![[r#"
+        1 "cachenat"
+        2 "forward"
+        4 {
+          1 { 1 "meta" 2 { 2 00000006 1 00000001 } }
+          1 { 1 "cmp" 2 { 1 00000001 2 00000000 3 { 1 65746830000000000000000000000000 } } }
+          1 { 1 "ct" 2 { 2 00000000 1 00000001 } }
+          1 { 1 "bitwise" 2 { 1 00000001 2 00000001 3 00000004 4 { 1 49000000 } 5 { 1 00000000 } } }
+          1 { 1 "cmp" 2 { 1 00000001 2 00000001 3 { 1 00000000 } } }
+          1 { 1 "ct" 2 { 2 00000002 1 00000001 } }
+          1 { 1 "bitwise" 2 { 1 00000001 2 00000001 3 00000004 4 { 1 20000000 } 5 { 1 00000000 } } }
+          1 { 1 "cmp" 2 { 1 00000001 2 00000000 3 { 1 00000000 } } }
+          1 { 1 "immediate" 2 { 1 00000000 2 { 2 { 1 00000000 } } } }
+        }
+    "#]],
+    );
     // add rule inet cachenat forward oifname "eth0" ct state established ct status dnat ip daddr . tcp dport @backends4 flow add @fastpath
     let rule = Rule::Offload { interface: "eth0".parse().unwrap(), family: Family::Ipv4 };
     check(
