@@ -128,6 +128,9 @@ pub(crate) enum Command {
         /// Serve metrics for Prometheus at http://ADDRESS:PORT/metrics; a port alone is on 127.0.0.1
         #[arg(long, value_name = "ADDRESS:PORT", value_parser = metrics_address)]
         metrics: Option<SocketAddr>,
+        /// A name by which Prometheus calls this host, besides its addresses; any other name is not answered
+        #[arg(long, value_name = "NAME", requires = "metrics")]
+        metrics_host: Vec<String>,
     },
     /// Put the last good rules in force, without AWS or DNS; for boot
     #[command(after_help = "Examples:\n  cachenat restore")]

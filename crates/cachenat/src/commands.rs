@@ -18,6 +18,7 @@ mod watch;
 use discovery::Emptied;
 
 use crate::args::{Cli, Command};
+use crate::metrics::http::Names;
 use crate::output::Exit;
 
 /// Runs the command.
@@ -33,8 +34,9 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<Exit> {
         }
         Command::Confirm { accept } => confirm::run(global, *accept),
         Command::Guard => confirm::guard(global),
-        Command::Watch { interval, dns_interval, metrics } => {
-            watch::run(global, interval.get(), dns_interval.get(), *metrics)
+        Command::Watch { interval, dns_interval, metrics, metrics_host } => {
+            let metrics = metrics.map(|address| (address, Names::new(metrics_host)));
+            watch::run(global, interval.get(), dns_interval.get(), metrics)
         }
         Command::Restore => restore::run(global),
         Command::Leases { action } => leases::run(global, action.as_ref()),

@@ -27,6 +27,7 @@ use crate::args::Global;
 use crate::converge::{Done, Until, carry_out, plan, remember};
 use crate::inventory;
 use crate::memory::Memory;
+use crate::metrics::http::Names;
 use crate::output::{Exit, in_background};
 use crate::pending as probation;
 use crate::rounds::Rounds;
@@ -48,18 +49,18 @@ pub(super) fn run(
     global: &Global,
     interval: Duration,
     dns_interval: Duration,
-    metrics: Option<SocketAddr>,
+    metrics: Option<(SocketAddr, Names)>,
 ) -> anyhow::Result<Exit> {
     // Nothing that reads its output slowly, or not at all, keeps it from its work.
     in_background();
-    let bound = metrics.map(metrics::bind).transpose()?;
+    let bound = metrics.as_ref().map(|(address, _)| metrics::bind(*address)).transpose()?;
     let mut watch = Watch::open(global)?;
-    if let (Some(address), Some(bound)) = (metrics, bound) {
+    if let (Some((address, names)), Some(bound)) = (metrics, bound) {
         if !address.ip().is_loopback() {
             let warning = format!("--metrics {address}: whoever reaches that address can read the metrics");
             watch.setting.output.warn(&warning);
         }
-        watch.metrics.serve(bound)?;
+        watch.metrics.serve(bound, names)?;
     }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;

@@ -9,7 +9,7 @@ use anyhow::Context;
 use discovery::{Listed, Outcome};
 
 use crate::commands::status::{Status, gather, prometheus};
-use crate::metrics::http;
+use crate::metrics::http::{self, Names};
 use crate::metrics::{Exposition, Kind, sample};
 use crate::setting::{Setting, now};
 use crate::state::State;
@@ -90,9 +90,9 @@ impl Metrics {
     }
 
     /// Serves on this socket from now on.
-    pub(super) fn serve(&self, bound: TcpListener) -> anyhow::Result<()> {
+    pub(super) fn serve(&self, bound: TcpListener, names: Names) -> anyhow::Result<()> {
         let metrics = self.clone();
-        http::serve(bound, move || metrics.text())
+        http::serve(bound, names, move || metrics.text())
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
