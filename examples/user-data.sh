@@ -6,6 +6,8 @@ set -euo pipefail
 # Where the package is: what curl can fetch from, or s3://BUCKET/PREFIX, which takes the AWS CLI and a role that may.
 packages=https://github.com/cachenat/cachenat/releases/download/v0.1.0
 version=0.1.0
+# The package's line in SHA256SUMS, which is beside it; its first word. There is a line for each kind and architecture.
+sha256=
 
 config() {
     cat <<'CONFIG'
@@ -19,8 +21,10 @@ CONFIG
 fetch() {
     case $packages in
     s3://*) aws s3 cp --only-show-errors "$packages/$1" "$download/" ;;
-    *) curl --fail --silent --show-error --location --retry 5 --retry-all-errors --output "$download/$1" "$packages/$1" ;;
+    *) curl --proto '=https' --fail --silent --show-error --location --retry 5 --retry-all-errors --output "$download/$1" "$packages/$1" ;;
     esac
+    [ -n "$sha256" ] || { echo "set sha256 to the first word of the line of $1 in $packages/SHA256SUMS" >&2 && exit 1; }
+    echo "$sha256  $download/$1" | sha256sum --check --quiet
 }
 apt() {
     # The first boot's own updates hold dpkg's lock for a while.

@@ -52,6 +52,7 @@ fn its_user_data_is_the_examples_and_its_configuration_is_read() {
     let filled = [
         ("Packages", "https://example.com/packages"),
         ("Version", "0.1.0"),
+        ("Sha256", &"0".repeat(64)),
         ("Client", "198.51.100.27/32"),
         ("ElasticIp.PublicIp", "203.0.113.73"),
         ("ElasticIp.AllocationId", "eipalloc-0123456789abcdef0"),

@@ -8,3 +8,4 @@ mod cron;
 mod packages;
 mod units;
 mod user_data;
+mod workflows;
