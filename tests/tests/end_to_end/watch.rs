@@ -154,6 +154,40 @@ fn sighup_takes_a_good_configuration_and_keeps_the_old_one_on_a_bad_one() {
     });
 }
 
+/// `CACHENAT_RELOADS=2000` makes a soak of it: five minutes.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn reloads_leave_nothing_behind() {
+    let reloads = std::env::var("CACHENAT_RELOADS").map_or(100, |number| number.parse().unwrap());
+    let pause = Duration::from_millis(if reloads > 100 { 120 } else { 0 });
+    let lab = applied();
+    let daemon = watching(&lab, &[]);
+    let of_process = |name: &str| PathBuf::from(format!("/proc/{}/{name}", daemon.pid()));
+    let descriptors = || std::fs::read_dir(of_process("fd")).unwrap().count();
+    let resident = || -> u64 {
+        let status = std::fs::read_to_string(of_process("status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim_end_matches("kB").trim().parse().unwrap()
+    };
+    let reload = |number: usize| {
+        // Two configurations take turns, so that each is another one.
+        let ports = if number.is_multiple_of(2) { "" } else { "ports: 6379-7377\n" };
+        lab.write_config(&(lab.plain_config() + ports));
+        daemon.signal(Signal::SIGHUP);
+        let read = || daemon.said().iter().filter(|line| line.contains("read again")).count();
+        wait_for("the reload", || (read() > number).then_some(()));
+        std::thread::sleep(pause);
+    };
+    let warm = reloads / 5;
+    (0..warm).for_each(reload);
+    let before = (descriptors(), resident());
+    (warm..reloads).for_each(reload);
+    wait_for("the last answers", || (descriptors() <= before.0).then_some(()));
+    let after = (descriptors(), resident());
+    println!("{reloads} reloads: descriptors and KiB {before:?} before, {after:?} after");
+    assert!(after.1 < before.1 + before.1 / 5, "{before:?} {after:?}");
+}
+
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn systemd_hears_when_it_is_ready_how_it_stands_and_that_it_lives() {
