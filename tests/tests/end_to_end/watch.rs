@@ -196,9 +196,7 @@ fn systemd_hears_when_it_is_ready_how_it_stands_and_that_it_lives() {
     let mut command = lab.cachenat_command();
     command.env("NOTIFY_SOCKET", path).env("WATCHDOG_USEC", "400000").arg("watch");
     let mut daemon = Daemon::start(&mut command);
-    // In the order in which they come.
-    hear_until(&systemd, &daemon, "STATUS=3 nodes forwarded", 1);
-    hear_until(&systemd, &daemon, "READY=1", 1);
+    hear_until(&systemd, &daemon, "STATUS=3 nodes forwarded\nREADY=1", 1);
     hear_until(&systemd, &daemon, "WATCHDOG=1", 3);
     // Slow answers hold up no watchdog.
     lab.api().change(|scenario| scenario.faults.push(hang()));

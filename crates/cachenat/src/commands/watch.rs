@@ -191,7 +191,7 @@ impl<'a> Watch<'a> {
                         listing.again_in(Duration::ZERO);
                     }
                 }
-                (asked, answers) = listing.answer(|| list(self.rounds.due(&self.sources), self.options.clone())) => {
+                (asked, answers) = listing.answer(|| list(self.rounds.due(&self.sources), current(&self.setting, &self.options))) => {
                     self.metrics.listed(&answers);
                     listing.again_in(jittered(interval));
                     if answers.is_empty() {
@@ -206,7 +206,7 @@ impl<'a> Watch<'a> {
                     // The answer may have come because something changed: what the names lead to is asked at once.
                     resolving.again_in(Duration::ZERO);
                 }
-                (found, ttl) = resolving.answer(|| resolve(self.listed.clone(), self.options.clone())),
+                (found, ttl) = resolving.answer(|| resolve(self.listed.clone(), current(&self.setting, &self.options))),
                     if self.listed.is_some() =>
                 {
                     let pause = ttl.unwrap_or(dns_interval).min(dns_interval).max(SHORTEST_PAUSE);
@@ -401,6 +401,11 @@ fn read(global: &Global) -> anyhow::Result<(Arc<Setting>, Vec<Source>, Options)>
     let sources = inventory::sources(&setting.config)?;
     let options = setting.options()?;
     Ok((Arc::new(setting), sources, options))
+}
+
+/// How to ask on this host as it is now; as it was when it can't be told.
+fn current(setting: &Setting, last: &Options) -> Options {
+    setting.options().unwrap_or_else(|_| last.clone())
 }
 
 /// What the sources say, and when they were asked.
