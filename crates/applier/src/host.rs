@@ -45,6 +45,8 @@ pub struct Route {
     pub destination: IpNet,
     /// Of several routes to one destination the kernel takes the one with the lowest.
     pub metric: u32,
+    /// Whether a router advertisement brought it (`RTPROT_RA`).
+    pub is_advertised: bool,
     /// The name of the interface that packets leave by.
     pub interface: String,
     /// [`Link::kind`] of that interface.

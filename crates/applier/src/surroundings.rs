@@ -6,6 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use rules::IfName;
+use rules::sysctl::{Switch, Sysctl};
+
+use crate::sysctl::DROP_IN;
 
 /// How full conntrack's table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,10 +22,24 @@ pub struct ConntrackFill {
 /// What the next boot sets a kernel setting to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AtBoot {
-    /// The value.
-    pub value: String,
-    /// The file that has the last word.
+    /// The line that has the last word, as it stands in the file.
+    pub line: String,
+    /// What it sets; `None` if it is no number.
+    pub value: Option<Switch>,
+    /// The file.
     pub file: PathBuf,
+}
+
+impl AtBoot {
+    /// Whether the setting is not as forwarding needs it.
+    pub fn is_amiss(&self, sysctl: &Sysctl) -> bool {
+        self.value != Some(sysctl.wanted())
+    }
+
+    /// Whether cachenat's own file can't help against it, being read before.
+    pub fn is_beyond_ours(&self) -> bool {
+        self.file.file_name().is_some_and(|name| name.as_encoded_bytes() > DROP_IN.as_bytes())
+    }
 }
 
 /// The tables of legacy iptables (`filter`, `nat`) that have been loaded in this network namespace, for either family;
@@ -69,60 +86,149 @@ pub fn source_towards(address: IpAddr) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip())
 }
 
-/// What the next boot sets `key` (`net.ipv4.ip_forward`) to by the files of these directories; `None`: nothing.
+/// What the next boot sets a setting to by the files of these directories; `None`: nothing.
 ///
-/// Of files of one name the first directory's counts; of settings the last file's in the order of names (sysctl.d(5)).
-pub fn at_boot(directories: &[&Path], key: &str) -> Option<AtBoot> {
+/// Of files of one name the first directory's counts; of lines the last in the order of the files' names; and a name that is
+/// written out counts more than one that a pattern meets (sysctl.d(5)). A setting has several names: what switches forwarding
+/// on for all interfaces does so for each, and `ingress` is the one that packets come in by. Its own line may be carried out
+/// once more when the interface appears, so it counts if it switches forwarding off, wherever it stands.
+pub fn at_boot(directories: &[&Path], sysctl: &Sysctl, ingress: Option<&IfName>) -> Option<AtBoot> {
+    let own = ingress.filter(|_| *sysctl == Sysctl::Ipv4Forward).cloned().map(Sysctl::Ipv4ForwardOf);
+    let mut all = vec![sysctl.path()];
+    if *sysctl == Sysctl::Ipv4Forward {
+        all.push("net/ipv4/conf/all/forwarding".to_owned());
+    }
+    let lines = lines_at_boot(directories);
+    let of_own = own.and_then(|own| last(&lines, &[own.path()], sysctl));
+    of_own.filter(|line| line.is_amiss(sysctl)).or_else(|| last(&lines, &all, sysctl))
+}
+
+/// A line of sysctl.d(5): `net/ipv4/conf/*/forwarding`, `1`, and where it stands.
+struct Assignment {
+    path: String,
+    value: String,
+    line: String,
+    file: PathBuf,
+}
+
+/// All of them, in the order in which they are carried out.
+fn lines_at_boot(directories: &[&Path]) -> Vec<Assignment> {
     let mut files: BTreeMap<_, PathBuf> = BTreeMap::new();
     for directory in directories.iter().rev() {
         let entries = fs::read_dir(directory).into_iter().flatten().flatten();
         let confs = entries.filter(|entry| entry.path().extension().is_some_and(|end| end == "conf"));
         files.extend(confs.map(|entry| (entry.file_name(), entry.path())));
     }
-    let mut last = None;
+    let mut lines = Vec::new();
     for file in files.into_values() {
         let text = fs::read_to_string(&file).unwrap_or_default();
-        if let Some(value) = value_in(&text, key) {
-            last = Some(AtBoot { value: value.to_owned(), file });
+        for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
+            if let Some((key, value)) = line.split_once('=') {
+                let (value, line, file) = (value.trim().to_owned(), line.to_owned(), file.clone());
+                lines.push(Assignment { path: path_of(key.trim()), value, line, file });
+            }
         }
     }
-    last
+    lines
 }
 
-/// The last value of a key in a file of sysctl.d(5), where `net/ipv4/ip_forward` is a way to write it, and a leading `-`
-/// forgives errors.
-fn value_in<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    let assignments = text.lines().rev().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
-    let mut values = assignments.filter_map(|line| {
-        let (name, value) = line.split_once('=')?;
-        let name = name.trim().trim_start_matches('-').replace('/', ".");
-        (name == key).then_some(value.trim())
-    });
-    values.next()
+/// The path that a key stands for: its first separator says which of dot and slash is one. A leading `-` forgives errors.
+fn path_of(key: &str) -> String {
+    let key = key.trim_start_matches('-');
+    if key.find(['.', '/']).is_some_and(|at| key[at..].starts_with('/')) {
+        return key.to_owned();
+    }
+    let swap = |c| match c {
+        '.' => '/',
+        '/' => '.',
+        other => other,
+    };
+    key.chars().map(swap).collect()
+}
+
+/// The last line that sets one of these paths; a pattern counts only where no path is written out.
+fn last(lines: &[Assignment], paths: &[String], sysctl: &Sysctl) -> Option<AtBoot> {
+    let written_out = lines.iter().rfind(|line| paths.contains(&line.path));
+    let meets = |line: &&Assignment| paths.iter().any(|path| meets(line.path.as_bytes(), path.as_bytes()));
+    let Assignment { value, line, file, .. } = written_out.or_else(|| lines.iter().rfind(meets))?;
+    Some(AtBoot { line: line.clone(), value: sysctl.value(value).ok(), file: file.clone() })
+}
+
+/// Whether a pattern of glob(7) meets a path; `*` and `?` stand for no slash. Lists in brackets are not known here.
+fn meets(pattern: &[u8], path: &[u8]) -> bool {
+    match (pattern, path) {
+        ([b'*', rest @ ..], _) => {
+            let end = path.iter().position(|&byte| byte == b'/').unwrap_or(path.len());
+            (0..=end).any(|skipped| meets(rest, path.get(skipped..).unwrap_or_default()))
+        }
+        ([b'?', rest @ ..], [byte, path @ ..]) if *byte != b'/' => meets(rest, path),
+        ([one, rest @ ..], [byte, path @ ..]) if one == byte => meets(rest, path),
+        _ => pattern.is_empty() && path.is_empty(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const KEY: &str = "net.ipv4.ip_forward";
+    /// What these files, by name, set IPv4 forwarding to for `ens5`: the value and the file that says so.
+    fn at_boot_of(files: &[(&str, &str)]) -> Option<(bool, String)> {
+        let etc = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(etc.path().join(name), text).unwrap();
+        }
+        let ens5 = "ens5".parse().unwrap();
+        let found = at_boot(&[etc.path()], &Sysctl::Ipv4Forward, Some(&ens5))?;
+        let file = found.file.file_name().unwrap().to_str().unwrap().to_owned();
+        Some((!found.is_amiss(&Sysctl::Ipv4Forward), file))
+    }
+
+    const OURS: (&str, &str) = ("90-cachenat.conf", "net.ipv4.ip_forward = 1\n");
 
     #[test]
     fn the_last_file_has_the_word_and_a_file_of_etc_hides_its_namesake() {
         let (etc, lib) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let value = || at_boot(&[etc.path(), lib.path()], KEY).map(|at_boot| at_boot.value);
+        let sysctl = Sysctl::Ipv4Forward;
+        let value = || {
+            let found = at_boot(&[etc.path(), lib.path()], &sysctl, None)?;
+            found.value.map(Switch::as_str)
+        };
         assert_eq!(value(), None);
         fs::write(lib.path().join("50-default.conf"), "net.ipv4.ip_forward = 0\n").unwrap();
-        assert_eq!(value().as_deref(), Some("0"));
+        assert_eq!(value(), Some("0"));
         fs::write(etc.path().join("50-default.conf"), "# net.ipv4.ip_forward = 0\n").unwrap();
         assert_eq!(value(), None);
-        fs::write(etc.path().join("90-cachenat.conf"), "net.ipv4.ip_forward = 1\n").unwrap();
-        assert_eq!(value().as_deref(), Some("1"));
+        fs::write(etc.path().join(OURS.0), OURS.1).unwrap();
+        assert_eq!(value(), Some("1"));
         let later = etc.path().join("99-sysctl.conf");
         fs::write(&later, "-net/ipv4/ip_forward=0\n").unwrap();
         fs::write(etc.path().join("README"), "net.ipv4.ip_forward = 7\n").unwrap();
-        let found = at_boot(&[etc.path(), lib.path()], KEY).unwrap();
-        assert_eq!(found, AtBoot { value: "0".to_owned(), file: later });
+        let found = at_boot(&[etc.path(), lib.path()], &sysctl, None).unwrap();
+        let line = "-net/ipv4/ip_forward=0".to_owned();
+        assert!(found.is_beyond_ours());
+        assert_eq!(found, AtBoot { line, value: Some(Switch::Off), file: later });
+    }
+
+    #[test]
+    fn forwarding_is_one_switch_under_several_names() {
+        let off = |file: &str| Some((false, file.to_owned()));
+        for line in [
+            "net.ipv4.conf.all.forwarding = 0",
+            "net/ipv4/conf/all/forwarding = 0",
+            "net.ipv4.conf.ens5.forwarding=0",
+            "net.ipv4.conf.*.forwarding = 0",
+            "net.ipv4.conf.ens?.forwarding = 0",
+        ] {
+            let found = at_boot_of(&[OURS, ("99-other.conf", line)]);
+            // A pattern counts only where the name is not written out, and ours writes one of them.
+            assert_eq!(found, off("99-other.conf"), "{line}");
+        }
+        // The interface may appear after all files were read, and its own line is read once more then.
+        assert_eq!(at_boot_of(&[("10-a.conf", "net.ipv4.conf.ens5.forwarding = 0"), OURS]), off("10-a.conf"));
+        let on = Some((true, OURS.0.to_owned()));
+        assert_eq!(at_boot_of(&[("10-a.conf", "net.ipv4.conf.all.forwarding = 0"), OURS]), on);
+        assert_eq!(at_boot_of(&[OURS, ("99-a.conf", "net.ipv4.conf.eth0.forwarding = 0")]), on);
+        assert_eq!(at_boot_of(&[OURS, ("99-a.conf", "net.ipv4.conf.*.rp_filter = 0")]), on);
     }
 
     #[test]

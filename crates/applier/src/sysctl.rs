@@ -10,6 +10,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rules::IfName;
 use rules::sysctl::{Place, Switch, Sysctl, SysctlChange};
 
 use crate::plain_file;
@@ -29,6 +30,17 @@ const DROP_IN_LIMIT: u64 = 64 * 1024;
 pub struct Sysctls {
     proc_sys: PathBuf,
     drop_in: PathBuf,
+    interfaces: Interfaces,
+}
+
+/// What of this host's interfaces decides which settings forwarding needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interfaces {
+    /// The one that packets to be forwarded come in by.
+    pub ingress: Option<IfName>,
+    /// Those by which the kernel has heard of a default route: it is lost when IPv6 forwarding is switched on, unless the
+    /// interface goes on hearing router advertisements.
+    pub advertised: Vec<IfName>,
 }
 
 /// What [`Sysctls::plan`] would change, and what [`Sysctls::apply`] did.
@@ -59,7 +71,7 @@ pub enum SysctlError {
         /// The file.
         path: PathBuf,
         /// The setting.
-        key: &'static str,
+        key: String,
         /// The value it should get.
         value: Switch,
         /// The system's reason.
@@ -120,7 +132,40 @@ impl Sysctls {
 
     /// The settings under another root than `/proc/sys`.
     pub fn with_proc(sysctl_dir: &Path, proc_sys: &Path) -> Self {
-        Self { proc_sys: proc_sys.to_owned(), drop_in: sysctl_dir.join(DROP_IN) }
+        let interfaces = Interfaces::default();
+        Self { proc_sys: proc_sys.to_owned(), drop_in: sysctl_dir.join(DROP_IN), interfaces }
+    }
+
+    /// The same with an eye on these interfaces.
+    #[must_use]
+    pub fn of_interfaces(self, interfaces: Interfaces) -> Self {
+        Self { interfaces, ..self }
+    }
+
+    /// The settings that those wanted need beside them on this host's interfaces, each before what needs it.
+    fn with_interfaces(&self, wanted: &[Sysctl]) -> Result<Vec<Sysctl>, SysctlError> {
+        let mut all = Vec::new();
+        for sysctl in wanted {
+            if *sysctl == Sysctl::Ipv6Forward {
+                for interface in &self.interfaces.advertised {
+                    let heard = Sysctl::AcceptRa(interface.clone());
+                    // With 0 somebody else listens for the kernel, and sets the route by himself.
+                    if self.read_live(&heard)? != Switch::Off {
+                        all.push(heard);
+                    }
+                }
+            }
+            all.push(sysctl.clone());
+            if let (Sysctl::Ipv4Forward, Some(interface)) = (sysctl, &self.interfaces.ingress) {
+                let own = Sysctl::Ipv4ForwardOf(interface.clone());
+                let is_on = |sysctl| Ok(self.read_live(sysctl)? != Switch::Off);
+                // The interface may not be there yet; and the switch of all switches each.
+                if self.live_path(&own).exists() && is_on(sysctl)? && !is_on(&own)? {
+                    all.push(own);
+                }
+            }
+        }
+        Ok(all)
     }
 
     /// What [`Sysctls::apply`] would change.
@@ -136,16 +181,16 @@ impl Sysctls {
             Err(error) => return Err(error),
         };
         let mut changes = Vec::new();
-        for &sysctl in wanted {
-            let to = Some(Sysctl::WANTED);
-            let live = self.read_live(sysctl)?;
-            if live != Sysctl::WANTED {
+        for sysctl in self.with_interfaces(wanted)? {
+            let to = Some(sysctl.wanted());
+            let live = self.read_live(&sysctl)?;
+            let boot = drop_in.as_ref().map(|file| file.as_ref().and_then(|file| file.value(&sysctl)));
+            if live != sysctl.wanted() {
+                let sysctl = sysctl.clone();
                 changes.push(SysctlChange { sysctl, place: Place::Live, from: Some(live), to });
             }
-            let Some(drop_in) = &drop_in else { continue };
-            let boot = drop_in.as_ref().and_then(|file| file.value(sysctl));
-            if boot != Some(Sysctl::WANTED) {
-                changes.push(SysctlChange { sysctl, place: Place::Boot, from: boot, to });
+            if let Some(from) = boot.filter(|&boot| boot != to) {
+                changes.push(SysctlChange { sysctl, place: Place::Boot, from, to });
             }
         }
         Ok(Applied { changes, left })
@@ -199,12 +244,13 @@ impl Sysctls {
         if changes.iter().any(|change| change.place == Place::Boot) {
             let mut drop_in = self.read_drop_in()?.unwrap_or_default();
             for change in changes.iter().filter(|change| change.place == Place::Boot) {
-                drop_in.set(change.sysctl, Sysctl::WANTED, self.read_live(change.sysctl)?);
+                let live = self.read_live(&change.sysctl)?;
+                drop_in.set(change.sysctl.clone(), change.sysctl.wanted(), live);
             }
             self.write_drop_in(Some(&drop_in))?;
         }
         for change in changes.iter().filter(|change| change.place == Place::Live) {
-            self.write_live(change.sysctl, Sysctl::WANTED)?;
+            self.write_live(&change.sysctl, change.sysctl.wanted())?;
         }
         Ok(())
     }
@@ -217,15 +263,16 @@ impl Sysctls {
     pub fn revert(&self, changes: &[SysctlChange]) -> Result<(), SysctlError> {
         let (live, boot): (Vec<&SysctlChange>, Vec<_>) =
             changes.iter().partition(|change| change.place == Place::Live);
-        let live: Vec<_> = live.into_iter().map(|change| self.revert_live(change)).collect();
+        // What was set first was needed by what came after.
+        let live: Vec<_> = live.into_iter().rev().map(|change| self.revert_live(change)).collect();
         let boot = self.revert_drop_in(&boot);
         live.into_iter().collect::<Result<(), _>>().and(boot)
     }
 
     fn revert_live(&self, change: &SysctlChange) -> Result<(), SysctlError> {
         match change.from {
-            Some(before) if self.read_live(change.sysctl)? != before => {
-                self.write_live(change.sysctl, before)
+            Some(before) if self.read_live(&change.sysctl)? != before => {
+                self.write_live(&change.sysctl, before)
             }
             _ => Ok(()),
         }
@@ -237,7 +284,7 @@ impl Sysctls {
         }
         let Some(mut drop_in) = self.read_drop_in()? else { return Ok(()) };
         for change in changes {
-            drop_in.put_back(change.sysctl, change.from);
+            drop_in.put_back(&change.sysctl, change.from);
         }
         self.write_drop_in(Some(&drop_in).filter(|drop_in| !drop_in.is_empty()))
     }
@@ -247,10 +294,10 @@ impl Sysctls {
     /// # Errors
     ///
     /// [`SysctlError::DropIn`] or [`SysctlError::Foreign`].
-    pub fn has_switched_on(&self, sysctl: Sysctl) -> Result<bool, SysctlError> {
+    pub fn has_switched_on(&self, sysctl: &Sysctl) -> Result<bool, SysctlError> {
         let drop_in = self.read_drop_in()?;
         let setting = drop_in.iter().flat_map(DropIn::settings).find(|(of, _)| *of == sysctl);
-        Ok(setting.is_some_and(|(_, setting)| setting.before != Sysctl::WANTED))
+        Ok(setting.is_some_and(|(_, setting)| setting.before != sysctl.wanted()))
     }
 
     /// What [`Sysctls::remove`] would change.
@@ -261,14 +308,18 @@ impl Sysctls {
     pub fn plan_removal(&self) -> Result<Vec<SysctlChange>, SysctlError> {
         let Some(drop_in) = self.read_drop_in()? else { return Ok(Vec::new()) };
         let mut changes = Vec::new();
-        for (sysctl, setting) in drop_in.settings() {
-            let live = self.read_live(sysctl)?;
+        // Forwarding is switched off before what it needed.
+        for (sysctl, setting) in drop_in.settings().rev() {
+            // An interface that is gone has taken its settings along.
+            let is_there = self.live_path(sysctl).exists()
+                || matches!(sysctl, Sysctl::Ipv4Forward | Sysctl::Ipv6Forward);
+            let live = if is_there { Some(self.read_live(sysctl)?) } else { None };
             // A live value that is no longer ours is somebody else's decision.
-            if live == setting.value && live != setting.before {
-                let to = Some(setting.before);
+            if let Some(live) = live.filter(|&live| live == setting.value && live != setting.before) {
+                let (sysctl, to) = (sysctl.clone(), Some(setting.before));
                 changes.push(SysctlChange { sysctl, place: Place::Live, from: Some(live), to });
             }
-            let from = Some(setting.value);
+            let (sysctl, from) = (sysctl.clone(), Some(setting.value));
             changes.push(SysctlChange { sysctl, place: Place::Boot, from, to: None });
         }
         Ok(changes)
@@ -287,7 +338,7 @@ impl Sysctls {
         let is_gone = failed.is_none();
         for change in plan {
             let done = match (change.place, change.to) {
-                (Place::Live, Some(before)) => self.write_live(change.sysctl, before),
+                (Place::Live, Some(before)) => self.write_live(&change.sysctl, before),
                 (Place::Boot, _) if !is_gone => continue,
                 _ => Ok(()),
             };
@@ -301,20 +352,20 @@ impl Sysctls {
         (changes, failed)
     }
 
-    fn live_path(&self, sysctl: Sysctl) -> PathBuf {
-        self.proc_sys.join(sysctl.key().replace('.', "/"))
+    fn live_path(&self, sysctl: &Sysctl) -> PathBuf {
+        self.proc_sys.join(sysctl.path())
     }
 
-    fn read_live(&self, sysctl: Sysctl) -> Result<Switch, SysctlError> {
+    fn read_live(&self, sysctl: &Sysctl) -> Result<Switch, SysctlError> {
         let path = self.live_path(sysctl);
         let mut value = String::new();
         let read = File::open(&path).and_then(|file| file.take(VALUE_LIMIT).read_to_string(&mut value));
         let no_switch = |error| io::Error::new(io::ErrorKind::InvalidData, error);
-        let value = read.and_then(|_| value.trim_end().parse().map_err(no_switch));
+        let value = read.and_then(|_| sysctl.value(value.trim_end()).map_err(no_switch));
         value.map_err(|source| SysctlError::Read { path, source })
     }
 
-    fn write_live(&self, sysctl: Sysctl, value: Switch) -> Result<(), SysctlError> {
+    fn write_live(&self, sysctl: &Sysctl, value: Switch) -> Result<(), SysctlError> {
         let path = self.live_path(sysctl);
         if let Err(source) = fs::write(&path, format!("{value}\n")) {
             return Err(SysctlError::Write { path, key: sysctl.key(), value, source });

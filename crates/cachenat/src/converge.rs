@@ -4,7 +4,7 @@ use anyhow::Context;
 use applier::host;
 use applier::kernel::{CommitError, Dump, Generation, Netfilter};
 use applier::sync::{Outcome, SyncError, Synced, ours, sync_from};
-use applier::sysctl::{Applied, SysctlError, Sysctls};
+use applier::sysctl::Applied;
 use discovery::{Admission, Emptied, Imds, Inventory, Refusal, admit};
 use rules::{Operation, Rule, Ruleset};
 use std::borrow::Cow;
@@ -23,6 +23,7 @@ use crate::output::{Output, with_cause};
 use crate::report::Report;
 use crate::setting::{Effect, Setting, is_whole, now};
 use crate::state::{State, StateError};
+use crate::sysctls;
 
 /// Plans what is wanted from what was found and what is in force, and uses up what the state knows.
 ///
@@ -129,12 +130,12 @@ pub(crate) fn carry_out(
     output: Output,
 ) -> anyhow::Result<Done> {
     let cut = Cut::prepare(config, &*in_force(&config.state_dir, &dump)?, &wanted.ruleset, output);
-    let settings = Sysctls::new(&config.sysctl_dir);
+    let settings = sysctls::of_host(config, &wanted.ruleset)?;
     let Applied { changes: sysctls, left } = match until {
         Until::Changed => settings.apply(&wanted.sysctls)?,
         Until::Reboot => settings.apply_now(&wanted.sysctls)?,
     };
-    left.iter().for_each(|denied| output.warn(&left_to_root(denied)));
+    left.iter().for_each(|denied| output.warn(&sysctls::left_to_root(denied)));
     let Synced { changes, dump: Dump { generation, .. }, outcome } =
         match sync_from(kernel, dump, Some(&wanted.ruleset)) {
             Ok(synced) => synced,
@@ -153,18 +154,6 @@ pub(crate) fn carry_out(
         remembered(Moves::note(&config.state_dir, &report.forwards, now()), output);
     }
     Ok(Done { report, generation, is_verified, uncut })
-}
-
-/// Has the next boot know of the settings that are in force.
-///
-/// `false`: the drop-in could not be written, which is told.
-pub(crate) fn keep_settings(config: &Config, wanted: &Admitted, output: Output) -> bool {
-    let left = match Sysctls::new(&config.sysctl_dir).apply(&wanted.sysctls) {
-        Ok(Applied { left, .. }) => left,
-        Err(error) => Some(error),
-    };
-    left.iter().for_each(|left| output.warn(&left_to_root(left)));
-    left.is_none()
 }
 
 /// Puts rules back in force that were there before (`None`: there was no table).
@@ -264,16 +253,6 @@ fn explained(config: &Config, error: SyncError) -> anyhow::Error {
             )
         };
     anyhow::Error::from(error).context(mistake)
-}
-
-/// What there is to know of a drop-in that was left as it is.
-pub(crate) fn left_to_root(left: &SysctlError) -> String {
-    let remedy =
-        if left.is_denied_drop_in() { ": one 'cachenat apply' as root puts it right, and" } else { ";" };
-    format!(
-        "{}; it stays as it is{remedy} until then the next boot forwards only once cachenat has run",
-        with_cause(left)
-    )
 }
 
 /// Writes the state; the rules are in force by now, so what can't be written costs memory and not traffic.

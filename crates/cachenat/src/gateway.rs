@@ -8,7 +8,7 @@ use applier::host::{self, HostError, InterfaceAddress};
 use applier::surroundings::source_towards;
 use discovery::{Admission, InstanceFacts, Refusal, Route, admit};
 use ipnet::IpNet;
-use rules::{Chain, Family, IfName, Listener, Rule, Ruleset};
+use rules::{Family, IfName, Listener, Ruleset};
 
 use crate::addresses::Addresses;
 use crate::config::{Auto, Config, ConfigError, SSH, Snat};
@@ -152,13 +152,8 @@ impl Gateway {
         let interface = match &config.gateway.interface {
             Auto::Set(interface) => interface.clone(),
             Auto::Auto => {
-                let rules = saved.chains.get(&Chain::Prerouting).into_iter().flatten();
-                let mut named = rules.filter_map(|rule| match rule {
-                    Rule::Forward { interface, .. } => Some(interface.clone()),
-                    _ => None,
-                });
                 let file = config.file.display().to_string();
-                named.next().ok_or(GatewayError::NoInterface { file })?
+                saved.ingress().cloned().ok_or(GatewayError::NoInterface { file })?
             }
         };
         let addresses = match &config.gateway.addresses {

@@ -31,6 +31,7 @@ mod setting;
 #[cfg(test)]
 mod simulation;
 mod state;
+mod sysctls;
 mod turn;
 
 use std::io::{self, ErrorKind};

@@ -24,10 +24,11 @@ use rules::{Actual, Leases, Ruleset, SysctlChange};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::converge::{admit_saved, keep_settings, put_back, remember, remembered};
+use crate::converge::{admit_saved, put_back, remember, remembered};
 use crate::desired::Desired;
 use crate::output::{Output, in_background, say};
 use crate::state::State;
+use crate::sysctls;
 use crate::turn::{Moment, Turn};
 use place::{Found, Place, Stage};
 
@@ -318,7 +319,7 @@ fn finish(config: &Config, pending: Pending, output: Output) -> anyhow::Result<b
         Inventory::from_json(&pending.inventory).context("the inventory of the pending change")?;
     let wanted = Wanted::from_json(&pending.after).context("the rules of the pending change")?;
     let (wanted, _) = admit_saved(config, &wanted.ruleset, wanted.ruleset.flowtable.is_some(), output)?;
-    let are_kept = keep_settings(config, &wanted, output);
+    let are_kept = sysctls::keep(config, &wanted, output);
     let done = Desired { wanted, leases: pending.leases, inventory, is_news: true, kept: vec![] };
     Ok(remember(&State::open(&config.state_dir), &done, output) && are_kept)
 }

@@ -40,7 +40,7 @@ struct ChangeForm {
 
 #[derive(Serialize)]
 struct SysctlForm<'a> {
-    key: &'static str,
+    key: String,
     place: Place,
     from: Option<&'a str>,
     to: Option<&'a str>,

@@ -136,6 +136,10 @@ impl TryFrom<SmolStr> for IfName {
 
     fn try_from(name: SmolStr) -> Result<Self, NameError> {
         check(&name, Self::MAX, |c| c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '/' | '*'))?;
+        // `dev_valid_name`, net/core/dev.c: below /proc/sys they would be other directories.
+        if matches!(name.as_str(), "." | "..") {
+            return Err(NameError::Character { name: name.into(), character: '.' });
+        }
         Ok(Self(name))
     }
 }

@@ -89,6 +89,16 @@ pub fn render(forwards: &[Forward], clients: &[IpNet], gateway: &Gateway) -> Rul
 }
 
 impl Ruleset {
+    /// The interface that clients' packets come in by, if any rule names one.
+    pub fn ingress(&self) -> Option<&IfName> {
+        let rules = self.chains.get(&Chain::Prerouting).into_iter().flatten();
+        let mut named = rules.filter_map(|rule| match rule {
+            Rule::Forward { interface, .. } | Rule::Spread { interface, .. } => Some(interface),
+            _ => None,
+        });
+        named.next()
+    }
+
     /// The forwards that the maps hold, by listener and id; the opposite of [`render`].
     ///
     /// Elements whose comment is no id are none of ours, and left out.

@@ -5,6 +5,9 @@ use std::fs;
 use cachenat_tests::fake_aws::shapes;
 use cachenat_tests::lab::Lab;
 use cachenat_tests::lab::product::Run;
+use cachenat_tests::lab::shell::run;
+use cachenat_tests::lab::wait::wait_for;
+use cachenat_tests::programs;
 
 use crate::common::{applied, in_force, reached, spelled_out};
 
@@ -122,4 +125,102 @@ fn a_node_behind_another_interface_is_named() {
         "local-002: the route to it leaves by eth1, and the way back (gateway.snat) is made for eth0 only";
     assert!(run.stderr.contains(words), "{}", run.stderr);
     assert!(lab.cachenat(&["check"]).exits(1).stdout.contains(words));
+}
+
+/// Has a router on the gateway's segment advertise itself, and waits until the gateway has its default route from it.
+fn advertise(lab: &Lab) {
+    let advertisement = r#"
+import socket, struct, sys
+s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+# RFC 4861 section 4.2: a router for half an hour.
+s.sendto(struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0), ("ff02::1", 0, 0, socket.if_nametoindex(sys.argv[1])))
+"#;
+    wait_for("the advertised route", || {
+        let mut python = lab.network.vpc.command(programs::python());
+        // Until its own address is known to be no one else's, it can't send.
+        let _ = python.args(["-c", advertisement, "public"]).output().unwrap();
+        advertised(lab).then_some(())
+    });
+}
+
+/// Whether the gateway has a default route that was advertised.
+fn advertised(lab: &Lab) -> bool {
+    run(lab.network.nat.command("ip").args(["-6", "route", "show", "default"])).contains("proto ra")
+}
+
+/// The operator's own session may come by it.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn ipv6_forwarding_does_not_take_the_host_s_own_default_route_away() {
+    let lab = dual_stack();
+    advertise(&lab);
+    let diff = lab.cachenat(&["diff"]).exits(1).stdout;
+    assert!(diff.contains("+ sysctl net.ipv6.conf.eth0.accept_ra = 2"), "{diff}");
+    lab.cachenat(&["apply"]).exits(0);
+    assert!(advertised(&lab));
+    assert_eq!(lab.network.nat.sysctl("net/ipv6/conf/all/forwarding"), "1");
+    lab.cachenat(&["diff"]).exits(0);
+    lab.cachenat(&["remove"]).exits(0);
+    assert_eq!(lab.network.nat.sysctl("net/ipv6/conf/eth0/accept_ra"), "1");
+    assert!(advertised(&lab));
+}
+
+/// A gateway of both families, and a node of each.
+fn dual_stack() -> Lab {
+    let lab = Lab::new();
+    lab.network.nat.ip("address add 2001:db8::55/64 dev eth0 nodad");
+    lab.write_config(
+        "clients: [198.51.100.27/32, 2001:db8:c::27/128]\n\
+         gateway: {addresses: [10.0.0.55, 2001:db8::55]}\n\
+         sources:\n\
+         \x20 - static:\n\
+         \x20     name: local\n\
+         \x20     nodes: [{id: a, host: 10.0.1.230, port: 6379}, {id: b, host: 'fd00:1::99', port: 6379}]\n",
+    );
+    lab
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn forwarding_is_looked_at_where_packets_come_in() {
+    let lab = spelled_out(&[(1, "10.0.1.230")]);
+    lab.cachenat(&["apply"]).exits(0);
+    lab.network.nat.set_sysctl("net/ipv4/conf/eth0/forwarding", "0");
+    let diff = lab.cachenat(&["diff"]).exits(1).stdout;
+    assert!(diff.contains("+ sysctl net.ipv4.conf.eth0.forwarding = 1"), "{diff}");
+    let status = lab.cachenat(&["status", "--format", "json"]).exits(0).json();
+    assert!(status["drift"].to_string().contains("net.ipv4.conf.eth0.forwarding"), "{status}");
+    let check = lab.cachenat(&["check"]).exits(1).stdout;
+    assert!(check.contains("net.ipv4.conf.eth0.forwarding: is off"), "{check}");
+    lab.cachenat(&["apply"]).exits(0);
+    assert_eq!(lab.network.nat.sysctl("net/ipv4/conf/eth0/forwarding"), "1");
+    lab.cachenat(&["diff"]).exits(0);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_file_that_stops_forwarding_at_the_next_boot_is_named() {
+    let lab = spelled_out(&[(1, "10.0.1.230")]);
+    let file = lab.dir().join("sysctl.d/99-hardening.conf");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    for line in [
+        "net.ipv4.conf.all.forwarding = 0",
+        "net/ipv4/conf/*/forwarding = 0",
+        "net.ipv4.conf.eth0.forwarding=0",
+    ] {
+        fs::write(&file, format!("{line}\n")).unwrap();
+        for command in ["diff", "apply"] {
+            let run = lab.cachenat(&[command]);
+            assert!(
+                run.stderr.contains(&format!("99-hardening.conf says {line:?}")),
+                "{command}: {}",
+                run.stderr
+            );
+        }
+        let check = lab.cachenat(&["check"]).exits(1).stdout;
+        assert!(check.contains("99-hardening.conf sets it to 0 at the next boot"), "{check}");
+    }
+    fs::remove_file(&file).unwrap();
+    assert_eq!(lab.cachenat(&["apply"]).exits(0).stderr, "");
 }

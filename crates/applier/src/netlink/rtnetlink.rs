@@ -19,6 +19,9 @@ const LINK: usize = 16;
 const ROUTE: usize = 12;
 const NEXT_HOP: usize = 8;
 
+/// `linux/rtnetlink.h`
+const RTPROT_RA: u8 = 9;
+
 /// `IFLA_*`, `linux/if_link.h`
 mod link {
     pub(super) const NAME: u16 = 3;
@@ -58,11 +61,12 @@ pub(crate) fn routes() -> io::Result<Vec<Route>> {
     let mut routes = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
         dump(&mut socket, libc::RTM_GETROUTE, family, ROUTE, |message| {
-            if let Some((destination, metric, interfaces)) = read_route(message)? {
+            if let Some(Read { destination, metric, is_advertised, interfaces }) = read_route(message)? {
                 let links = interfaces.iter().filter_map(|index| links.get(index));
                 routes.extend(links.map(|link| Route {
                     destination,
                     metric,
+                    is_advertised,
                     interface: link.name.clone(),
                     kind: link.kind.clone(),
                 }));
@@ -133,13 +137,21 @@ fn read_link(message: &Message<'_>) -> Result<Option<(u32, Link)>, Malformed> {
     Ok(u32_at(header, 4).map(|index| (index, Link { name, alternative_names, kind })))
 }
 
-/// Destination, metric and the indices of the interfaces of a unicast route of the main table.
-fn read_route(message: &Message<'_>) -> Result<Option<(IpNet, u32, Vec<u32>)>, Malformed> {
+/// A unicast route of the main table.
+struct Read {
+    destination: IpNet,
+    metric: u32,
+    is_advertised: bool,
+    /// By their indices.
+    interfaces: Vec<u32>,
+}
+
+fn read_route(message: &Message<'_>) -> Result<Option<Read>, Malformed> {
     if message.kind != libc::RTM_NEWROUTE {
         return Ok(None);
     }
     let (header, attributes) = body(message, ROUTE)?;
-    let &[family, length, _, _, table, _, _, kind, ..] = header else { return Ok(None) };
+    let &[family, length, _, _, table, protocol, _, kind, ..] = header else { return Ok(None) };
     let fields = Fields::<32>::parse(attributes)?;
     let number = |kind| fields.get(kind).and_then(|value| u32_at(value, 0));
     if kind != libc::RTN_UNICAST
@@ -158,7 +170,8 @@ fn read_route(message: &Message<'_>) -> Result<Option<(IpNet, u32, Vec<u32>)>, M
         let length = usize::from(u16::from_ne_bytes([low, high])).max(NEXT_HOP).next_multiple_of(4);
         hops = hops.get(length..).unwrap_or_default();
     }
-    Ok(Some((destination, number(route::METRIC).unwrap_or(0), interfaces)))
+    let metric = number(route::METRIC).unwrap_or(0);
+    Ok(Some(Read { destination, metric, is_advertised: protocol == RTPROT_RA, interfaces }))
 }
 
 /// A default route has no destination.

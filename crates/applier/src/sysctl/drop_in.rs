@@ -74,13 +74,13 @@ impl DropIn {
     }
 
     /// What the file sets.
-    pub(super) fn settings(&self) -> impl Iterator<Item = (Sysctl, &Setting)> {
-        self.settings.iter().map(|(&sysctl, setting)| (sysctl, setting))
+    pub(super) fn settings(&self) -> impl DoubleEndedIterator<Item = (&Sysctl, &Setting)> {
+        self.settings.iter()
     }
 
     /// The value that the file gives to a setting.
-    pub(super) fn value(&self, sysctl: Sysctl) -> Option<Switch> {
-        self.settings.get(&sysctl).map(|setting| setting.value)
+    pub(super) fn value(&self, sysctl: &Sysctl) -> Option<Switch> {
+        self.settings.get(sysctl).map(|setting| setting.value)
     }
 
     /// Sets a value; `live` is remembered, unless an earlier value from before is.
@@ -90,9 +90,9 @@ impl DropIn {
     }
 
     /// Gives a setting the value that it had in the file, or takes it out.
-    pub(super) fn put_back(&mut self, sysctl: Sysctl, value: Option<Switch>) {
-        match (value, self.settings.get_mut(&sysctl)) {
-            (None, _) => drop(self.settings.remove(&sysctl)),
+    pub(super) fn put_back(&mut self, sysctl: &Sysctl, value: Option<Switch>) {
+        match (value, self.settings.get_mut(sysctl)) {
+            (None, _) => drop(self.settings.remove(sysctl)),
             (Some(value), Some(setting)) => setting.value = value,
             (Some(_), None) => {}
         }
@@ -106,8 +106,9 @@ impl DropIn {
 
 fn setting(line: &str) -> Option<(Sysctl, Switch)> {
     let (key, value) = line.split_once('=')?;
-    let sysctl = [Sysctl::Ipv4Forward, Sysctl::Ipv6Forward].into_iter().find(|s| s.key() == key.trim())?;
-    Some((sysctl, value.trim().parse().ok()?))
+    let sysctl: Sysctl = key.trim().parse().ok()?;
+    let value = sysctl.value(value.trim()).ok()?;
+    Some((sysctl, value))
 }
 
 impl Display for DropIn {

@@ -24,13 +24,13 @@ impl Host {
     }
 
     fn set(&self, sysctl: Sysctl, value: &str) {
-        let path = self.sysctls.live_path(sysctl);
+        let path = self.sysctls.live_path(&sysctl);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, format!("{value}\n")).unwrap();
     }
 
     fn live(&self, sysctl: Sysctl) -> String {
-        self.sysctls.read_live(sysctl).unwrap().to_string()
+        self.sysctls.read_live(&sysctl).unwrap().to_string()
     }
 
     fn drop_in(&self) -> PathBuf {
@@ -110,7 +110,7 @@ fn revert_restores_the_live_value_and_the_drop_in_as_they_were() {
 #[test]
 fn a_failure_half_way_leaves_everything_as_it_was_and_names_file_and_remedy() {
     let host = Host::new("0");
-    let ipv6 = host.sysctls.live_path(Ipv6Forward);
+    let ipv6 = host.sysctls.live_path(&Ipv6Forward);
     // A full device stands for a /proc that refuses: root may write to anything that is merely read-only.
     fs::remove_file(&ipv6).unwrap();
     std::os::unix::fs::symlink("/dev/full", &ipv6).unwrap();
@@ -141,7 +141,7 @@ fn a_failure_half_way_leaves_everything_as_it_was_and_names_file_and_remedy() {
 fn a_live_value_that_is_right_is_not_written_even_if_it_could_not_be() {
     let host = Host::new("1");
     host.sysctls.apply(&[Ipv4Forward]).unwrap();
-    let path = host.sysctls.live_path(Ipv4Forward);
+    let path = host.sysctls.live_path(&Ipv4Forward);
     let before = fs::metadata(&path).unwrap().modified().unwrap();
     assert_eq!(host.sysctls.apply(&[Ipv4Forward]).unwrap().changes, []);
     assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before);
@@ -206,4 +206,76 @@ fn a_drop_in_edited_by_hand_is_set_right_and_keeps_the_value_from_before() {
     .assert_eq(&text(&host.sysctls.apply(&[Ipv4Forward]).unwrap().changes));
     removed(&host);
     assert_eq!(host.live(Ipv4Forward), "0");
+}
+
+/// That host again, whose interface `ens5` has these settings, and whose default route came by an advertisement.
+fn with_ens5(host: &Host, forwarding: &str, accept_ra: &str) -> Sysctls {
+    let ens5: IfName = "ens5".parse().unwrap();
+    host.set(Sysctl::Ipv4ForwardOf(ens5.clone()), forwarding);
+    host.set(Sysctl::AcceptRa(ens5.clone()), accept_ra);
+    let interfaces = Interfaces { ingress: Some(ens5.clone()), advertised: vec![ens5] };
+    host.sysctls.clone().of_interfaces(interfaces)
+}
+
+#[test]
+fn an_interface_goes_on_hearing_routers_before_ipv6_is_forwarded() {
+    let host = Host::new("1");
+    let sysctls = with_ens5(&host, "1", "1");
+    let applied = sysctls.apply(&[Ipv4Forward, Ipv6Forward]).unwrap();
+    expect![[r#"
+        + sysctl.d net.ipv4.ip_forward = 1
+        - sysctl net.ipv6.conf.ens5.accept_ra = 1
+        + sysctl net.ipv6.conf.ens5.accept_ra = 2
+        + sysctl.d net.ipv6.conf.ens5.accept_ra = 2
+        - sysctl net.ipv6.conf.all.forwarding = 0
+        + sysctl net.ipv6.conf.all.forwarding = 1
+        + sysctl.d net.ipv6.conf.all.forwarding = 1
+    "#]]
+    .assert_eq(&text(&applied.changes));
+    assert_eq!(sysctls.apply(&[Ipv4Forward, Ipv6Forward]).unwrap().changes, []);
+    // Whoever removes knows of no interface, and finds it in the file.
+    removed(&host);
+    let ens5 = "ens5".parse().unwrap();
+    assert_eq!((host.live(Sysctl::AcceptRa(ens5)), host.live(Ipv6Forward)), ("1".into(), "0".into()));
+    assert!(!host.drop_in().exists());
+}
+
+#[test]
+fn who_listens_to_routers_himself_is_left_alone() {
+    let host = Host::new("1");
+    let sysctls = with_ens5(&host, "1", "0");
+    let changes = sysctls.apply(&[Ipv6Forward]).unwrap().changes;
+    assert!(changes.iter().all(|change| change.sysctl == Ipv6Forward), "{changes:?}");
+}
+
+#[test]
+fn a_setting_that_can_not_be_made_takes_back_what_it_was_for() {
+    let host = Host::new("1");
+    let sysctls = with_ens5(&host, "1", "1");
+    // No number is ever read back from there.
+    let path = host.sysctls.live_path(&Ipv6Forward);
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+    sysctls.apply(&[Ipv6Forward]).unwrap_err();
+    assert_eq!(host.live(Sysctl::AcceptRa("ens5".parse().unwrap())), "1");
+}
+
+#[test]
+fn the_interface_s_own_switch_counts() {
+    let host = Host::new("1");
+    let sysctls = with_ens5(&host, "0", "0");
+    let applied = sysctls.apply(&[Ipv4Forward]).unwrap();
+    expect![[r#"
+        + sysctl.d net.ipv4.ip_forward = 1
+        - sysctl net.ipv4.conf.ens5.forwarding = 0
+        + sysctl net.ipv4.conf.ens5.forwarding = 1
+        + sysctl.d net.ipv4.conf.ens5.forwarding = 1
+    "#]]
+    .assert_eq(&text(&applied.changes));
+    // It is gone, as an interface may be.
+    let ens5 = "ens5".parse().unwrap();
+    fs::remove_dir_all(host.sysctls.live_path(&Sysctl::Ipv4ForwardOf(ens5)).parent().unwrap()).unwrap();
+    assert!(sysctls.plan(&[Ipv4Forward]).is_ok());
+    removed(&host);
+    assert!(!host.drop_in().exists());
 }

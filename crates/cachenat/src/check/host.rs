@@ -6,21 +6,25 @@ use rules::{IfName, Sysctl};
 use super::Finding;
 
 /// Whether a setting has the value that forwarding needs, now and after the next boot.
-pub(crate) fn sysctl(sysctl: Sysctl, is_live: bool, at_boot: Option<&AtBoot>) -> Finding {
+pub(crate) fn sysctl(sysctl: &Sysctl, is_live: bool, at_boot: Option<&AtBoot>) -> Finding {
     let key = sysctl.key();
     if !is_live {
-        let what = "is off: no packet is forwarded";
-        return Finding::fail(key, what, "'cachenat apply' switches it on");
+        let what = match sysctl {
+            Sysctl::AcceptRa(_) => "would lose this host's own default route with IPv6 forwarding",
+            _ => "is off: no packet is forwarded",
+        };
+        return Finding::fail(key, what, "'cachenat apply' sets it");
     }
     match at_boot {
-        Some(AtBoot { value, .. }) if value.parse() == Ok(Sysctl::WANTED) => {
-            Finding::ok(key, "is on, now and at the next boot")
+        Some(at_boot) if !at_boot.is_amiss(sysctl) => Finding::ok(key, "is on, now and at the next boot"),
+        Some(AtBoot { line, file, .. }) => {
+            let value = line.rsplit('=').next().unwrap_or_default().trim();
+            let file = file.display();
+            let what = format!("is on, but {file} sets it to {value} at the next boot");
+            // It has several names.
+            let what = if line.contains(&key) { what } else { format!("{what} ({line})") };
+            Finding::fail(key, what, "take that line out")
         }
-        Some(AtBoot { value, file }) => Finding::fail(
-            key,
-            format!("is on, but {} sets it to {value} at the next boot", file.display()),
-            "take that line out",
-        ),
         None => Finding::warn(
             key,
             "is on, but nothing sets it at the next boot",
@@ -86,13 +90,16 @@ mod tests {
 
     #[test]
     fn forwarding_that_is_off_or_goes_off_at_the_next_boot_is_found() {
-        let at_boot =
-            |value: &str| AtBoot { value: value.to_owned(), file: "/etc/sysctl.d/99-sysctl.conf".into() };
-        let verdict = |live, at_boot: Option<&AtBoot>| sysctl(Sysctl::Ipv4Forward, live, at_boot).verdict;
+        let at_boot = |value: &str| AtBoot {
+            line: format!("net.ipv4.ip_forward = {value}"),
+            value: Sysctl::Ipv4Forward.value(value).ok(),
+            file: "/etc/sysctl.d/99-sysctl.conf".into(),
+        };
+        let verdict = |live, at_boot: Option<&AtBoot>| sysctl(&Sysctl::Ipv4Forward, live, at_boot).verdict;
         assert_eq!(verdict(false, Some(&at_boot("1"))), Fail);
         assert_eq!(verdict(true, Some(&at_boot("1"))), Ok);
         assert_eq!(verdict(true, None), Warn);
-        let off = sysctl(Sysctl::Ipv4Forward, true, Some(&at_boot("0")));
+        let off = sysctl(&Sysctl::Ipv4Forward, true, Some(&at_boot("0")));
         assert_eq!((off.verdict, off.what.contains("99-sysctl.conf sets it to 0")), (Fail, true));
     }
 

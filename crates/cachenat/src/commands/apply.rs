@@ -7,7 +7,6 @@ use applier::kernel::{Dump, Netfilter};
 use applier::lock::WAIT;
 use applier::netlink::Kernel;
 use applier::sync::{difference, ours};
-use applier::sysctl::Sysctls;
 use discovery::{Emptied, Inventory};
 
 use rules::sysctl::Place;
@@ -21,6 +20,7 @@ use crate::pending::{self, Verdict};
 use crate::report::Report;
 use crate::setting::{Setting, now};
 use crate::state::State;
+use crate::sysctls;
 use crate::turn::{Moment, Turn};
 
 /// How often the sources are asked again because another run has asked them since. Few runs at once meet that once or
@@ -63,7 +63,8 @@ pub(super) fn run(
     let mut state = setting.state();
     let dump = kernel.dump()?;
     let desired = plan(&setting, &mut state, fresh, &dump, emptied)?;
-    let warnings = desired.warnings(now());
+    let mut warnings = desired.warnings(now());
+    warnings.extend(sysctls::boot_warnings(&setting.config, &desired.wanted));
     warnings.iter().for_each(|line| setting.output.warn(line));
     let whole = desired.is_whole();
     let probation = match confirm {
@@ -175,12 +176,13 @@ fn on_probation(
     dump: &Dump,
     desired: &Desired,
 ) -> anyhow::Result<Option<(u64, Child)>> {
-    let mut sysctls = Sysctls::new(&setting.config.sysctl_dir).plan(&desired.wanted.sysctls)?.changes;
+    let settings = sysctls::of_host(&setting.config, &desired.wanted.ruleset)?;
+    let mut changes = settings.plan(&desired.wanted.sysctls)?.changes;
     // The next boot hears of it once it is confirmed.
-    sysctls.retain(|change| change.place == Place::Live);
-    if difference(dump, Some(&desired.wanted.ruleset))?.is_empty() && sysctls.is_empty() {
+    changes.retain(|change| change.place == Place::Live);
+    if difference(dump, Some(&desired.wanted.ruleset))?.is_empty() && changes.is_empty() {
         return Ok(None);
     }
     let before = pending::restorable(ours(dump)?)?;
-    Ok(Some((seconds, pending::begin(&setting.config, seconds, before, &sysctls, desired)?)))
+    Ok(Some((seconds, pending::begin(&setting.config, seconds, before, &changes, desired)?)))
 }

@@ -2,7 +2,7 @@
 
 mod greet;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
@@ -16,8 +16,9 @@ use applier::sysctl::{Applied, Sysctls};
 use applier::{host, lock};
 use discovery::{Emptied, Imds, InstanceFacts, Inventory, Source, Survey};
 use ipnet::IpNet;
+use rules::json::Wanted;
 use rules::sysctl::Place;
-use rules::{Endpoint, Ruleset, Sysctl};
+use rules::{Endpoint, Ruleset};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::args::Global;
@@ -30,10 +31,7 @@ use crate::output::{Exit, Output};
 use crate::report::Report;
 use crate::setting::{Effect, Setting, ask, now};
 use crate::state::State;
-
-/// Where the next boot finds kernel settings, beside the configured directory; the first of one name counts
-/// (sysctl.d(5)).
-const SYSCTL_DIRS: [&str; 3] = ["/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d"];
+use crate::sysctls::{self, SYSCTL_DIRS};
 
 pub(super) fn run(global: &Global, json: bool) -> anyhow::Result<Exit> {
     let output = Output::new(global);
@@ -114,7 +112,7 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
     );
     let dialled = runtime.block_on(greet::greet(&setting.config, &desired));
     found.extend(nodes::reach(&dialled, &setting.gateway.addresses));
-    found.extend(of_host(&setting, &desired.wanted.sysctls));
+    found.extend(of_host(&setting, &desired.wanted));
     if let Some(dump) = dump {
         found.push(of_rules(dump, &desired));
     }
@@ -249,25 +247,30 @@ fn of_inventory(
 }
 
 /// The kernel's settings, and conntrack.
-fn of_host(setting: &Setting, sysctls: &[Sysctl]) -> Vec<Finding> {
+fn of_host(setting: &Setting, wanted: &Wanted) -> Vec<Finding> {
+    let needed = &wanted.sysctls;
     let dirs: Vec<&Path> =
         [setting.config.sysctl_dir.as_path()].into_iter().chain(SYSCTL_DIRS.map(Path::new)).collect();
-    let changes = Sysctls::new(&setting.config.sysctl_dir).plan(sysctls);
+    let planned =
+        sysctls::of_host(&setting.config, &wanted.ruleset).and_then(|settings| Ok(settings.plan(needed)?));
     let mut found = Vec::new();
-    if let Ok(Applied { left: Some(left), .. }) = &changes {
-        found.push(Finding::error("settings", left));
-    }
-    match changes {
-        Ok(planned) => found.extend(sysctls.iter().map(|&sysctl| {
-            let is_off =
-                planned.changes.iter().any(|change| change.sysctl == sysctl && change.place == Place::Live);
-            let at_boot = surroundings::at_boot(&dirs, sysctl.key());
-            kernel_settings::sysctl(sysctl, !is_off, at_boot.as_ref())
-        })),
-        Err(error) => found.push(Finding::error("settings", &error)),
+    match planned {
+        Ok(Applied { changes, left }) => {
+            found.extend(left.iter().map(|left| Finding::error("settings", left)));
+            let ingress = wanted.ruleset.ingress();
+            // Of the others there is something to say only where they are amiss.
+            let others = changes.iter().map(|change| &change.sysctl).filter(|other| !needed.contains(other));
+            for sysctl in needed.iter().chain(others.collect::<BTreeSet<_>>()) {
+                let is_off =
+                    changes.iter().any(|change| change.sysctl == *sysctl && change.place == Place::Live);
+                let at_boot = surroundings::at_boot(&dirs, sysctl, ingress);
+                found.push(kernel_settings::sysctl(sysctl, !is_off, at_boot.as_ref()));
+            }
+        }
+        Err(error) => found.push(Finding::error("settings", error.as_ref())),
     }
     let settings = Sysctls::new(&setting.config.sysctl_dir);
-    let has_switched_on = sysctls.iter().any(|&sysctl| settings.has_switched_on(sysctl).unwrap_or(false));
+    let has_switched_on = needed.iter().any(|sysctl| settings.has_switched_on(sysctl).unwrap_or(false));
     found.push(kernel_settings::forward_others(setting.config.gateway.forward_others, has_switched_on));
     let interface = &setting.gateway.interface;
     let elsewhere = elsewhere(&setting.config.clients, interface.as_str());

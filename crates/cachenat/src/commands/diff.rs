@@ -7,18 +7,19 @@ use anyhow::Context;
 use applier::kernel::Netfilter;
 use applier::netlink::Kernel;
 use applier::sync::difference;
-use applier::sysctl::{Applied, Sysctls};
+use applier::sysctl::Applied;
 use discovery::Emptied;
 use rules::json::Wanted;
 use rules::sysctl::{Place, SysctlChange};
 use rules::{Actual, Sysctl, diff};
 
 use crate::args::{DiffFormat, Global};
-use crate::converge::{check_known, in_force, left_to_root};
+use crate::converge::{check_known, in_force};
 use crate::desired::Desired;
 use crate::output::Exit;
 use crate::report::Report;
 use crate::setting::{Effect, Setting, now};
+use crate::sysctls;
 
 pub(super) fn run(global: &Global, format: DiffFormat, against: Option<&Path>) -> anyhow::Result<Exit> {
     let setting = Setting::read(global)?;
@@ -53,13 +54,16 @@ fn against_kernel(setting: &Setting, global: &Global) -> anyhow::Result<(Report,
     let desired = setting.desired(Effect::Shown, fresh, &mut state, actual, Emptied::Keep)?;
     // What `apply` would refuse is not promised.
     check_known(&desired, actual)?;
-    let warnings = warn(setting, &desired);
+    let mut warnings = warn(setting, &desired);
+    let at_boot = sysctls::boot_warnings(&setting.config, &desired.wanted);
+    at_boot.iter().for_each(|line| setting.output.warn(line));
+    warnings.extend(at_boot);
     let changes = difference(&dump, Some(&desired.wanted.ruleset))?;
-    let Applied { changes: sysctls, left } =
-        Sysctls::new(&setting.config.sysctl_dir).plan(&desired.wanted.sysctls)?;
-    left.iter().for_each(|left| setting.output.warn(&left_to_root(left)));
+    let Applied { changes: settings, left } =
+        sysctls::of_host(&setting.config, &desired.wanted.ruleset)?.plan(&desired.wanted.sysctls)?;
+    left.iter().for_each(|left| setting.output.warn(&sysctls::left_to_root(left)));
     let whole = desired.is_whole();
-    Ok((Report::new(changes, sysctls, warnings), whole))
+    Ok((Report::new(changes, settings, warnings), whole))
 }
 
 fn against_file(setting: &Setting, global: &Global, file: &Path) -> anyhow::Result<(Report, bool)> {
@@ -83,11 +87,14 @@ fn warn(setting: &Setting, desired: &Desired) -> Vec<String> {
 
 /// The settings that the one list has and the other has not.
 fn between(before: &[Sysctl], after: &[Sysctl]) -> Vec<SysctlChange> {
-    let value = || Some(Sysctl::WANTED);
     let lacking = |these: &[Sysctl], those: &[Sysctl]| -> Vec<Sysctl> {
-        these.iter().filter(|sysctl| !those.contains(sysctl)).copied().collect()
+        these.iter().filter(|sysctl| !those.contains(sysctl)).cloned().collect()
     };
-    let gone = lacking(before, after).into_iter().map(|sysctl| (sysctl, value(), None));
-    let new = lacking(after, before).into_iter().map(|sysctl| (sysctl, None, value()));
-    gone.chain(new).map(|(sysctl, from, to)| SysctlChange { sysctl, place: Place::Live, from, to }).collect()
+    let change = |sysctl: Sysctl, is_new| {
+        let value = Some(sysctl.wanted());
+        let (from, to) = if is_new { (None, value) } else { (value, None) };
+        SysctlChange { sysctl, place: Place::Live, from, to }
+    };
+    let gone = lacking(before, after).into_iter().map(|sysctl| change(sysctl, false));
+    gone.chain(lacking(after, before).into_iter().map(|sysctl| change(sysctl, true))).collect()
 }

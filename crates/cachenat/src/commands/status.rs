@@ -11,7 +11,6 @@ use applier::lock;
 use applier::netlink::Kernel;
 use applier::surroundings::{self, ConntrackFill};
 use applier::sync::{difference, ours};
-use applier::sysctl::Sysctls;
 use discovery::{Emptied, Inventory, Node, SourceReport};
 use rules::diff::Action;
 use rules::ruleset::Key;
@@ -19,12 +18,12 @@ use rules::{Changes, Endpoint, Forward, ForwardId, Ruleset};
 use serde::Serialize;
 
 use crate::args::{Global, StatusFormat};
-use crate::converge::left_to_root;
 use crate::moves::Moves;
 use crate::output::{Exit, age, columns, size, with_cause};
 use crate::report::Report;
 use crate::setting::{Effect, Setting, now};
 use crate::state::State;
+use crate::sysctls;
 
 /// What is in force, and how it stands to what is wanted.
 #[derive(Serialize)]
@@ -126,8 +125,9 @@ pub(super) fn gather(
     let changes =
         if expected { difference(&dump, Some(&desired.wanted.ruleset))? } else { Changes::default() };
     let sysctls = if expected {
-        let planned = Sysctls::new(&setting.config.sysctl_dir).plan(&desired.wanted.sysctls)?;
-        warnings.extend(planned.left.iter().map(left_to_root));
+        let planned =
+            sysctls::of_host(&setting.config, &desired.wanted.ruleset)?.plan(&desired.wanted.sysctls)?;
+        warnings.extend(planned.left.iter().map(sysctls::left_to_root));
         planned.changes
     } else {
         vec![]

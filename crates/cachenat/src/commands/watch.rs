@@ -33,6 +33,7 @@ use crate::pending as probation;
 use crate::rounds::Rounds;
 use crate::setting::{Setting, now};
 use crate::state::State;
+use crate::sysctls;
 use crate::turn::{Moment, Turn};
 use metrics::{Metrics, Sync};
 
@@ -369,7 +370,9 @@ impl<'a> Watch<'a> {
         drop(turn);
 
         let uncut = uncut.map(|uncut| uncut.to_string());
-        self.warn(desired.warnings(now()).into_iter().chain(refused).chain(uncut).collect());
+        let at_boot = sysctls::boot_warnings(&self.setting.config, &desired.wanted);
+        let warnings = desired.warnings(now()).into_iter().chain(at_boot);
+        self.warn(warnings.chain(refused).chain(uncut).collect());
         output.changes(&report.lines());
         let (nodes, kept) = (desired.inventory.nodes.len(), desired.kept.len());
         let unsure = if kept > 0 { format!(", {kept} kept as they were") } else { String::new() };

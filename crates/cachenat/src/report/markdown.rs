@@ -42,7 +42,7 @@ impl Report {
         });
         let settings = self.sysctls.iter().map(|change| {
             let value = |value: Option<Switch>| value.map_or("", Switch::as_str);
-            row("set", &[change.sysctl.key(), "", value(change.from), value(change.to)])
+            row("set", &[&change.sysctl.key(), "", value(change.from), value(change.to)])
         });
         let rows: Vec<String> = forwards.chain(settings).collect();
         if rows.is_empty() {

@@ -1,0 +1,69 @@
+//! The kernel settings of this host: those that the rules need, and what becomes of them at the next boot.
+
+use std::path::Path;
+
+use applier::sysctl::{Applied, Interfaces, SysctlError, Sysctls};
+use applier::{host, surroundings};
+use rules::json::Wanted;
+use rules::{Ruleset, Sysctl};
+
+use crate::config::Config;
+use crate::gate::Admitted;
+use crate::output::{Output, with_cause};
+
+/// The kernel settings of this host, seen from the interfaces that matter to these rules.
+pub(crate) fn of_host(config: &Config, wanted: &Ruleset) -> anyhow::Result<Sysctls> {
+    let ingress = wanted.ingress().cloned();
+    let advertised = host::routes()?
+        .into_iter()
+        .filter(|route| route.is_advertised && route.destination.prefix_len() == 0)
+        .filter_map(|route| route.interface.parse().ok());
+    let interfaces = Interfaces { ingress, advertised: advertised.collect() };
+    Ok(Sysctls::new(&config.sysctl_dir).of_interfaces(interfaces))
+}
+
+/// A warning for each setting that another file takes back at the next boot.
+pub(crate) fn boot_warnings(config: &Config, wanted: &Wanted) -> Vec<String> {
+    let dirs: Vec<&Path> =
+        [config.sysctl_dir.as_path()].into_iter().chain(SYSCTL_DIRS.map(Path::new)).collect();
+    let ingress = wanted.ruleset.ingress();
+    let line = |sysctl: &Sysctl| {
+        let found = surroundings::at_boot(&dirs, sysctl, ingress)?;
+        let is_amiss =
+            found.is_amiss(sysctl) && (found.is_beyond_ours() || found.line.contains(ingress?.as_str()));
+        is_amiss.then(|| {
+            format!(
+                "{} says {:?} for the next boot, and nothing is forwarded then until cachenat has run: take that line out",
+                found.file.display(),
+                found.line
+            )
+        })
+    };
+    wanted.sysctls.iter().filter_map(line).collect()
+}
+
+/// Where sysctl.d(5) reads files besides `/etc/sysctl.d`.
+pub(crate) const SYSCTL_DIRS: [&str; 3] = ["/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d"];
+
+/// Has the next boot know of the settings that are in force.
+///
+/// `false`: the drop-in could not be written, which is told.
+pub(crate) fn keep(config: &Config, wanted: &Admitted, output: Output) -> bool {
+    let kept = of_host(config, &wanted.ruleset).and_then(|settings| Ok(settings.apply(&wanted.sysctls)?));
+    match &kept {
+        Ok(Applied { left: None, .. }) => {}
+        Ok(Applied { left: Some(left), .. }) => output.warn(&left_to_root(left)),
+        Err(error) => output.warn(&format!("{error:#}; the next boot forwards only once cachenat has run")),
+    }
+    matches!(kept, Ok(Applied { left: None, .. }))
+}
+
+/// What there is to know of a drop-in that was left as it is.
+pub(crate) fn left_to_root(left: &SysctlError) -> String {
+    let remedy =
+        if left.is_denied_drop_in() { ": one 'cachenat apply' as root puts it right, and" } else { ";" };
+    format!(
+        "{}; it stays as it is{remedy} until then the next boot forwards only once cachenat has run",
+        with_cause(left)
+    )
+}
