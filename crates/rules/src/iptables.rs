@@ -27,21 +27,36 @@ pub fn iptables_restore(ruleset: &Ruleset) -> String {
 }
 
 fn tables(ruleset: &Ruleset, family: Family) -> String {
-    nat_table(ruleset, family) + &filter_table(ruleset)
+    nat_table(ruleset, family) + &filter_table(ruleset, family)
 }
 
-fn filter_table(ruleset: &Ruleset) -> String {
-    let rules = ruleset.chains.get(&Chain::Forward).into_iter().flatten();
-    let lines: String = rules
-        .filter_map(|rule| match rule {
-            Rule::DropOthers { interface } => Some(format!(
+fn filter_table(ruleset: &Ruleset, family: Family) -> String {
+    let endpoints = |kind| {
+        let keys = ruleset.elements(kind, family).map(|(key, _)| *key);
+        keys.filter_map(|key| if let Key::Endpoint(endpoint) = key { Some(endpoint) } else { None })
+    };
+    let invalid = "-m conntrack --ctstate INVALID -j DROP";
+    let mut lines: Vec<String> = Vec::new();
+    for rule in ruleset.chains.values().flatten() {
+        match rule {
+            Rule::DropInvalidAnswers { family: of } if *of == family => {
+                lines.extend(endpoints(SetKind::Backends).map(|Endpoint { address, port }| {
+                    format!("-A INPUT -s {address} -p tcp -m tcp --sport {port} {invalid}")
+                }));
+            }
+            Rule::DropInvalidRequests { family: of } if *of == family => {
+                lines.extend(endpoints(SetKind::Listeners).map(|Endpoint { address, port }| {
+                    format!("-A INPUT -d {address} -p tcp -m tcp --dport {port} {invalid}")
+                }));
+            }
+            Rule::DropOthers { interface } => lines.push(format!(
                 "-A FORWARD -i {interface} -m conntrack --ctstate INVALID,NEW,UNTRACKED -m conntrack ! --ctstate DNAT \
-                 -j DROP\n"
+                 -j DROP"
             )),
-            _ => None,
-        })
-        .collect();
-    if lines.is_empty() { lines } else { format!("*filter\n{lines}COMMIT\n") }
+            _ => {}
+        }
+    }
+    if lines.is_empty() { String::new() } else { format!("*filter\n{}\nCOMMIT\n", lines.join("\n")) }
 }
 
 fn nat_table(ruleset: &Ruleset, family: Family) -> String {

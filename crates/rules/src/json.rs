@@ -90,6 +90,14 @@ enum RuleForm {
         interface: IfName,
         family: FamilyForm,
     },
+    #[serde(rename = "drop_invalid_answers")]
+    DropInvalidAnswers {
+        family: FamilyForm,
+    },
+    #[serde(rename = "drop_invalid_requests")]
+    DropInvalidRequests {
+        family: FamilyForm,
+    },
     #[serde(rename = "drop_others")]
     DropOthers {
         interface: IfName,
@@ -152,6 +160,8 @@ impl From<&Rule> for RuleForm {
                 Self::Snat { interface, family: family.into(), to }
             }
             Rule::Offload { interface, family } => Self::Offload { interface, family: family.into() },
+            Rule::DropInvalidAnswers { family } => Self::DropInvalidAnswers { family: family.into() },
+            Rule::DropInvalidRequests { family } => Self::DropInvalidRequests { family: family.into() },
             Rule::DropOthers { interface } => Self::DropOthers { interface },
         }
     }
@@ -170,6 +180,8 @@ impl From<RuleForm> for Rule {
                 Self::Snat { interface, family: family.into(), to }
             }
             RuleForm::Offload { interface, family } => Self::Offload { interface, family: family.into() },
+            RuleForm::DropInvalidAnswers { family } => Self::DropInvalidAnswers { family: family.into() },
+            RuleForm::DropInvalidRequests { family } => Self::DropInvalidRequests { family: family.into() },
             RuleForm::DropOthers { interface } => Self::DropOthers { interface },
         }
     }

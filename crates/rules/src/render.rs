@@ -83,6 +83,8 @@ pub fn render(forwards: &[Forward], clients: &[IpNet], gateway: &Gateway) -> Rul
         if let Some(to) = gateway.snat.to(family) {
             let rule = Rule::Snat { interface: interface(), family, to };
             ruleset.chains.entry(Chain::Postrouting).or_default().push(rule);
+            let input = [Rule::DropInvalidAnswers { family }, Rule::DropInvalidRequests { family }];
+            ruleset.chains.entry(Chain::Input).or_default().extend(input);
         }
     }
     ruleset
@@ -287,6 +289,12 @@ mod tests {
             		iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4
             	}
 
+            	chain input {
+            		type filter hook input priority filter; policy accept;
+            		ct state invalid ip saddr . tcp sport @backends4 drop
+            		ct state invalid ip daddr . tcp dport @listeners4 drop
+            	}
+
             	chain postrouting {
             		type nat hook postrouting priority srcnat; policy accept;
             		oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 snat ip to 10.0.0.55
@@ -365,6 +373,14 @@ mod tests {
             		iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4
             		iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport . numgen random mod 60 map @spread4
             		iifname "eth0" ip6 saddr @clients6 dnat ip6 to ip6 daddr . tcp dport map @forward6
+            	}
+
+            	chain input {
+            		type filter hook input priority filter; policy accept;
+            		ct state invalid ip saddr . tcp sport @backends4 drop
+            		ct state invalid ip daddr . tcp dport @listeners4 drop
+            		ct state invalid ip6 saddr . tcp sport @backends6 drop
+            		ct state invalid ip6 daddr . tcp dport @listeners6 drop
             	}
 
             	chain postrouting {

@@ -199,6 +199,8 @@ pub type Elements = BTreeMap<Key, Element>;
 pub enum Chain {
     /// `chain prerouting { type nat hook prerouting priority dstnat; policy accept; }`
     Prerouting,
+    /// `chain input { type filter hook input priority filter; policy accept; }`
+    Input,
     /// `chain forward { type filter hook forward priority filter; policy accept; }`
     Forward,
     /// `chain postrouting { type nat hook postrouting priority srcnat; policy accept; }`
@@ -207,12 +209,13 @@ pub enum Chain {
 
 impl Chain {
     /// Every chain that a ruleset of ours can have.
-    pub const ALL: [Self; 3] = [Self::Prerouting, Self::Forward, Self::Postrouting];
+    pub const ALL: [Self; 4] = [Self::Prerouting, Self::Input, Self::Forward, Self::Postrouting];
 
     /// The name in the kernel, which is the hook's as well.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Prerouting => "prerouting",
+            Self::Input => "input",
             Self::Forward => "forward",
             Self::Postrouting => "postrouting",
         }
@@ -248,7 +251,7 @@ pub enum SnatTo {
     Masquerade,
 }
 
-/// A rule; there are five, and each stands at most once per family.
+/// A rule; there are seven, and each stands at most once per family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// `iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4`
@@ -280,6 +283,17 @@ pub enum Rule {
     Offload {
         /// The interface that packets leave by towards the nodes, and the flowtable's device.
         interface: IfName,
+        /// The family of the packets.
+        family: Family,
+    },
+    /// `ct state invalid ip saddr . tcp sport @backends4 drop`: an answer of a node that conntrack does not recognise is not
+    /// translated back, and so is this host's own. Its TCP knows of no such connection and would reset the client's.
+    DropInvalidAnswers {
+        /// The family of the packets.
+        family: Family,
+    },
+    /// `ct state invalid ip daddr . tcp dport @listeners4 drop`: the same from a client, whose connection the node keeps.
+    DropInvalidRequests {
         /// The family of the packets.
         family: Family,
     },
@@ -326,6 +340,8 @@ impl Rule {
             Self::Snat { family, .. } | Self::Offload { family, .. } => {
                 vec![Set::new(SetKind::Backends, family), Set::new(SetKind::Listeners, family)]
             }
+            Self::DropInvalidAnswers { family } => vec![Set::new(SetKind::Backends, family)],
+            Self::DropInvalidRequests { family } => vec![Set::new(SetKind::Listeners, family)],
             Self::DropOthers { .. } => vec![],
         }
     }

@@ -214,6 +214,7 @@ impl Chain {
     pub(crate) const fn declaration(self) -> &'static str {
         match self {
             Self::Prerouting => "type nat hook prerouting priority dstnat; policy accept;",
+            Self::Input => "type filter hook input priority filter; policy accept;",
             Self::Forward => "type filter hook forward priority filter; policy accept;",
             Self::Postrouting => "type nat hook postrouting priority srcnat; policy accept;",
         }
@@ -254,6 +255,14 @@ impl Display for Rule {
                 write!(f, "oifname \"{interface}\" ct state established ct status dnat ")?;
                 ours(f, *family)?;
                 write!(f, "flow add @{}", Flowtable::NAME)
+            }
+            Self::DropInvalidAnswers { family } => {
+                let (ip, backends) = (family.keyword(), Set::new(SetKind::Backends, *family));
+                write!(f, "ct state invalid {ip} saddr . tcp sport @{backends} drop")
+            }
+            Self::DropInvalidRequests { family } => {
+                let (ip, listeners) = (family.keyword(), Set::new(SetKind::Listeners, *family));
+                write!(f, "ct state invalid {ip} daddr . tcp dport @{listeners} drop")
             }
             Self::DropOthers { interface } => {
                 write!(f, "iifname \"{interface}\" ct state invalid,new,untracked ct status ! dnat drop")

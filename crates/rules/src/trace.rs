@@ -43,7 +43,7 @@ fn dnat(ruleset: &Ruleset, rule: &Rule, packet: &Packet, slot: u8) -> Option<End
     let (interface, family, map) = match rule {
         Rule::Forward { interface, family } => (interface, *family, SetKind::Forward),
         Rule::Spread { interface, family } => (interface, *family, SetKind::Spread),
-        Rule::Snat { .. } | Rule::Offload { .. } | Rule::DropOthers { .. } => return None,
+        _ => return None,
     };
     let ours = packet.tcp && *interface == packet.input && Family::of(packet.source) == family;
     let listed = ruleset

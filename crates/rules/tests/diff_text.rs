@@ -208,6 +208,9 @@ fn creation_and_removal_show_all_there_is() {
         +         10.0.0.55 . 6379
         +     chain prerouting
         +         iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4
+        +     chain input
+        +         ct state invalid ip saddr . tcp sport @backends4 drop
+        +         ct state invalid ip daddr . tcp dport @listeners4 drop
         +     chain postrouting
         +         oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 masquerade
         ---
@@ -223,8 +226,11 @@ fn creation_and_removal_show_all_there_is() {
         add element inet cachenat backends4 { 10.0.1.230 . 6379 }
         add element inet cachenat listeners4 { 10.0.0.55 . 6379 }
         add chain inet cachenat prerouting { type nat hook prerouting priority dstnat; policy accept; }
+        add chain inet cachenat input { type filter hook input priority filter; policy accept; }
         add chain inet cachenat postrouting { type nat hook postrouting priority srcnat; policy accept; }
         add rule inet cachenat prerouting iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4
+        add rule inet cachenat input ct state invalid ip saddr . tcp sport @backends4 drop
+        add rule inet cachenat input ct state invalid ip daddr . tcp dport @listeners4 drop
         add rule inet cachenat postrouting oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 masquerade
     "#]].assert_eq(&all_of(&diff(None, Some(&wanted))));
     let actual = Actual { ruleset: wanted, strangers: vec![] };
@@ -240,6 +246,9 @@ fn creation_and_removal_show_all_there_is() {
         -         10.0.0.55 . 6379
         -     chain prerouting
         -         iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4
+        -     chain input
+        -         ct state invalid ip saddr . tcp sport @backends4 drop
+        -         ct state invalid ip daddr . tcp dport @listeners4 drop
         -     chain postrouting
         -         oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 masquerade
         ---
@@ -270,6 +279,13 @@ fn the_reviewers_iptables_form_is_the_aws_procedure_with_its_gaps_closed() {
         -A POSTROUTING -o eth0 -d 10.0.1.230 -p tcp -m tcp --dport 6379 -m conntrack --ctstate DNAT --ctorigdst 10.0.0.55 --ctorigdstport 6379 -j SNAT --to-source 10.0.0.55
         -A POSTROUTING -o eth0 -d 10.0.1.231 -p tcp -m tcp --dport 6379 -m conntrack --ctstate DNAT --ctorigdst 10.0.0.55 --ctorigdstport 6390 -j SNAT --to-source 10.0.0.55
         -A POSTROUTING -o eth0 -d 10.0.1.232 -p tcp -m tcp --dport 6379 -m conntrack --ctstate DNAT --ctorigdst 10.0.0.55 --ctorigdstport 6390 -j SNAT --to-source 10.0.0.55
+        COMMIT
+        *filter
+        -A INPUT -s 10.0.1.230 -p tcp -m tcp --sport 6379 -m conntrack --ctstate INVALID -j DROP
+        -A INPUT -s 10.0.1.231 -p tcp -m tcp --sport 6379 -m conntrack --ctstate INVALID -j DROP
+        -A INPUT -s 10.0.1.232 -p tcp -m tcp --sport 6379 -m conntrack --ctstate INVALID -j DROP
+        -A INPUT -d 10.0.0.55 -p tcp -m tcp --dport 6379 -m conntrack --ctstate INVALID -j DROP
+        -A INPUT -d 10.0.0.55 -p tcp -m tcp --dport 6390 -m conntrack --ctstate INVALID -j DROP
         COMMIT
     "##]].assert_eq(&rules::iptables::iptables_restore(&wanted));
 }

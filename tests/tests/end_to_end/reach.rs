@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use cachenat_tests::lab::daemon::Daemon;
 use cachenat_tests::lab::namespace::Namespace;
 use cachenat_tests::lab::redis::Redis;
 use cachenat_tests::lab::server::Elsewhere;
+use cachenat_tests::lab::shell::run;
 use cachenat_tests::lab::{Lab, PUBLIC};
+use cachenat_tests::programs;
 
 use crate::common::{applied, dial, open, reached};
 
@@ -144,6 +147,93 @@ fn transit() -> (Lab, Namespace, Elsewhere) {
     let app = lab.network.private_host(APP);
     let elsewhere = Elsewhere::start(lab.network.internet_host(ELSEWHERE), lab.dir(), ELSEWHERE);
     (lab, app, elsewhere)
+}
+
+/// Sends a segment of a connection that is far outside of its window, from `from` to `to` on the gateway's wire: conntrack
+/// calls it invalid, and translates it no more. `speak` has both sides say something before, so that the segment's other
+/// numbers are right: a reset in answer to it is believed.
+fn stray_segment(lab: &Lab, from: &str, to: &str, speak: impl FnOnce()) {
+    let program = r#"
+import socket, struct, sys
+(source, sport), (target, dport) = ((host, int(port)) for host, port in (end.split(":") for end in sys.argv[1:]))
+ends = socket.inet_aton(source) + socket.inet_aton(target)
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+print("listening", flush=True)
+last = None
+while True:
+    try:
+        packet = wire.recv(65535)
+    except TimeoutError:
+        break
+    head = (packet[0] & 15) * 4
+    if packet[9] == 6 and packet[12:20] == ends and struct.unpack_from("!HH", packet, head) == (sport, dport):
+        sequence, acknowledged, offset = struct.unpack_from("!IIB", packet, head + 4)
+        last = sequence + struct.unpack_from("!H", packet, 2)[0] - head - (offset >> 4) * 4, acknowledged
+        # Until both have said all.
+        wire.settimeout(0.5)
+sequence, acknowledged = last
+sequence = (sequence + (1 << 30)) & 0xFFFFFFFF
+tcp = struct.pack("!HHIIBBHHH", sport, dport, sequence, acknowledged, 5 << 4, 0x18, 1024, 0, 0) + b"stray!"
+pseudo = ends + struct.pack("!BBH", 0, 6, len(tcp)) + tcp
+total = sum(struct.unpack("!%dH" % (len(pseudo) // 2), pseudo))
+while total >> 16:
+    total = (total & 0xFFFF) + (total >> 16)
+tcp = tcp[:16] + struct.pack("!H", ~total & 0xFFFF) + tcp[18:]
+ip = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, 64, 6, 0) + ends
+socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW).sendto(ip + tcp, (target, 0))
+"#;
+    let mut command = lab.network.vpc.command(programs::python());
+    let mut sender = Daemon::start(command.arg("-u").args(["-c", program, from, to]));
+    sender.says("listening");
+    speak();
+    assert!(sender.end().success(), "{:?}", sender.said());
+}
+
+/// The port that a client's only connection comes from, as conntrack(8) has it.
+fn client_port(lab: &Lab, port: u16) -> String {
+    let mut conntrack = lab.network.nat.command("conntrack");
+    let list = run(conntrack.args([
+        "-L",
+        "-p",
+        "tcp",
+        "--orig-port-dst",
+        &port.to_string(),
+        "--state",
+        "ESTABLISHED",
+    ]));
+    let sport = list.split_whitespace().find_map(|word| word.strip_prefix("sport="));
+    sport.unwrap_or_else(|| panic!("{list}")).to_owned()
+}
+
+/// Of a packet that conntrack does not recognise the gateway's own TCP would say that there is no such connection.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_stray_segment_resets_no_connection() {
+    let lab = applied();
+    for is_guarded in [true, false] {
+        if !is_guarded {
+            // The control: the segments do reset it.
+            lab.network.nat.nft("flush chain inet cachenat input");
+        }
+        for from_node in [true, false] {
+            let mut connection = open(&lab, 6380);
+            connection.call(&["PING"]).unwrap();
+            let client = client_port(&lab, 6380);
+            let (from, to) = match from_node {
+                true => ("10.0.1.231:6379".to_owned(), format!("10.0.0.55:{client}")),
+                false => (format!("198.51.100.27:{client}"), "10.0.0.55:6380".to_owned()),
+            };
+            stray_segment(&lab, &from, &to, || drop(connection.call(&["PING"]).unwrap()));
+            let answer = connection.call(&["PING"]);
+            assert_eq!(
+                answer.is_ok(),
+                is_guarded,
+                "guarded: {is_guarded}, from the node: {from_node}: {answer:?}"
+            );
+            // The next one's port is found by itself.
+            let _ = lab.network.nat.command("conntrack").arg("-F").output().unwrap();
+        }
+    }
 }
 
 /// Where the server sees a connection come from.

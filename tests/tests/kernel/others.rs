@@ -50,30 +50,30 @@ fn somebody_elses_table_of_our_name_is_refused_and_stays() {
 
 /// Edits that somebody may make to our table by hand, and what they are called then.
 const EDITS: [(&str, &str); 19] = [
-    ("add rule inet cachenat prerouting tcp dport 22 accept", "rule handle 9 in chain prerouting"),
+    ("add rule inet cachenat prerouting tcp dport 22 accept", "rule handle 12 in chain prerouting"),
     (
         "add rule inet cachenat prerouting iifname \"eth0\" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4 comment \"x\"",
-        "rule handle 9 in chain prerouting",
+        "rule handle 12 in chain prerouting",
     ),
     (
         "add rule inet cachenat prerouting iifname \"eth0\" ip saddr @clients4 counter dnat ip to ip daddr . tcp dport map @forward4",
-        "rule handle 9 in chain prerouting",
+        "rule handle 12 in chain prerouting",
     ),
     (
         "add rule inet cachenat prerouting iif \"lo\" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4",
-        "rule handle 9 in chain prerouting",
+        "rule handle 12 in chain prerouting",
     ),
     (
         "add rule inet cachenat prerouting iifname \"eth*\" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4",
-        "rule handle 9 in chain prerouting",
+        "rule handle 12 in chain prerouting",
     ),
     (
         "add rule inet cachenat prerouting iifname \"eth0\" ip saddr != @clients4 dnat ip to ip daddr . tcp dport map @forward4",
-        "rule handle 9 in chain prerouting",
+        "rule handle 12 in chain prerouting",
     ),
     (
         "add rule inet cachenat prerouting iifname \"eth0\" ip saddr @clients4 dnat ip to ip daddr . udp dport map @forward4",
-        "rule handle 9 in chain prerouting",
+        "rule handle 12 in chain prerouting",
     ),
     (
         "add rule inet cachenat postrouting oifname \"eth0\" ct status dnat ip daddr . tcp dport @backends4 snat ip to 10.0.0.55 random",
@@ -85,7 +85,7 @@ const EDITS: [(&str, &str); 19] = [
     ),
     (
         "add rule inet cachenat postrouting ip daddr { 192.0.2.1, 192.0.2.9 } accept",
-        "rule handle 10 in chain postrouting",
+        "rule handle 13 in chain postrouting",
     ),
     (
         "add chain inet cachenat forward { type filter hook forward priority 0; policy drop; }",

@@ -53,6 +53,8 @@ pub(super) enum Expression {
     NotEqual(Vec<u8>),
     /// `payload load 4b @ network header + 12 => reg 1`
     Address(Side, Family),
+    /// `payload load 2b @ transport header + 0 => reg 9`
+    SourcePort(Register),
     /// `payload load 2b @ transport header + 2 => reg 9`
     DestinationPort(Register),
     /// `lookup reg 1 set clients4`
@@ -114,7 +116,8 @@ impl NftnlExpression for Expression {
             Self::Equal(value) => Cmp::new(CmpOp::Eq, value.as_slice()).to_expr(rule),
             Self::NotEqual(value) => Cmp::new(CmpOp::Neq, value.as_slice()).to_expr(rule),
             Self::Address(side, family) => Payload::Network(header_field(*side, *family)).to_expr(rule),
-            Self::DestinationPort(to) => ffi::tcp_dport(to.0),
+            Self::SourcePort(to) => ffi::tcp_port(to.0, 0),
+            Self::DestinationPort(to) => ffi::tcp_port(to.0, 2),
             Self::Member(set) => ffi::lookup(*set, None),
             Self::Map(set) => ffi::lookup(*set, Some(REGISTER_1.0)),
             Self::CtStatus => Conntrack::Status.to_expr(rule),
@@ -275,6 +278,9 @@ fn payload(data: &Data<'_>) -> Option<Expression> {
     let [register, base, offset, length] =
         [data.number(1)?, data.number(2)?, data.number(3)?, data.number(4)?];
     match i32::try_from(base).ok()? {
+        libc::NFT_PAYLOAD_TRANSPORT_HEADER if (offset, length) == (0, 2) => {
+            Some(Expression::SourcePort(Register(register)))
+        }
         libc::NFT_PAYLOAD_TRANSPORT_HEADER if (offset, length) == (2, 2) => {
             Some(Expression::DestinationPort(Register(register)))
         }

@@ -57,12 +57,12 @@ unsafe impl<T: NlMsg> NlMsg for Quiet<'_, T> {
     }
 }
 
-/// `payload load 2b @ transport header + 2 => reg N`; nftnl's `Payload` loads register 1 only.
-pub(super) fn tcp_dport(register: u32) -> NonNull<sys::nftnl_expr> {
+/// `payload load 2b @ transport header + OFFSET => reg N`; nftnl's `Payload` loads register 1 only.
+pub(super) fn tcp_port(register: u32, offset: u32) -> NonNull<sys::nftnl_expr> {
     let expression = Expr::new(c"payload");
     expression.set(sys::NFTNL_EXPR_PAYLOAD_DREG, register);
     expression.set(sys::NFTNL_EXPR_PAYLOAD_BASE, libc::NFT_PAYLOAD_TRANSPORT_HEADER as u32);
-    expression.set(sys::NFTNL_EXPR_PAYLOAD_OFFSET, 2);
+    expression.set(sys::NFTNL_EXPR_PAYLOAD_OFFSET, offset);
     expression.set(sys::NFTNL_EXPR_PAYLOAD_LEN, 2);
     expression.0
 }

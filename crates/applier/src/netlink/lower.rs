@@ -9,6 +9,9 @@ use super::expression::{Expression, MetaKey, Register, Side};
 /// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)`, `linux/netfilter/nf_conntrack_common.h`: both sides have sent packets.
 const ESTABLISHED: u32 = 1 << 1;
 
+/// `NF_CT_STATE_INVALID_BIT` of the same header.
+const INVALID: u32 = 1;
+
 /// `NF_CT_STATE_INVALID_BIT`, `NF_CT_STATE_BIT(IP_CT_NEW)` and `NF_CT_STATE_UNTRACKED_BIT` of the same header.
 const UNESTABLISHED: u32 = 1 | 1 << 3 | 1 << 6;
 
@@ -35,16 +38,35 @@ pub(super) fn lower(rule: &Rule) -> Vec<Expression> {
         }
         Rule::Offload { interface, family } => {
             let offload = vec![Expression::Offload];
-            [to(interface), established(), dnated(*family), ours(*family), offload].concat()
+            [to(interface), state(ESTABLISHED), dnated(*family), ours(*family), offload].concat()
+        }
+        Rule::DropInvalidAnswers { family } => {
+            let source = vec![
+                Expression::Address(Side::Source, *family),
+                Expression::SourcePort(port_register(*family)),
+                Expression::Member(Set::new(SetKind::Backends, *family)),
+                Expression::Drop,
+            ];
+            [state(INVALID), tcp_of(*family), source].concat()
+        }
+        Rule::DropInvalidRequests { family } => {
+            let listeners = vec![Expression::Member(Set::new(SetKind::Listeners, *family)), Expression::Drop];
+            [state(INVALID), tcp_of(*family), endpoint(*family), listeners].concat()
         }
         Rule::DropOthers { interface } => {
-            [from(interface), unestablished(), not_dnated(), vec![Expression::Drop]].concat()
+            [from(interface), state(UNESTABLISHED), not_dnated(), vec![Expression::Drop]].concat()
         }
     }
 }
 
 /// The rule of which these are the expressions, if it is one of ours.
 pub(super) fn recognise(expressions: &[Expression]) -> Option<Rule> {
+    if expressions.first() == Some(&Expression::CtState) {
+        let families = [Family::Ipv4, Family::Ipv6].into_iter();
+        let mut rules = families
+            .flat_map(|family| [Rule::DropInvalidAnswers { family }, Rule::DropInvalidRequests { family }]);
+        return rules.find(|rule| lower(rule) == expressions);
+    }
     let (Some(Expression::Meta(_)), Some(Expression::Equal(name))) =
         (expressions.first(), expressions.get(1))
     else {
@@ -106,15 +128,6 @@ fn from(interface: &IfName) -> Vec<Expression> {
     vec![Expression::Meta(MetaKey::InputInterface), named(interface)]
 }
 
-/// `ct state invalid,new,untracked`
-fn unestablished() -> Vec<Expression> {
-    vec![
-        Expression::CtState,
-        Expression::Mask(UNESTABLISHED),
-        Expression::NotEqual(0u32.to_ne_bytes().to_vec()),
-    ]
-}
-
 /// `ct status ! dnat`
 fn not_dnated() -> Vec<Expression> {
     vec![Expression::CtStatus, Expression::Mask(DNATED), Expression::Equal(0u32.to_ne_bytes().to_vec())]
@@ -126,20 +139,23 @@ fn to(interface: &IfName) -> Vec<Expression> {
 }
 
 /// `ct state established`
-fn established() -> Vec<Expression> {
-    vec![
-        Expression::CtState,
-        Expression::Mask(ESTABLISHED),
-        Expression::NotEqual(0u32.to_ne_bytes().to_vec()),
-    ]
+fn state(bits: u32) -> Vec<Expression> {
+    vec![Expression::CtState, Expression::Mask(bits), Expression::NotEqual(0u32.to_ne_bytes().to_vec())]
 }
 
 /// `ct status dnat`, of TCP packets
 fn dnated(family: Family) -> Vec<Expression> {
-    vec![
+    let status = vec![
         Expression::CtStatus,
         Expression::Mask(DNATED),
         Expression::NotEqual(0u32.to_ne_bytes().to_vec()),
+    ];
+    [status, tcp_of(family)].concat()
+}
+
+/// What nft looks at before the fields of `ip` and `tcp`.
+fn tcp_of(family: Family) -> Vec<Expression> {
+    vec![
         Expression::Meta(MetaKey::NetworkProtocol),
         network_protocol(family),
         Expression::Meta(MetaKey::TransportProtocol),
