@@ -77,11 +77,11 @@ const EDITS: [(&str, &str); 19] = [
     ),
     (
         "add rule inet cachenat postrouting oifname \"eth0\" ct status dnat ip daddr . tcp dport @backends4 snat ip to 10.0.0.55 random",
-        "rule handle 9 in chain postrouting",
+        "rule handle 12 in chain postrouting",
     ),
     (
         "add rule inet cachenat postrouting oifname \"eth0\" ct status dnat ip daddr . tcp dport @backends4 masquerade fully-random",
-        "rule handle 9 in chain postrouting",
+        "rule handle 12 in chain postrouting",
     ),
     (
         "add rule inet cachenat postrouting ip daddr { 192.0.2.1, 192.0.2.9 } accept",
