@@ -47,6 +47,8 @@ pub(crate) struct Desired {
     pub(crate) is_news: bool,
     /// What was kept as it was because the inventory leaves it open; each line names the node or source and why.
     pub(crate) kept: Vec<String>,
+    /// What the sources remark, and did not remark the last time.
+    pub(crate) remarks: Vec<String>,
 }
 
 impl Desired {
@@ -63,7 +65,7 @@ impl Desired {
             let age = report.failing_since.map_or(0, |since| now.saturating_sub(since));
             format!("{}: {error}{}", report.source, urgency(age))
         });
-        unread.chain(self.kept.iter().cloned()).collect()
+        unread.chain(self.kept.iter().chain(&self.remarks).cloned()).collect()
     }
 }
 
@@ -127,6 +129,13 @@ pub(crate) fn desired(
     }
     settle_claims(&mut backends, &in_force, &mut kept);
 
+    let before = |report: &SourceReport| known.last_good.as_ref()?.report(&report.source);
+    let remarks = inventory.sources.iter().flat_map(|report| {
+        let before = before(report).map(|before| before.remarks.as_slice()).unwrap_or_default();
+        let new = report.remarks.iter().filter(move |remark| !before.contains(remark));
+        new.map(move |remark| format!("{}: {remark}; nothing of it is forwarded", report.source))
+    });
+    let remarks = remarks.collect();
     let is_news = known.last_good.as_ref() != Some(&inventory);
     // Of 60,000 nodes it takes 21 MB, and what follows has no use for it.
     drop(known.last_good);
@@ -147,7 +156,7 @@ pub(crate) fn desired(
     let gate = Gate { config, gateway, admission: &host.admission, offloads: true };
     let (wanted, refused) = gate.admit(forwards, named);
     kept.extend(refused.iter().map(ToString::to_string));
-    Ok(Desired { wanted, leases, inventory, is_news, kept })
+    Ok(Desired { wanted, leases, inventory, is_news, kept, remarks })
 }
 
 /// Nodes that the way back does not cover: SNAT is done to what leaves by the gateway's interface.

@@ -35,7 +35,14 @@ mod tests {
 
     fn desired(inventory: Inventory) -> Desired {
         let wanted = Wanted { ruleset: rules::Ruleset::default(), sysctls: vec![] };
-        Desired { wanted: wanted.into(), leases: Leases::default(), inventory, is_news: true, kept: vec![] }
+        Desired {
+            wanted: wanted.into(),
+            leases: Leases::default(),
+            inventory,
+            is_news: true,
+            kept: vec![],
+            remarks: vec![],
+        }
     }
 
     fn another() -> Inventory {

@@ -320,7 +320,8 @@ fn finish(config: &Config, pending: Pending, output: Output) -> anyhow::Result<b
     let wanted = Wanted::from_json(&pending.after).context("the rules of the pending change")?;
     let (wanted, _) = admit_saved(config, &wanted.ruleset, wanted.ruleset.flowtable.is_some(), output)?;
     let are_kept = sysctls::keep(config, &wanted, output);
-    let done = Desired { wanted, leases: pending.leases, inventory, is_news: true, kept: vec![] };
+    let done =
+        Desired { wanted, leases: pending.leases, inventory, is_news: true, kept: vec![], remarks: vec![] };
     Ok(remember(&State::open(&config.state_dir), &done, output) && are_kept)
 }
 

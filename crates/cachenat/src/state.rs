@@ -381,6 +381,7 @@ mod tests {
             inventory: Inventory::default(),
             is_news: true,
             kept: vec![],
+            remarks: vec![],
         }
     }
 

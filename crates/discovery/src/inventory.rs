@@ -75,10 +75,17 @@ impl Node {
         }
     }
 
-    /// Whether the API says that the node is on its way out, so that having no endpoint is nothing to wait for.
+    /// Whether the API says that the node is on its way out, or never came to be, so that having no endpoint is nothing to
+    /// wait for.
     pub fn is_leaving(&self) -> bool {
-        matches!(self.status.as_str(), "deleting" | "deleted")
+        matches!(self.status.as_str(), "deleting" | "deleted") || has_failed(&self.status)
     }
+}
+
+/// Whether a cache of this status stays without nodes until somebody does something about it: an answer, and no doubt
+/// (ElastiCache User Guide, cluster and replication group statuses).
+pub(crate) fn has_failed(status: &str) -> bool {
+    matches!(status, "create-failed" | "restore-failed") || status.starts_with("incompatible-")
 }
 
 /// How far one source could be read.
@@ -99,12 +106,33 @@ pub struct SourceReport {
     /// Nodes that the last whole answer did not name, and that one more such answer removes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held: Vec<NodeId>,
+    /// Of [`Coverage::Part`] the only caches whose nodes may be missing; empty: any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_doubt: Vec<SmolStr>,
+    /// What there is to know of the source that is no fault of the answer's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
 }
 
 impl SourceReport {
+    /// Whether nodes of this cache may be missing from the answer.
+    pub fn doubts(&self, cluster: &str) -> bool {
+        self.coverage == Coverage::Part
+            && (self.in_doubt.is_empty() || self.in_doubt.iter().any(|cache| cache == cluster))
+    }
+
     fn new(source: SourceName, outcome: Outcome, error: Option<String>, coverage: Coverage) -> Self {
         let error = error.as_deref().map(plain);
-        Self { source, outcome, error, coverage, failing_since: None, held: Vec::new() }
+        Self {
+            source,
+            outcome,
+            error,
+            coverage,
+            failing_since: None,
+            held: Vec::new(),
+            in_doubt: Vec::new(),
+            remarks: Vec::new(),
+        }
     }
 
     /// Everything that the source has was read.
@@ -309,6 +337,10 @@ struct RawSourceReport {
     failing_since: Option<u64>,
     #[serde(default)]
     held: Vec<NodeId>,
+    #[serde(default)]
+    in_doubt: Vec<SmolStr>,
+    #[serde(default)]
+    remarks: Vec<String>,
 }
 
 impl From<RawSourceReport> for SourceReport {
@@ -319,8 +351,9 @@ impl From<RawSourceReport> for SourceReport {
             Outcome::Failed => Coverage::Nothing,
         });
         let error = raw.error.as_deref().map(plain);
-        let RawSourceReport { source, outcome, failing_since, held, .. } = raw;
-        Self { source, outcome, error, coverage, failing_since, held }
+        let RawSourceReport { source, outcome, failing_since, held, in_doubt, .. } = raw;
+        let remarks = raw.remarks.iter().map(|remark| plain(remark)).collect();
+        Self { source, outcome, error, coverage, failing_since, held, in_doubt, remarks }
     }
 }
 

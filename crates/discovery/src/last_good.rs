@@ -91,7 +91,7 @@ pub enum Warning {
 /// Lays a fresh inventory over the last good one.
 ///
 /// - A source that could not be read keeps its nodes.
-/// - Half an answer keeps the nodes that it does not name.
+/// - Half an answer keeps the nodes that it does not name, of the caches that are in doubt.
 /// - A node without an address keeps its last one; a reader whose replicas are not all known keeps theirs too.
 /// - A whole answer removes the nodes that it does not name, and a config without the source removes the source's.
 /// - A whole answer that misses more than [`Policy::at_once`] percent of the nodes removes them when it comes twice.
@@ -127,18 +127,26 @@ pub fn over_last_good(fresh: Inventory, last_good: Option<&Inventory>, policy: P
         *had.entry(&node.source).or_default() += 1;
     }
     for report in &mut merged.inventory.sources {
-        let missing = Missing {
-            nodes: unnamed.remove(&report.source).unwrap_or_default(),
-            of: had.get(&report.source).copied().unwrap_or_default(),
-            has_nodes: filled.contains(&report.source),
-            held: reports.get(&report.source).map(|before| before.held.as_slice()).unwrap_or_default(),
-        };
-        let Some(warnings) = missing.kept(report, policy) else { continue };
-        if warnings.iter().any(|warning| matches!(warning, Warning::RemovalHeld { .. })) {
-            report.held = missing.nodes.iter().map(|node| node.id.clone()).collect();
+        let missing = unnamed.remove(&report.source).unwrap_or_default();
+        // Of a cache that is in doubt nothing is removed, and the others' nodes need not stay for it.
+        let (doubted, rest): (Vec<&Node>, _) =
+            missing.into_iter().partition(|node| report.doubts(&node.cluster));
+        let beyond_doubt = if report.coverage == Coverage::Part { Coverage::Whole } else { report.coverage };
+        for (nodes, coverage) in [(doubted, Coverage::Part), (rest, beyond_doubt)] {
+            let missing = Missing {
+                nodes,
+                coverage,
+                of: had.get(&report.source).copied().unwrap_or_default(),
+                has_nodes: filled.contains(&report.source),
+                held: reports.get(&report.source).map(|before| before.held.as_slice()).unwrap_or_default(),
+            };
+            let Some(warnings) = missing.kept(report, policy) else { continue };
+            if warnings.iter().any(|warning| matches!(warning, Warning::RemovalHeld { .. })) {
+                report.held = missing.nodes.iter().map(|node| node.id.clone()).collect();
+            }
+            merged.kept.extend(warnings);
+            stay.extend(missing.nodes.into_iter().cloned());
         }
-        merged.kept.extend(warnings);
-        stay.extend(missing.nodes.into_iter().cloned());
     }
     merged.unseen.extend(stay.iter().map(|node| node.id.clone()));
     merged.inventory.nodes.extend(stay);
@@ -152,12 +160,16 @@ pub fn over_last_good(fresh: Inventory, last_good: Option<&Inventory>, policy: P
 /// Goes between [`list`](crate::list) and [`resolve`](crate::resolve).
 #[must_use]
 pub fn recall(mut listed: Inventory, last_good: Option<&Inventory>) -> Inventory {
-    let open = |report: &&SourceReport| matches!(report.coverage, Coverage::Nothing | Coverage::Part);
-    let open: HashSet<SourceName> =
-        listed.sources.iter().filter(open).map(|report| report.source.clone()).collect();
-    let named: HashSet<NodeId> = listed.nodes.iter().map(|node| node.id.clone()).collect();
+    let reports: HashMap<&SourceName, &SourceReport> =
+        listed.sources.iter().map(|report| (&report.source, report)).collect();
+    let named: HashSet<&NodeId> = listed.nodes.iter().map(|node| &node.id).collect();
+    let is_open = |node: &&Node| {
+        let report = reports.get(&node.source);
+        report.is_some_and(|report| report.coverage == Coverage::Nothing || report.doubts(&node.cluster))
+    };
     let had = last_good.iter().flat_map(|before| &before.nodes);
-    listed.nodes.extend(had.filter(|node| open.contains(&node.source) && !named.contains(&node.id)).cloned());
+    let open: Vec<Node> = had.filter(|node| is_open(node) && !named.contains(&node.id)).cloned().collect();
+    listed.nodes.extend(open);
     listed.sort();
     listed
 }
@@ -182,6 +194,8 @@ fn keep_addresses(node: &mut Node, before: &Node) -> Option<Warning> {
 /// The nodes of a source that its answer does not name.
 struct Missing<'a> {
     nodes: Vec<&'a Node>,
+    /// What it means that they are missing.
+    coverage: Coverage,
     /// How many nodes the source had.
     of: usize,
     /// Whether the answer names any node.
@@ -195,7 +209,7 @@ impl Missing<'_> {
     fn kept(&self, report: &SourceReport, policy: Policy<'_>) -> Option<Vec<Warning>> {
         let (source, nodes) = (report.source.clone(), self.nodes.len());
         let error = report.error.clone().unwrap_or_else(|| "no reason was given".into());
-        match (report.coverage, policy.emptied) {
+        match (self.coverage, policy.emptied) {
             _ if self.nodes.is_empty() => None,
             (Coverage::Nothing, _) | (Coverage::Absent, Emptied::Keep) => {
                 Some(vec![Warning::SourceUnread { source, nodes, error }])
@@ -206,6 +220,8 @@ impl Missing<'_> {
             (Coverage::Whole, Emptied::Keep) if self.is_suspicious(&source, policy) => {
                 Some(vec![Warning::RemovalHeld { source, missing: nodes, of: self.of }])
             }
+            // Of a cache that has failed there is nothing to wait for, and nothing to say again and again.
+            (Coverage::Part, _) if report.outcome == Outcome::Complete => Some(vec![]),
             (Coverage::Part, _) => Some(self.nodes.iter().map(|node| not_named(node, &error)).collect()),
             (Coverage::Whole | Coverage::Absent, Emptied::Keep | Emptied::Remove) => None,
         }
@@ -312,6 +328,28 @@ mod tests {
         assert_eq!(ids(&merged), ["my-cluster-001", "my-cluster-002"]);
         assert_eq!(merged.inventory.nodes[0].addresses, ["10.0.1.240".parse::<std::net::IpAddr>().unwrap()]);
         assert_eq!(merged.kept.len(), 1);
+    }
+
+    #[test]
+    fn a_cache_in_doubt_keeps_its_own_nodes_and_no_others() {
+        let of = |cluster: &str, id| Node { cluster: cluster.into(), ..node(id, &["10.0.1.230"]) };
+        let before = Inventory {
+            nodes: vec![of("good", "good-001"), of("good", "good-002"), of("bad", "bad-001")],
+            sources: vec![SourceReport::complete(source())],
+        };
+        let merged = |report: SourceReport| {
+            let fresh = Inventory { nodes: vec![of("good", "good-001")], sources: vec![report] };
+            over_last_good(fresh, Some(&before), policy(Emptied::Keep))
+        };
+        let in_doubt =
+            SourceReport { in_doubt: vec!["bad".into()], ..SourceReport::partial(source(), "bad is odd") };
+        let doubted = merged(in_doubt.clone());
+        assert_eq!((ids(&doubted), doubted.kept.len()), (vec!["bad-001", "good-001"], 1));
+        // Where the cache has failed there is nothing to warn of, again and again.
+        let failed = merged(SourceReport { outcome: Outcome::Complete, error: None, ..in_doubt.clone() });
+        assert_eq!((ids(&failed), failed.kept.len()), (vec!["bad-001", "good-001"], 0));
+        let any = merged(SourceReport { in_doubt: vec![], ..in_doubt });
+        assert_eq!(ids(&any), ["bad-001", "good-001", "good-002"]);
     }
 
     #[test]

@@ -288,3 +288,46 @@ fn nonsense_from_the_api_stays_out_of_names_and_terminals() {
     }
     assert!(!found.lines().any(|line| line.starts_with("evil")), "{found}");
 }
+
+/// Two caches with a tag, the one as it should be and the other of this status, which names no nodes.
+fn tagged_with(status: &str) -> Setup {
+    let setup = Setup::with_group(&Group::new("good", 2));
+    setup.aws.change(|scenario| {
+        scenario.replication_groups.push(json!({
+            "ReplicationGroupId": "bad", "Status": status, "ClusterEnabled": false,
+            "ARN": "arn:aws:elasticache:us-east-2:123456789012:replicationgroup:bad",
+        }));
+        let arns: Vec<String> = scenario
+            .replication_groups
+            .iter()
+            .map(|group| group["ARN"].as_str().unwrap().to_owned())
+            .collect();
+        for arn in arns {
+            scenario.tags.insert(arn, [("Environment".to_owned(), "dev".to_owned())].into());
+        }
+    });
+    setup
+}
+
+/// Such a cache may stay so for months.
+#[test]
+fn a_cache_that_has_failed_is_an_answer_and_no_doubt() {
+    for status in ["create-failed", "incompatible-network", "incompatible-parameters", "restore-failed"] {
+        let setup = tagged_with(status);
+        let found = setup.discover(&[tags(&[("Environment", "dev")])]);
+        assert!(found.is_complete(), "{}", show(&found));
+        assert_eq!(found.sources[0].remarks, [format!("bad is {status}, and its tags are not told")]);
+        assert_eq!(found.nodes.len(), 2);
+        let found = setup.discover(&[replication_group("bad")]);
+        assert!(found.is_complete(), "{}", show(&found));
+        assert_eq!(found.sources[0].remarks, [format!("bad names no nodes ({status})")]);
+    }
+}
+
+#[test]
+fn doubt_about_one_cache_is_of_that_cache_alone() {
+    let found = tagged_with("creating").discover(&[tags(&[("Environment", "dev")])]);
+    let report = &found.sources[0];
+    assert_eq!((report.coverage, &report.in_doubt[..]), (Coverage::Part, &["bad".into()][..]));
+    assert!(report.doubts("bad") && !report.doubts("good"));
+}

@@ -35,7 +35,8 @@ pub(crate) fn source(report: &SourceReport, now: u64) -> Finding {
     };
     let remedy = "its forwards stay as they were; 'cachenat discover' asks again";
     match report.outcome {
-        Outcome::Complete => Finding::ok(name, "is read whole"),
+        Outcome::Complete if report.remarks.is_empty() => Finding::ok(name, "is read whole"),
+        Outcome::Complete => Finding::ok(name, format!("is read whole; {}", report.remarks.join(", "))),
         Outcome::Partial if since < STALE => Finding::warn(name, what, remedy),
         Outcome::Partial | Outcome::Failed => Finding::fail(name, what, remedy),
     }

@@ -9,14 +9,39 @@ use aws_sdk_elasticache::types::{
 };
 
 use super::Listing;
-use crate::{Endpoint, Engine, Expose, Network, Node, NodeId, Role, SourceName, text::plain};
+use crate::{
+    Endpoint, Engine, Expose, Network, Node, NodeId, Role, SourceName, inventory::has_failed, text::plain,
+};
 
 /// The nodes of one cache, and what about it could not be understood.
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
     pub(crate) nodes: Vec<Node>,
     /// Not empty: nodes may be missing.
-    pub(crate) doubts: Vec<String>,
+    pub(crate) doubts: Vec<Doubt>,
+    /// What the API's word is on a cache that has no nodes, and that nobody waits for.
+    pub(crate) remarks: Vec<String>,
+}
+
+/// Why nodes may be missing.
+#[derive(Clone, Debug)]
+pub(crate) struct Doubt {
+    /// The only cache whose nodes may be; `None`: any.
+    pub(crate) cache: Option<String>,
+    /// What is the matter.
+    pub(crate) what: String,
+}
+
+impl Doubt {
+    /// A doubt about one cache.
+    pub(crate) fn of(cache: &str, what: String) -> Self {
+        Self { cache: Some(plain(cache)), what }
+    }
+
+    /// A doubt about all caches.
+    pub(crate) fn of_all(what: impl ToString) -> Self {
+        Self { cache: None, what: what.to_string() }
+    }
 }
 
 /// What all nodes of one cache have in common.
@@ -43,7 +68,10 @@ impl Nodes {
     fn add(&mut self, common: &Common<'_>, one: One<'_>) {
         let id: NodeId = match one.id.parse() {
             Ok(id) => id,
-            Err(error) => return self.doubts.push(format!("{}: {error}", plain(&one.id))),
+            Err(error) => {
+                let what = format!("{}: {error}", plain(&one.id));
+                return self.doubts.push(Doubt::of(common.cluster, what));
+            }
         };
         let status = plain(one.status).to_lowercase();
         let (host, port, error) = match endpoint(one.endpoint) {
@@ -68,6 +96,16 @@ impl Nodes {
             network: common.network,
         };
         self.nodes.push(node);
+    }
+
+    /// Takes note that a cache names no nodes: for good, or nobody knows for how long.
+    fn add_empty(&mut self, cache: &str, status: &str) {
+        let what = format!("{} names no nodes ({})", plain(cache), plain(status));
+        if has_failed(&status.to_lowercase()) {
+            self.remarks.push(what);
+        } else {
+            self.doubts.push(Doubt::of(cache, what));
+        }
     }
 }
 
@@ -106,7 +144,7 @@ pub(crate) fn of_group(
 
     let mut found = Nodes::default();
     if members.is_empty() {
-        found.doubts.push(format!("{} names no nodes ({})", plain(id), plain(group_status)));
+        found.add_empty(id, group_status);
     }
     for (name, member) in &members {
         let one = One {
@@ -118,9 +156,8 @@ pub(crate) fn of_group(
         };
         found.add(&common, one);
         if member.cluster.is_none() && clusters.error.is_none() && member.endpoint().is_none() {
-            found
-                .doubts
-                .push(format!("{} is named by the group, but not by DescribeCacheClusters", plain(name)));
+            let what = format!("{} is named by the group, but not by DescribeCacheClusters", plain(name));
+            found.doubts.push(Doubt::of(id, what));
         }
     }
     let roles = role_endpoints(group, &common, group_status, &found.nodes, expose);
@@ -154,7 +191,8 @@ fn role_endpoints(
             if !expose.has(Endpoint::Nodes) {
                 let reason =
                     "has cluster mode enabled, so it has no primary and reader of its own: expose its nodes";
-                found.doubts.push(format!("{} {reason}", plain(common.cluster)));
+                let what = format!("{} {reason}", plain(common.cluster));
+                found.doubts.push(Doubt::of(common.cluster, what));
             }
             continue;
         }
@@ -267,7 +305,7 @@ pub(crate) fn of_cluster(cluster: &CacheCluster, source: &SourceName) -> Nodes {
         found.add(&common, One { id, shard: None, role: None, status, endpoint: node.endpoint() });
     }
     if found.nodes.is_empty() {
-        found.doubts.push(format!("{} names no nodes ({})", plain(id), plain(cluster_status)));
+        found.add_empty(id, cluster_status);
     }
     found
 }

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 use aws_sdk_elasticache::types::{CacheCluster, ConnectionType, ReplicationGroup, ServerlessCache};
 
-use super::{Account, Listing, near, nodes, nodes::Nodes};
-use crate::{Expose, Node, Source, SourceName, SourceReport, text::plain};
+use smol_str::SmolStr;
+
+use super::nodes::{self, Doubt, Nodes};
+use super::{Account, Listing, near};
+use crate::{Coverage, Expose, Node, Source, SourceName, SourceReport, inventory::has_failed, text::plain};
 
 /// The nodes of a source, and how far they are all.
 ///
@@ -28,7 +31,7 @@ fn replication_group(id: &str, expose: &Expose, source: &SourceName, account: &A
         return missing("replication group", id, &account.groups, source, account);
     };
     let mut found = nodes::of_group(group, &account.clusters, expose, source);
-    found.doubts.extend(account.clusters.error.iter().map(ToString::to_string));
+    found.doubts.extend(account.clusters.error.iter().map(Doubt::of_all));
     report(found, source)
 }
 
@@ -58,26 +61,45 @@ fn tagged(
     account: &Account,
 ) -> Found {
     let mut found = Nodes::default();
+    let mut failed = Vec::new();
     let mut take =
-        |arn: Option<&str>, nodes: &dyn Fn() -> Nodes| match account.tags.get(arn.unwrap_or_default()) {
-            Some(Ok(tags)) if wanted.iter().all(|(key, value)| tags.get(key) == Some(value)) => {
-                let cache = nodes();
-                found.nodes.extend(cache.nodes);
-                found.doubts.extend(cache.doubts);
+        |name: Option<&str>, status: Option<&str>, arn: Option<&str>, nodes: &dyn Fn() -> Nodes| {
+            let (name, status) = (name.unwrap_or_default(), plain(status.unwrap_or_default()).to_lowercase());
+            match account.tags.get(arn.unwrap_or_default()) {
+                Some(Ok(tags)) if wanted.iter().all(|(key, value)| tags.get(key) == Some(value)) => {
+                    let cache = nodes();
+                    found.nodes.extend(cache.nodes);
+                    found.doubts.extend(cache.doubts);
+                    found.remarks.extend(cache.remarks);
+                }
+                Some(Ok(_)) => {}
+                // It may stay so for months, and whether it has the tags is not told for as long.
+                Some(Err(_)) if has_failed(&status) => {
+                    found.remarks.push(format!("{} is {status}, and its tags are not told", plain(name)));
+                    failed.push(SmolStr::from(plain(name)));
+                }
+                Some(Err(error)) => {
+                    let what = format!("{}: {error}", plain(arn.unwrap_or_default()));
+                    found.doubts.push(Doubt::of(name, what));
+                }
+                None => {}
             }
-            Some(Ok(_)) => {}
-            Some(Err(error)) => found.doubts.push(format!("{}: {error}", plain(arn.unwrap_or_default()))),
-            None => {}
         };
     for group in account.groups.items.values() {
-        take(group.arn(), &|| nodes::of_group(group, &account.clusters, expose, source));
+        take(group.replication_group_id(), group.status(), group.arn(), &|| {
+            nodes::of_group(group, &account.clusters, expose, source)
+        });
     }
     let standalone = |cluster: &&CacheCluster| cluster.replication_group_id().is_none();
     for cluster in account.clusters.items.values().filter(standalone) {
-        take(cluster.arn(), &|| nodes::of_cluster(cluster, source));
+        take(cluster.cache_cluster_id(), cluster.cache_cluster_status(), cluster.arn(), &|| {
+            nodes::of_cluster(cluster, source)
+        });
     }
     for cache in account.serverless.items.values().filter(|cache| !is_public(cache)) {
-        take(cache.arn(), &|| nodes::of_serverless(cache, source));
+        take(cache.serverless_cache_name(), cache.status(), cache.arn(), &|| {
+            nodes::of_serverless(cache, source)
+        });
     }
 
     let errors = [&account.groups.error, &account.clusters.error, &account.serverless.error];
@@ -86,19 +108,29 @@ fn tagged(
         return (SourceReport::failed(source.clone(), errors.join("; ")), Vec::new());
     }
     // First what explains the others.
-    found.doubts.splice(0..0, errors);
-    report(found, source)
+    found.doubts.splice(0..0, errors.into_iter().map(Doubt::of_all));
+    let (mut report, nodes) = report(found, source);
+    let is_of_caches = report.coverage == Coverage::Whole || !report.in_doubt.is_empty();
+    if is_of_caches && !failed.is_empty() {
+        report.coverage = Coverage::Part;
+        report.in_doubt.extend(failed);
+    }
+    (report, nodes)
 }
 
 /// Complete, or partial with the doubts.
 fn report(found: Nodes, source: &SourceName) -> Found {
-    let report = match found.doubts.as_slice() {
+    let mut report = match found.doubts.as_slice() {
         [] => SourceReport::complete(source.clone()),
-        [doubt] => SourceReport::partial(source.clone(), doubt),
+        [doubt] => SourceReport::partial(source.clone(), &doubt.what),
         [doubt, more @ ..] => {
-            SourceReport::partial(source.clone(), format!("{doubt} (and {} more)", more.len()))
+            SourceReport::partial(source.clone(), format!("{} (and {} more)", doubt.what, more.len()))
         }
     };
+    let in_doubt: Option<Vec<SmolStr>> =
+        found.doubts.into_iter().map(|doubt| doubt.cache.map(SmolStr::from)).collect();
+    report.in_doubt = in_doubt.unwrap_or_default();
+    report.remarks = found.remarks;
     (report, found.nodes)
 }
 
