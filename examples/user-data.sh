@@ -51,7 +51,8 @@ esac
 
 install -d /etc/cachenat
 config >/etc/cachenat/config.yaml
-# Credentials, DNS or the API may not answer in an instance's first seconds. Exit code 3: the timer goes on with the rest.
-cachenat apply --wait 120s || [ $? -eq 3 ]
+# First of all, so that an instance whose role or route comes late recovers by itself.
 systemctl enable cachenat-restore.service
 systemctl enable --now cachenat.timer
+# Credentials, DNS or the API may not answer in an instance's first seconds. Exit code 3: the timer goes on with the rest.
+cachenat apply --wait 120s || [ $? -eq 3 ]

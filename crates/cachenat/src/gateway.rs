@@ -45,6 +45,13 @@ pub(crate) enum GatewayError {
     Listening(#[from] ConfigError),
 }
 
+impl GatewayError {
+    /// Whether it may be only that this host has just booted: DHCP takes its time.
+    pub(crate) fn may_come(&self) -> bool {
+        matches!(self, Self::NoInterface { .. } | Self::NoAddress { .. })
+    }
+}
+
 impl Gateway {
     /// Reads what is `auto` off this host: the default route's interface, and the address that it sends from.
     ///

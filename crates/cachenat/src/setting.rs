@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use discovery::{Emptied, Imds, InstanceFacts, Inventory, Options, Outcome};
 use ipnet::IpNet;
@@ -14,10 +14,13 @@ use crate::args::Global;
 use crate::check::access::everybody;
 use crate::config::{Auto, Config, PublicAddress};
 use crate::desired::{Desired, Known, desired};
-use crate::gateway::{Gateway, Host};
+use crate::gateway::{Gateway, GatewayError, Host};
 use crate::inventory;
 use crate::output::{Output, with_cause};
 use crate::state::State;
+
+/// How often a host that has just booted is looked at again.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Where a plan takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +61,29 @@ impl Setting {
         });
         inventory::clear_text_passwords(&config).for_each(|warning| output.warn(&warning));
         Ok(Self::new(config, gateway, imds, output))
+    }
+
+    /// Like [`Self::read`], but waits for what a host that has just booted may lack yet: a default route, and an address.
+    ///
+    /// # Errors
+    ///
+    /// The same; of what is waited for, once `deadline` (`None`: never) is over. `told` hears of it first.
+    pub(crate) fn awaited(
+        global: &Global,
+        deadline: Option<Instant>,
+        mut told: impl FnMut(&anyhow::Error),
+    ) -> anyhow::Result<Self> {
+        loop {
+            let error = match Self::read(global) {
+                Err(error) if error.downcast_ref().is_some_and(GatewayError::may_come) => error,
+                read => return read,
+            };
+            if deadline.is_some_and(|deadline| Instant::now() + PAUSE > deadline) {
+                return Err(error);
+            }
+            told(&error);
+            thread::sleep(PAUSE);
+        }
     }
 
     /// Checks what only matters where the rules take effect: on this host.

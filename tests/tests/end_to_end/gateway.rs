@@ -4,6 +4,7 @@ use std::fs;
 
 use cachenat_tests::fake_aws::shapes;
 use cachenat_tests::lab::Lab;
+use cachenat_tests::lab::daemon::Daemon;
 use cachenat_tests::lab::product::Run;
 use cachenat_tests::lab::shell::run;
 use cachenat_tests::lab::wait::wait_for;
@@ -223,4 +224,32 @@ fn a_file_that_stops_forwarding_at_the_next_boot_is_named() {
     }
     fs::remove_file(&file).unwrap();
     assert_eq!(lab.cachenat(&["apply"]).exits(0).stderr, "");
+}
+
+/// As before DHCP has come: neither an address nor a route.
+fn without_network(lab: &Lab) {
+    lab.network.nat.ip("address flush dev eth0");
+}
+
+fn with_network(lab: &Lab) {
+    lab.network.nat.ip("address add 10.0.0.55/24 dev eth0");
+    lab.network.nat.ip("route add default via 10.0.0.1");
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_route_and_an_address_that_come_late_are_waited_for() {
+    let lab = spelled_out(&[(1, "10.0.1.230")]);
+    without_network(&lab);
+    let run = lab.cachenat(&["apply", "--wait", "1s"]).exits(2);
+    assert!(run.stderr.contains("no default route"), "{}", run.stderr);
+    let mut watch = Daemon::start(lab.cachenat_command().arg("watch"));
+    watch.says("this host has no default route");
+    let mut apply = Daemon::start(lab.cachenat_command().args(["apply", "--wait", "60s"]));
+    with_network(&lab);
+    assert_eq!(apply.end().code(), Some(0), "{:?}", apply.said());
+    lab.network.nat.nft("flush ruleset");
+    wait_for("watch to repair", || in_force(&lab).contains("10.0.1.230").then_some(()));
+    watch.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(watch.end().code(), Some(0));
 }

@@ -36,7 +36,8 @@ pub(super) fn run(
 ) -> anyhow::Result<Exit> {
     // Even what there is to warn of beforehand waits until all is done: a reader may be slow, or gone.
     let hush = Hush::begin();
-    let mut setting = Setting::read(global)?;
+    let deadline = Instant::now() + wait;
+    let mut setting = Setting::awaited(global, Some(deadline), |_| {})?;
     setting.check_host()?;
     let mut kernel = Kernel::open()?;
     let was_removed = {
@@ -52,7 +53,7 @@ pub(super) fn run(
         None => {
             // Without privilege, or with another program's table of our name, nothing is worth waiting for.
             ours(&kernel.dump()?)?;
-            ask(&mut setting, global, wait)?
+            ask(&mut setting, global, deadline)?
         }
     };
     let Answer { mut turn, moment, inventory: fresh } = answer;
@@ -139,8 +140,7 @@ fn as_given(setting: &Setting, given: Inventory) -> anyhow::Result<Answer> {
 
 /// Asks the sources, without the lock: others go on meanwhile, and where one of them has asked later, or the
 /// configuration has changed, so do we.
-fn ask(setting: &mut Setting, global: &Global, wait: Duration) -> anyhow::Result<Answer> {
-    let deadline = Instant::now() + wait;
+fn ask(setting: &mut Setting, global: &Global, deadline: Instant) -> anyhow::Result<Answer> {
     let mut asked = 0;
     loop {
         let moment = Moment::now();

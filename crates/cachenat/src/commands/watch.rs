@@ -28,7 +28,7 @@ use crate::converge::{Done, Until, carry_out, plan, remember};
 use crate::inventory;
 use crate::memory::Memory;
 use crate::metrics::http::Names;
-use crate::output::{Exit, in_background};
+use crate::output::{Exit, Output, in_background};
 use crate::pending as probation;
 use crate::rounds::Rounds;
 use crate::setting::{Setting, now};
@@ -148,7 +148,16 @@ struct Watch<'a> {
 impl<'a> Watch<'a> {
     fn open(global: &'a Global) -> anyhow::Result<Self> {
         anyhow::ensure!(global.inventory.is_none(), "watch discovers by itself; --inventory goes with apply");
-        let (setting, sources, options) = read(global)?;
+        let output = Output::new(global);
+        let mut last = String::new();
+        let setting = Setting::awaited(global, None, |error| {
+            let words = format!("{error:#}; waiting for it");
+            if words != last {
+                output.warn(&words);
+                last = words;
+            }
+        })?;
+        let (setting, sources, options) = checked(setting)?;
         Ok(Self {
             metrics: Metrics::new(Arc::clone(&setting)),
             global,
@@ -398,7 +407,10 @@ fn kept(error: &anyhow::Error) -> String {
 }
 
 fn read(global: &Global) -> anyhow::Result<(Arc<Setting>, Vec<Source>, Options)> {
-    let setting = Setting::read(global)?;
+    checked(Setting::read(global)?)
+}
+
+fn checked(setting: Setting) -> anyhow::Result<(Arc<Setting>, Vec<Source>, Options)> {
     setting.check_host()?;
     probation::refuse_rejected(&setting.config)?;
     let sources = inventory::sources(&setting.config)?;
