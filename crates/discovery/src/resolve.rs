@@ -118,7 +118,10 @@ pub(crate) struct Resolver {
 
 impl Resolver {
     pub(crate) fn new(settings: &ResolverSettings) -> Self {
-        let inner = build(settings).map_err(|error| plain(&error.to_string()));
+        let inner = build(settings).map_err(|error| {
+            let error = plain(&error.to_string());
+            format!("{error}: name one in /etc/resolv.conf (a VPC's is 169.254.169.253)")
+        });
         Self { inner, deadline: Instant::now() + settings.deadline, ttl: AtomicU32::new(u32::MAX) }
     }
 
@@ -318,7 +321,10 @@ fn addresses_of(
                 Ok(()) => {
                     addresses.insert(address);
                 }
-                Err(refusal) => wrong.push(format!("{}: refused: {refusal}", plain(&node.host))),
+                Err(refusal) => {
+                    let by = if is_of_hosts_file(node, address) { BY_HOSTS_FILE } else { "" };
+                    wrong.push(format!("{}: refused: {refusal}{by}", plain(&node.host)));
+                }
             }
         }
     }
@@ -326,10 +332,41 @@ fn addresses_of(
     (addresses.into_iter().collect(), error)
 }
 
+/// What is said of an address that DNS has no part in.
+const BY_HOSTS_FILE: &str =
+    "; this host's /etc/hosts says so: take the line out, as it is one for clients ('cachenat endpoints')";
+
+/// Whether this host's own file of names leads to an address that is refused: what is meant for clients was put on the
+/// gateway.
+fn is_of_hosts_file(node: &Node, address: IpAddr) -> bool {
+    let text = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    node.names().iter().any(|name| leads(&text, name, address))
+}
+
+/// Whether a file of hosts(5) leads this name to this address.
+fn leads(hosts: &str, name: &str, address: IpAddr) -> bool {
+    hosts.lines().any(|line| {
+        let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+        words.next().is_some_and(|first| first.parse() == Ok(address))
+            && words.any(|word| word.eq_ignore_ascii_case(name.trim_end_matches('.')))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::test_support::node;
+
+    #[test]
+    fn a_line_for_clients_is_found_in_the_hosts_file() {
+        let hosts =
+            "127.0.0.1 localhost\n# 203.0.113.9 b.example\n203.0.113.73\tA.example  b.example # ours\n";
+        let public = "203.0.113.73".parse().unwrap();
+        assert!(leads(hosts, "a.example", public) && leads(hosts, "b.example.", public));
+        assert!(
+            !leads(hosts, "c.example", public) && !leads(hosts, "b.example", "203.0.113.9".parse().unwrap())
+        );
+    }
 
     fn resolve(mut nodes: Vec<Node>, policy: &Admission) -> Vec<Node> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -153,7 +153,7 @@ impl Cause {
             SdkError::DispatchFailure(failure) if failure.is_timeout() => Self::Timeout { message },
             // Credentials are fetched while the request is made; their error arrives as a failure to send it.
             _ if has_credentials_error(error) => Self::NoCredentials { message },
-            _ => Self::Connection { message },
+            _ => Self::Connection { message: with_way(message, |name| std::env::var(name).ok()) },
         }
     }
 
@@ -191,6 +191,29 @@ impl Cause {
     }
 }
 
+/// The message, and what on this host decides the way to the API: the proxy that variables name, and the name server.
+///
+/// What a variable holds is not shown: a proxy's address may have a password in it.
+fn with_way(message: String, variable: impl Fn(&str) -> Option<String>) -> String {
+    const PROXIES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+    let set = |name| Some((name, variable(name).filter(|value| !value.is_empty())?));
+    if let Some((name, value)) = PROXIES.into_iter().find_map(set) {
+        let host = value.split_once("://").map_or(value.as_str(), |(_, rest)| rest);
+        let host = host.rsplit('@').next().unwrap_or_default();
+        return if host.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[') {
+            format!(
+                "{message}; the way is the proxy that {name} names: see whether it answers, or unset {name}"
+            )
+        } else {
+            format!("{message}; {name} is set, but is no proxy's address such as http://10.0.0.9:3128")
+        };
+    }
+    if message.contains("lookup address") {
+        return format!("{message}; see the nameserver in /etc/resolv.conf");
+    }
+    message
+}
+
 /// What a body that is no XML begins with.
 fn beginning(body: Option<&[u8]>) -> String {
     let text: String = String::from_utf8_lossy(body.unwrap_or_default()).chars().take(80).collect();
@@ -223,5 +246,23 @@ impl fmt::Display for Page {
             0 | 1 => Ok(()),
             page => write!(f, ", page {page}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_without_a_connection_names_the_proxy_or_the_name_server() {
+        let told = |message: &str, proxy: Option<&str>| {
+            let variable = |name: &str| proxy.filter(|_| name == "https_proxy").map(str::to_owned);
+            with_way(message.to_owned(), variable)
+        };
+        assert_eq!(told("refused", None), "refused");
+        assert!(told("failed to lookup address information", None).ends_with("/etc/resolv.conf"));
+        let named = told("refused", Some("http://user:secret@10.0.0.9:3128"));
+        assert!(named.contains("the proxy that https_proxy names") && !named.contains("secret"), "{named}");
+        assert!(told("refused", Some(":::bad")).contains("no proxy's address"));
     }
 }
