@@ -77,6 +77,16 @@ fn few_open_files_are_enough_for_many_ports() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
+fn on_the_gateway_itself_it_says_so() {
+    let lab = applied();
+    let run = probe(&lab, &lab.network.nat, &["10.0.0.55:6379"]).exits(1);
+    assert!(run.stderr.contains("this host is the gateway itself"), "{}", run.stderr);
+    let run = probe(&lab, &lab.network.client, &["203.0.113.73:6379"]).exits(0);
+    assert_eq!(run.stderr, "");
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
 fn a_client_that_is_not_on_the_list_is_told_of_the_list() {
     let lab = applied();
     open_to_all(&lab);

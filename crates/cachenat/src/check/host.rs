@@ -1,7 +1,8 @@
 //! The kernel's settings and tables that forwarding hangs on.
 
+use applier::conntrack::PORTS;
 use applier::surroundings::{AtBoot, ConntrackFill};
-use rules::{IfName, Sysctl};
+use rules::{Endpoint, IfName, Sysctl};
 
 use super::Finding;
 
@@ -83,6 +84,20 @@ pub(crate) fn conntrack(fill: Option<ConntrackFill>) -> Finding {
     }
 }
 
+/// Whether the target with the most connections has room for more: from one address there are so many ports and no more.
+pub(crate) fn nat_ports(busiest: Option<(Endpoint, u64)>) -> Finding {
+    let name = "NAT ports";
+    let Some((target, open)) = busiest else { return Finding::ok(name, "no connection is open") };
+    let what = format!("{open} of {PORTS} connections that one gateway address can have to {target}");
+    let remedy = "share them among several gateway.addresses, or have clients keep fewer connections open: NAT has no more \
+                  ports, and refuses the next ones in silence";
+    match open.saturating_mul(100) {
+        _ if open >= PORTS => Finding::fail(name, what, remedy),
+        hundredfold if hundredfold >= PORTS * 80 => Finding::warn(name, what, remedy),
+        _ => Finding::ok(name, what),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Verdict::{Fail, Ok, Warn};
@@ -110,6 +125,13 @@ mod tests {
         assert_eq!(rp_filter(&eth0, true, &[]).verdict, Ok);
         assert_eq!(rp_filter(&eth0, true, &elsewhere).verdict, Fail);
         assert_eq!(rp_filter(&eth0, false, &elsewhere).verdict, Warn);
+    }
+
+    #[test]
+    fn ports_of_nat_are_warned_of_from_four_fifths() {
+        let verdict = |open| nat_ports(Some(("10.0.1.230:6379".parse().unwrap(), open))).verdict;
+        assert_eq!([verdict(51_609), verdict(51_610), verdict(64_512)], [Ok, Warn, Fail]);
+        assert_eq!(nat_ports(None).verdict, Ok);
     }
 
     #[test]

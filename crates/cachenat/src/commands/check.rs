@@ -24,6 +24,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::args::Global;
 use crate::check::{self, Finding, access, aws, chains, host as kernel_settings, nodes, schedule};
 use crate::config::Config;
+use crate::config::Snat;
 use crate::desired::Desired;
 use crate::gateway::Gateway;
 use crate::inventory;
@@ -32,6 +33,7 @@ use crate::report::Report;
 use crate::setting::{Effect, Setting, ask, now};
 use crate::state::State;
 use crate::sysctls::{self, SYSCTL_DIRS};
+use applier::conntrack::{self, Conntrack};
 
 pub(super) fn run(global: &Global, json: bool) -> anyhow::Result<Exit> {
     let output = Output::new(global);
@@ -280,6 +282,11 @@ fn of_host(setting: &Setting, wanted: &Wanted) -> Vec<Finding> {
         &elsewhere,
     ));
     found.push(kernel_settings::conntrack(surroundings::conntrack_fill()));
+    if setting.config.gateway.snat != Snat::Off
+        && let Ok(counts) = Conntrack::open().and_then(|mut conntrack| conntrack.count())
+    {
+        found.push(kernel_settings::nat_ports(conntrack::busiest(&counts)));
+    }
     found
 }
 

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use applier::host;
 use discovery::{Dial, GreetError, Greeting, TlsTrust, greet_all};
 use nix::sys::resource::{Resource, getrlimit};
 use serde::Serialize;
@@ -45,6 +47,11 @@ pub(super) fn run(global: &Global, asking: &Asking<'_>) -> anyhow::Result<Exit> 
     // Neither configuration nor state is read: this is not the gateway.
     let output = Output::new(global);
     let targets = targets(asking.whom)?;
+    if is_gateway(&targets) {
+        output.warn(
+            "this host is the gateway itself, whose own packets meet no forward: run probe on a client's host",
+        );
+    }
     let verdicts = judge(&targets, &ask(&targets, asking)?);
     let ok = verdicts.iter().all(|verdict| verdict.result == Word::Ok);
     let lines = targets.iter().zip(&verdicts);
@@ -69,6 +76,21 @@ pub(super) fn run(global: &Global, asking: &Asking<'_>) -> anyhow::Result<Exit> 
     }
     Ok(if ok { Exit::Done } else { Exit::Found })
 }
+
+/// Whether this is where the forwards are: the address that is to be dialled is one of this host's, or its state is here.
+fn is_gateway(targets: &[Target]) -> bool {
+    let local = host::addresses().unwrap_or_default();
+    let is_own = |target: &Target| {
+        let address = target.address.host.parse();
+        address.is_ok_and(|address: IpAddr| {
+            !address.is_loopback() && local.iter().any(|own| own.address == address)
+        })
+    };
+    targets.iter().any(is_own) || Path::new(STATE).exists()
+}
+
+/// What a gateway has, by the package's configuration.
+const STATE: &str = "/var/lib/cachenat/ruleset.json";
 
 fn targets(whom: &str) -> anyhow::Result<Vec<Target>> {
     let text = match whom {

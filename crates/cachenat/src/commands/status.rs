@@ -5,7 +5,7 @@ pub(super) mod prometheus;
 use std::collections::BTreeMap;
 use std::time::UNIX_EPOCH;
 
-use applier::conntrack::{Bytes, Conntrack, Flows};
+use applier::conntrack::{self, Bytes, Conntrack, Flows};
 use applier::kernel::{Dump, Netfilter};
 use applier::lock;
 use applier::netlink::Kernel;
@@ -18,6 +18,7 @@ use rules::{Changes, Endpoint, Forward, ForwardId, Ruleset};
 use serde::Serialize;
 
 use crate::args::{Global, StatusFormat};
+use crate::check::{Verdict, host as kernel_settings};
 use crate::moves::Moves;
 use crate::output::{Exit, age, columns, size, with_cause};
 use crate::report::Report;
@@ -43,6 +44,9 @@ pub(super) struct Status {
     drift: Vec<String>,
     #[serde(skip)]
     conntrack: Option<ConntrackFill>,
+    /// How many connections the target has that has the most.
+    #[serde(skip)]
+    busiest: Option<u64>,
     #[serde(skip)]
     summary: String,
 }
@@ -144,7 +148,8 @@ pub(super) fn gather(
     let drift: BTreeMap<(&str, Endpoint), Action> =
         report.forwards.iter().map(|change| ((&*change.id, change.listen), change.action)).collect();
     let moves = Moves::read(&setting.config.state_dir);
-    let (connections, flows) = (connections(&dump), flows(warnings));
+    let (flows, busiest) = flows(warnings).map_or((None, None), |(flows, busiest)| (Some(flows), busiest));
+    let connections = connections(&dump);
     let listener = |Forward { id, listen, targets: to }: Forward| {
         let node = nodes.get(id.as_str());
         let since = since.get(&(&id, listen.port.get())).copied();
@@ -185,6 +190,7 @@ pub(super) fn gather(
         sources: sources(&last_good, now()),
         drift: report.text().lines().map(str::to_owned).collect(),
         conntrack: surroundings::conntrack_fill(),
+        busiest: busiest.map(|(_, open)| open),
         summary: report.summary(),
     })
 }
@@ -213,15 +219,20 @@ fn connections(dump: &Dump) -> BTreeMap<Endpoint, u64> {
     connections
 }
 
-/// The open connections through each listener, to whatever target; `None` where the kernel does not tell.
-fn flows(warnings: &mut Vec<String>) -> Option<BTreeMap<Endpoint, Flows>> {
+/// The open connections through each listener, to whatever target, and those to the busiest target; `None` where the kernel does not tell.
+fn flows(warnings: &mut Vec<String>) -> Option<(BTreeMap<Endpoint, Flows>, Option<(Endpoint, u64)>)> {
     match Conntrack::open().and_then(|mut conntrack| conntrack.count()) {
         Ok(counts) => {
+            let busiest = conntrack::busiest(&counts);
+            let amiss = kernel_settings::nat_ports(busiest);
+            if let (Verdict::Warn | Verdict::Fail, Some(remedy)) = (amiss.verdict, &amiss.remedy) {
+                warnings.push(format!("{}; {remedy}", amiss.what));
+            }
             let mut flows: BTreeMap<Endpoint, Flows> = BTreeMap::new();
             for ((listen, _), count) in counts {
                 flows.entry(listen).or_default().add(count);
             }
-            Some(flows)
+            Some((flows, busiest))
         }
         Err(error) => {
             warnings.push(format!("open connections are not counted: {}", with_cause(&error)));

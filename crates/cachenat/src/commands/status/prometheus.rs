@@ -65,6 +65,12 @@ pub(in crate::commands) fn write(to: &mut Exposition, status: &Status) {
         "How many it may track; the first packet of one more is dropped.",
         status.conntrack.map(|fill| sample(&[], fill.max)),
     );
+    to.metric(
+        "target_connections_max",
+        Kind::Gauge,
+        "The open connections to the target that has the most; one gateway address can have 64512 to one.",
+        status.busiest.map(|open| sample(&[], open)),
+    );
 }
 
 fn listeners(to: &mut Exposition, status: &Status) {
@@ -163,6 +169,7 @@ pub(in crate::commands) mod tests {
             sources: vec![source],
             drift: vec![],
             conntrack: Some(ConntrackFill { count: 5, max: 100 }),
+            busiest: Some(4),
             summary: String::new(),
         }
     }
@@ -216,6 +223,9 @@ pub(in crate::commands) mod tests {
             # HELP cachenat_conntrack_entries_limit How many it may track; the first packet of one more is dropped.
             # TYPE cachenat_conntrack_entries_limit gauge
             cachenat_conntrack_entries_limit 100
+            # HELP cachenat_target_connections_max The open connections to the target that has the most; one gateway address can have 64512 to one.
+            # TYPE cachenat_target_connections_max gauge
+            cachenat_target_connections_max 4
         "##]]
         .assert_eq(&text);
     }
