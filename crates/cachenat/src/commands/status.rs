@@ -148,7 +148,7 @@ pub(super) fn gather(
     let drift: BTreeMap<(&str, Endpoint), Action> =
         report.forwards.iter().map(|change| ((&*change.id, change.listen), change.action)).collect();
     let moves = Moves::read(&setting.config.state_dir);
-    let (flows, busiest) = flows(warnings).map_or((None, None), |(flows, busiest)| (Some(flows), busiest));
+    let Open { flows, busiest } = open(warnings);
     let connections = connections(&dump);
     let listener = |Forward { id, listen, targets: to }: Forward| {
         let node = nodes.get(id.as_str());
@@ -190,7 +190,7 @@ pub(super) fn gather(
         sources: sources(&last_good, now()),
         drift: report.text().lines().map(str::to_owned).collect(),
         conntrack: surroundings::conntrack_fill(),
-        busiest: busiest.map(|(_, open)| open),
+        busiest,
         summary: report.summary(),
     })
 }
@@ -219,8 +219,17 @@ fn connections(dump: &Dump) -> BTreeMap<Endpoint, u64> {
     connections
 }
 
-/// The open connections through each listener, to whatever target, and those to the busiest target; `None` where the kernel does not tell.
-fn flows(warnings: &mut Vec<String>) -> Option<(BTreeMap<Endpoint, Flows>, Option<(Endpoint, u64)>)> {
+/// The open connections.
+#[derive(Default)]
+struct Open {
+    /// Through each listener, to whatever target; `None` where the kernel does not tell.
+    flows: Option<BTreeMap<Endpoint, Flows>>,
+    /// To the target that has the most.
+    busiest: Option<u64>,
+}
+
+/// Counts them.
+fn open(warnings: &mut Vec<String>) -> Open {
     match Conntrack::open().and_then(|mut conntrack| conntrack.count()) {
         Ok(counts) => {
             let busiest = conntrack::busiest(&counts);
@@ -232,11 +241,11 @@ fn flows(warnings: &mut Vec<String>) -> Option<(BTreeMap<Endpoint, Flows>, Optio
             for ((listen, _), count) in counts {
                 flows.entry(listen).or_default().add(count);
             }
-            Some((flows, busiest))
+            Open { flows: Some(flows), busiest: busiest.map(|(_, open)| open) }
         }
         Err(error) => {
             warnings.push(format!("open connections are not counted: {}", with_cause(&error)));
-            None
+            Open::default()
         }
     }
 }
