@@ -11,6 +11,7 @@ use cachenat_tests::lab::server::Elsewhere;
 use cachenat_tests::lab::shell::run;
 use cachenat_tests::lab::{Lab, PUBLIC};
 use cachenat_tests::programs;
+use nix::sys::signal::Signal;
 
 use crate::common::{applied, dial, open, reached};
 
@@ -154,7 +155,10 @@ fn transit() -> (Lab, Namespace, Elsewhere) {
 /// numbers are right: a reset in answer to it is believed.
 fn stray_segment(lab: &Lab, from: &str, to: &str, speak: impl FnOnce()) {
     let program = r#"
-import socket, struct, sys
+import signal, socket, struct, sys
+class Spoken(Exception): pass
+def spoken(*_): raise Spoken
+signal.signal(signal.SIGUSR1, spoken)
 (source, sport), (target, dport) = ((host, int(port)) for host, port in (end.split(":") for end in sys.argv[1:]))
 ends = socket.inet_aton(source) + socket.inet_aton(target)
 wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
@@ -163,14 +167,16 @@ last = None
 while True:
     try:
         packet = wire.recv(65535)
+    except Spoken:
+        # What is still to come is acknowledgements, which may be held back for 40 ms.
+        wire.settimeout(0.5)
+        continue
     except TimeoutError:
         break
     head = (packet[0] & 15) * 4
     if packet[9] == 6 and packet[12:20] == ends and struct.unpack_from("!HH", packet, head) == (sport, dport):
         sequence, acknowledged, offset = struct.unpack_from("!IIB", packet, head + 4)
         last = sequence + struct.unpack_from("!H", packet, 2)[0] - head - (offset >> 4) * 4, acknowledged
-        # Until both have said all.
-        wire.settimeout(0.5)
 sequence, acknowledged = last
 sequence = (sequence + (1 << 30)) & 0xFFFFFFFF
 tcp = struct.pack("!HHIIBBHHH", sport, dport, sequence, acknowledged, 5 << 4, 0x18, 1024, 0, 0) + b"stray!"
@@ -186,6 +192,7 @@ socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW).sendto(ip + t
     let mut sender = Daemon::start(command.arg("-u").args(["-c", program, from, to]));
     sender.says("listening");
     speak();
+    sender.signal(Signal::SIGUSR1);
     assert!(sender.end().success(), "{:?}", sender.said());
 }
 
