@@ -156,23 +156,21 @@ fn transit() -> (Lab, Namespace, Elsewhere) {
 fn stray_segment(lab: &Lab, from: &str, to: &str, speak: impl FnOnce()) {
     let program = r#"
 import signal, socket, struct, sys
-class Spoken(Exception): pass
-def spoken(*_): raise Spoken
-signal.signal(signal.SIGUSR1, spoken)
+spoken = []
+signal.signal(signal.SIGUSR1, lambda *_: spoken.append(True))
 (source, sport), (target, dport) = ((host, int(port)) for host, port in (end.split(":") for end in sys.argv[1:]))
 ends = socket.inet_aton(source) + socket.inet_aton(target)
 wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+wire.settimeout(0.3)
 print("listening", flush=True)
-last = None
-while True:
+last, quiet = None, 0
+# When all is said, what is still to come is acknowledgements, which may be held back for 40 ms.
+while quiet < 2:
     try:
         packet = wire.recv(65535)
-    except Spoken:
-        # What is still to come is acknowledgements, which may be held back for 40 ms.
-        wire.settimeout(0.5)
-        continue
     except TimeoutError:
-        break
+        quiet += len(spoken)
+        continue
     head = (packet[0] & 15) * 4
     if packet[9] == 6 and packet[12:20] == ends and struct.unpack_from("!HH", packet, head) == (sport, dport):
         sequence, acknowledged, offset = struct.unpack_from("!IIB", packet, head + 4)
