@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
+use applier::conntrack::{self, Conntrack};
 use applier::kernel::{Dump, Netfilter};
 use applier::netlink::{BaseChain, Kernel};
 use applier::surroundings;
@@ -33,7 +34,6 @@ use crate::report::Report;
 use crate::setting::{Effect, Setting, ask, now};
 use crate::state::State;
 use crate::sysctls::{self, SYSCTL_DIRS};
-use applier::conntrack::{self, Conntrack};
 
 pub(super) fn run(global: &Global, json: bool) -> anyhow::Result<Exit> {
     let output = Output::new(global);
