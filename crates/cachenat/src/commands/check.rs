@@ -24,8 +24,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::args::Global;
 use crate::check::{self, Finding, access, aws, chains, host as kernel_settings, nodes, schedule};
-use crate::config::Config;
-use crate::config::Snat;
+use crate::config::{Config, Snat};
 use crate::desired::Desired;
 use crate::gateway::Gateway;
 use crate::inventory;
