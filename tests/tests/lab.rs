@@ -3,6 +3,7 @@
 use cachenat_tests::lab::Lab;
 use cachenat_tests::lab::redis::Redis;
 use cachenat_tests::lab::shell::run;
+use cachenat_tests::lab::wait::wait_for;
 use cachenat_tests::programs;
 
 #[test]
@@ -39,7 +40,8 @@ fn a_lab_leaves_no_server_and_no_file_behind() {
         let lines = processes.filter_map(|process| std::fs::read_link(process.path().join("cwd")).ok());
         lines.filter(|cwd| cwd.to_string_lossy().starts_with(&*here)).count()
     };
-    assert_eq!(servers(), 2);
+    // A primary forks to give its replica all that it has.
+    wait_for("both servers and no child of theirs", || (servers() == 2).then_some(()));
     drop(lab);
     assert_eq!(servers(), 0);
     assert!(!dir.exists());
