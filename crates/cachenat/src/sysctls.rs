@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use applier::host;
+use applier::surroundings::{self, AtBoot};
 use applier::sysctl::{Applied, Interfaces, SysctlError, Sysctls};
-use applier::{host, surroundings};
 use rules::json::Wanted;
-use rules::{Ruleset, Sysctl};
+use rules::{IfName, Ruleset, Sysctl};
 
 use crate::config::Config;
 use crate::gate::Admitted;
@@ -24,11 +25,9 @@ pub(crate) fn of_host(config: &Config, wanted: &Ruleset) -> anyhow::Result<Sysct
 
 /// A warning for each setting that another file takes back at the next boot.
 pub(crate) fn boot_warnings(config: &Config, wanted: &Wanted) -> Vec<String> {
-    let dirs: Vec<&Path> =
-        [config.sysctl_dir.as_path()].into_iter().chain(SYSCTL_DIRS.map(Path::new)).collect();
     let ingress = wanted.ruleset.ingress();
     let line = |sysctl: &Sysctl| {
-        let found = surroundings::at_boot(&dirs, sysctl, ingress)?;
+        let found = at_boot(config, sysctl, ingress)?;
         let is_amiss =
             found.is_amiss(sysctl) && (found.is_beyond_ours() || found.line.contains(ingress?.as_str()));
         is_amiss.then(|| {
@@ -42,8 +41,12 @@ pub(crate) fn boot_warnings(config: &Config, wanted: &Wanted) -> Vec<String> {
     wanted.sysctls.iter().filter_map(line).collect()
 }
 
-/// Where sysctl.d(5) reads files besides `/etc/sysctl.d`.
-pub(crate) const SYSCTL_DIRS: [&str; 3] = ["/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d"];
+/// What the next boot sets a setting to, by the files of sysctl.d(5); `None`: nothing.
+pub(crate) fn at_boot(config: &Config, sysctl: &Sysctl, ingress: Option<&IfName>) -> Option<AtBoot> {
+    let others = ["/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d"].map(Path::new);
+    let dirs: Vec<&Path> = [config.sysctl_dir.as_path()].into_iter().chain(others).collect();
+    surroundings::at_boot(&dirs, sysctl, ingress)
+}
 
 /// Has the next boot know of the settings that are in force.
 ///

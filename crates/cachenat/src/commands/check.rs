@@ -32,7 +32,7 @@ use crate::output::{Exit, Output};
 use crate::report::Report;
 use crate::setting::{Effect, Setting, ask, now};
 use crate::state::State;
-use crate::sysctls::{self, SYSCTL_DIRS};
+use crate::sysctls;
 
 pub(super) fn run(global: &Global, json: bool) -> anyhow::Result<Exit> {
     let output = Output::new(global);
@@ -250,8 +250,6 @@ fn of_inventory(
 /// The kernel's settings, and conntrack.
 fn of_host(setting: &Setting, wanted: &Wanted) -> Vec<Finding> {
     let needed = &wanted.sysctls;
-    let dirs: Vec<&Path> =
-        [setting.config.sysctl_dir.as_path()].into_iter().chain(SYSCTL_DIRS.map(Path::new)).collect();
     let planned =
         sysctls::of_host(&setting.config, &wanted.ruleset).and_then(|settings| Ok(settings.plan(needed)?));
     let mut found = Vec::new();
@@ -264,7 +262,7 @@ fn of_host(setting: &Setting, wanted: &Wanted) -> Vec<Finding> {
             for sysctl in needed.iter().chain(others.collect::<BTreeSet<_>>()) {
                 let is_off =
                     changes.iter().any(|change| change.sysctl == *sysctl && change.place == Place::Live);
-                let at_boot = surroundings::at_boot(&dirs, sysctl, ingress);
+                let at_boot = sysctls::at_boot(&setting.config, sysctl, ingress);
                 found.push(kernel_settings::sysctl(sysctl, !is_off, at_boot.as_ref()));
             }
         }
