@@ -28,6 +28,8 @@ pub struct AtBoot {
     pub value: Option<Switch>,
     /// The file.
     pub file: PathBuf,
+    /// Whether the line is the interface's own.
+    pub is_of_interface: bool,
 }
 
 impl AtBoot {
@@ -36,9 +38,10 @@ impl AtBoot {
         self.value != Some(sysctl.wanted())
     }
 
-    /// Whether cachenat's own file can't help against it, being read before.
+    /// Whether cachenat's own file can't help against it: it is read before, or says nothing of the interface.
     pub fn is_beyond_ours(&self) -> bool {
-        self.file.file_name().is_some_and(|name| name.as_encoded_bytes() > DROP_IN.as_bytes())
+        self.is_of_interface
+            || self.file.file_name().is_some_and(|name| name.as_encoded_bytes() > DROP_IN.as_bytes())
     }
 }
 
@@ -100,6 +103,7 @@ pub fn at_boot(directories: &[&Path], sysctl: &Sysctl, ingress: Option<&IfName>)
     }
     let lines = lines_at_boot(directories);
     let of_own = own.and_then(|own| last(&lines, &[own.path()], sysctl));
+    let of_own = of_own.map(|line| AtBoot { is_of_interface: true, ..line });
     of_own.filter(|line| line.is_amiss(sysctl)).or_else(|| last(&lines, &all, sysctl))
 }
 
@@ -151,7 +155,8 @@ fn last(lines: &[Assignment], paths: &[String], sysctl: &Sysctl) -> Option<AtBoo
     let written_out = lines.iter().rfind(|line| paths.contains(&line.path));
     let meets = |line: &&Assignment| paths.iter().any(|path| meets(line.path.as_bytes(), path.as_bytes()));
     let Assignment { value, line, file, .. } = written_out.or_else(|| lines.iter().rfind(meets))?;
-    Some(AtBoot { line: line.clone(), value: sysctl.value(value).ok(), file: file.clone() })
+    let (line, value, file) = (line.clone(), sysctl.value(value).ok(), file.clone());
+    Some(AtBoot { line, value, file, is_of_interface: false })
 }
 
 /// Whether a pattern of glob(7) meets a path; `*` and `?` stand for no slash. Lists in brackets are not known here.
@@ -206,7 +211,7 @@ mod tests {
         let found = at_boot(&[etc.path(), lib.path()], &sysctl, None).unwrap();
         let line = "-net/ipv4/ip_forward=0".to_owned();
         assert!(found.is_beyond_ours());
-        assert_eq!(found, AtBoot { line, value: Some(Switch::Off), file: later });
+        assert_eq!(found, AtBoot { line, value: Some(Switch::Off), file: later, is_of_interface: false });
     }
 
     #[test]

@@ -130,7 +130,7 @@ pub(crate) fn carry_out(
     output: Output,
 ) -> anyhow::Result<Done> {
     let cut = Cut::prepare(config, &*in_force(&config.state_dir, &dump)?, &wanted.ruleset, output);
-    let settings = sysctls::of_host(config, &wanted.ruleset)?;
+    let settings = sysctls::of_host(config, wanted)?;
     let Applied { changes: sysctls, left } = match until {
         Until::Changed => settings.apply(&wanted.sysctls)?,
         Until::Reboot => settings.apply_now(&wanted.sysctls)?,
@@ -174,9 +174,9 @@ pub(crate) fn put_back(
     let wanted = before.as_ref().map(|before| &before.ruleset);
     let (Synced { outcome, .. }, uncut) = replace(config, kernel, wanted, output)?;
     uncut.iter().for_each(|uncut| output.warn(&uncut.to_string()));
-    match outcome {
-        Outcome::Verified => Ok(()),
-        Outcome::Unverified { why } => Err(why).context("the former rules were committed, but not verified"),
+    match outcome.failure() {
+        None => Ok(()),
+        Some(why) => Err(why).context("the former rules were committed, but not verified"),
     }
 }
 

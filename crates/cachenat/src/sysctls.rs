@@ -6,16 +6,18 @@ use applier::host;
 use applier::surroundings::{self, AtBoot};
 use applier::sysctl::{Applied, Interfaces, SysctlError, Sysctls};
 use rules::json::Wanted;
-use rules::{IfName, Ruleset, Sysctl};
+use rules::{IfName, Sysctl};
 
 use crate::config::Config;
 use crate::gate::Admitted;
 use crate::output::{Output, with_cause};
 
 /// The kernel settings of this host, seen from the interfaces that matter to these rules.
-pub(crate) fn of_host(config: &Config, wanted: &Ruleset) -> anyhow::Result<Sysctls> {
-    let ingress = wanted.ingress().cloned();
-    let advertised = host::routes()?
+pub(crate) fn of_host(config: &Config, wanted: &Wanted) -> anyhow::Result<Sysctls> {
+    let ingress = wanted.ruleset.ingress().cloned();
+    // Routes cost two dumps, and IPv4 has none that forwarding takes away.
+    let routes = if wanted.sysctls.contains(&Sysctl::Ipv6Forward) { host::routes()? } else { vec![] };
+    let advertised = routes
         .into_iter()
         .filter(|route| route.is_advertised && route.destination.prefix_len() == 0)
         .filter_map(|route| route.interface.parse().ok());
@@ -28,9 +30,7 @@ pub(crate) fn boot_warnings(config: &Config, wanted: &Wanted) -> Vec<String> {
     let ingress = wanted.ruleset.ingress();
     let line = |sysctl: &Sysctl| {
         let found = at_boot(config, sysctl, ingress)?;
-        let is_amiss =
-            found.is_amiss(sysctl) && (found.is_beyond_ours() || found.line.contains(ingress?.as_str()));
-        is_amiss.then(|| {
+        (found.is_amiss(sysctl) && found.is_beyond_ours()).then(|| {
             format!(
                 "{} says {:?} for the next boot, and nothing is forwarded then until cachenat has run: take that line out",
                 found.file.display(),
@@ -52,7 +52,7 @@ pub(crate) fn at_boot(config: &Config, sysctl: &Sysctl, ingress: Option<&IfName>
 ///
 /// `false`: the drop-in could not be written, which is told.
 pub(crate) fn keep(config: &Config, wanted: &Admitted, output: Output) -> bool {
-    let kept = of_host(config, &wanted.ruleset).and_then(|settings| Ok(settings.apply(&wanted.sysctls)?));
+    let kept = of_host(config, wanted).and_then(|settings| Ok(settings.apply(&wanted.sysctls)?));
     match &kept {
         Ok(Applied { left: None, .. }) => {}
         Ok(Applied { left: Some(left), .. }) => output.warn(&left_to_root(left)),

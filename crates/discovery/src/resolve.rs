@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    cell::LazyCell,
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::atomic::{AtomicU32, Ordering},
@@ -281,9 +282,13 @@ pub(crate) async fn resolve_nodes(nodes: &mut [Node], options: &Options) -> Opti
         .collect();
     // At the same time: off EC2, instance metadata costs a second of waiting.
     let (answers, policy): (Answers, Admission) = join(answers, options.admission()).await;
+    let hosts = LazyCell::new(|| std::fs::read_to_string("/etc/hosts").unwrap_or_default());
     for node in nodes.iter_mut().filter(|node| !node.names().is_empty()) {
+        let is_of_hosts_file =
+            |node: &Node, address| node.names().iter().any(|name| leads(&hosts, name, address));
+        let scope = scope_of(node, options);
         (node.addresses, node.error) =
-            addresses_of(node, &answers, &policy, scope_of(node, options).as_deref());
+            addresses_of(node, &answers, &policy, scope.as_deref(), is_of_hosts_file);
     }
     let ttl = resolver.ttl.into_inner();
     (ttl != u32::MAX).then(|| Duration::from_secs(ttl.into()))
@@ -309,6 +314,7 @@ fn addresses_of(
     answers: &Answers,
     policy: &Admission,
     scope: Option<&Scope>,
+    is_of_hosts_file: impl Fn(&Node, IpAddr) -> bool,
 ) -> (Vec<IpAddr>, Option<String>) {
     let seed = scope.and_then(|scope| answers.get(&(scope.seed.clone(), None)));
     let seed = seed.map(|(found, _)| found.as_slice()).unwrap_or_default();
@@ -332,16 +338,10 @@ fn addresses_of(
     (addresses.into_iter().collect(), error)
 }
 
-/// What is said of an address that DNS has no part in.
+/// What is said of an address that is refused and that this host's own file of names leads to: what is meant for clients was
+/// put on the gateway.
 const BY_HOSTS_FILE: &str =
     "; this host's /etc/hosts says so: take the line out, as it is one for clients ('cachenat endpoints')";
-
-/// Whether this host's own file of names leads to an address that is refused: what is meant for clients was put on the
-/// gateway.
-fn is_of_hosts_file(node: &Node, address: IpAddr) -> bool {
-    let text = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-    node.names().iter().any(|name| leads(&text, name, address))
-}
 
 /// Whether a file of hosts(5) leads this name to this address.
 fn leads(hosts: &str, name: &str, address: IpAddr) -> bool {

@@ -121,7 +121,7 @@ fn changed_sets(before: &Ruleset, after: &Ruleset) -> BTreeMap<Set, SetChange> {
 }
 
 /// The elements that `these` have and `those` have not, or not so. Both are in order, so one walk along them finds out.
-fn lacking(these: &Elements, those: &Elements) -> Elements {
+pub(crate) fn lacking(these: &Elements, those: &Elements) -> Elements {
     let mut those = those.iter().peekable();
     let lacks = |(key, element): &(&Key, &Element)| {
         while those.next_if(|(other, _)| other < key).is_some() {}

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use crate::diff::lacking;
 use crate::ruleset::{AddressRange, Elements, Endpoint, Family, Key, Ruleset, SLOTS, Set, SetKind};
 
 /// A listener's way to a target.
@@ -50,14 +51,10 @@ pub enum Fate {
 impl Former {
     /// What `before` had and `now` has not.
     pub fn of(before: &Ruleset, now: &Ruleset) -> Self {
-        let mut former = Self::default();
+        let (mut former, none) = (Self::default(), Elements::new());
         for (set, elements) in &before.sets {
-            let same = now.sets.get(set);
-            let others = elements.iter().filter(|(key, element)| {
-                same.and_then(|same| same.get(key)).is_none_or(|other| other.data != element.data)
-            });
-            for (key, element) in others {
-                match (*key, element.data) {
+            for (key, element) in lacking(elements, now.sets.get(set).unwrap_or(&none)) {
+                match (key, element.data) {
                     (Key::Endpoint(listen) | Key::Slots { listen, .. }, Some(target)) => {
                         former.add_leg(Leg { listen, target }, now);
                     }

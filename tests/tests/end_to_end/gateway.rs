@@ -223,6 +223,12 @@ fn a_file_that_stops_forwarding_at_the_next_boot_is_named() {
         assert!(check.contains("99-hardening.conf sets it to 0 at the next boot"), "{check}");
     }
     fs::remove_file(&file).unwrap();
+    // The interface's own line counts wherever it stands, also where a pattern stands for it.
+    let early = lab.dir().join("sysctl.d/10-hardening.conf");
+    fs::write(&early, "net.ipv4.conf.*.forwarding = 0\n").unwrap();
+    let run = lab.cachenat(&["apply"]).exits(0);
+    assert!(run.stderr.contains("10-hardening.conf says"), "{}", run.stderr);
+    fs::remove_file(&early).unwrap();
     assert_eq!(lab.cachenat(&["apply"]).exits(0).stderr, "");
 }
 

@@ -111,16 +111,15 @@ fn source(expressions: &[Expression]) -> Option<SnatTo> {
 
 /// `iifname "eth0" ip saddr @clients4`
 fn from_clients(interface: &IfName, family: Family) -> Vec<Expression> {
-    vec![
-        Expression::Meta(MetaKey::InputInterface),
-        named(interface),
+    let client = vec![
         Expression::Meta(MetaKey::NetworkProtocol),
         network_protocol(family),
         Expression::Address(Side::Source, family),
         Expression::Member(Set::new(SetKind::Clients, family)),
         Expression::Meta(MetaKey::TransportProtocol),
         tcp(),
-    ]
+    ];
+    [from(interface), client].concat()
 }
 
 /// `iifname "eth0"`
@@ -138,7 +137,7 @@ fn to(interface: &IfName) -> Vec<Expression> {
     vec![Expression::Meta(MetaKey::OutputInterface), named(interface)]
 }
 
-/// `ct state established`
+/// `ct state established`, or what else the bits stand for
 fn state(bits: u32) -> Vec<Expression> {
     vec![Expression::CtState, Expression::Mask(bits), Expression::NotEqual(0u32.to_ne_bytes().to_vec())]
 }

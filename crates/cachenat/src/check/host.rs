@@ -109,6 +109,7 @@ mod tests {
             line: format!("net.ipv4.ip_forward = {value}"),
             value: Sysctl::Ipv4Forward.value(value).ok(),
             file: "/etc/sysctl.d/99-sysctl.conf".into(),
+            is_of_interface: false,
         };
         let verdict = |live, at_boot: Option<&AtBoot>| sysctl(&Sysctl::Ipv4Forward, live, at_boot).verdict;
         assert_eq!(verdict(false, Some(&at_boot("1"))), Fail);

@@ -176,7 +176,7 @@ fn on_probation(
     dump: &Dump,
     desired: &Desired,
 ) -> anyhow::Result<Option<(u64, Child)>> {
-    let settings = sysctls::of_host(&setting.config, &desired.wanted.ruleset)?;
+    let settings = sysctls::of_host(&setting.config, &desired.wanted)?;
     let mut changes = settings.plan(&desired.wanted.sysctls)?.changes;
     // The next boot hears of it once it is confirmed.
     changes.retain(|change| change.place == Place::Live);

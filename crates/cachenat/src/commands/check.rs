@@ -250,8 +250,7 @@ fn of_inventory(
 /// The kernel's settings, and conntrack.
 fn of_host(setting: &Setting, wanted: &Wanted) -> Vec<Finding> {
     let needed = &wanted.sysctls;
-    let planned =
-        sysctls::of_host(&setting.config, &wanted.ruleset).and_then(|settings| Ok(settings.plan(needed)?));
+    let planned = sysctls::of_host(&setting.config, wanted).and_then(|settings| Ok(settings.plan(needed)?));
     let mut found = Vec::new();
     match planned {
         Ok(Applied { changes, left }) => {

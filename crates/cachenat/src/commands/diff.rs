@@ -60,7 +60,7 @@ fn against_kernel(setting: &Setting, global: &Global) -> anyhow::Result<(Report,
     warnings.extend(at_boot);
     let changes = difference(&dump, Some(&desired.wanted.ruleset))?;
     let Applied { changes: settings, left } =
-        sysctls::of_host(&setting.config, &desired.wanted.ruleset)?.plan(&desired.wanted.sysctls)?;
+        sysctls::of_host(&setting.config, &desired.wanted)?.plan(&desired.wanted.sysctls)?;
     left.iter().for_each(|left| setting.output.warn(&sysctls::left_to_root(left)));
     let whole = desired.is_whole();
     Ok((Report::new(changes, settings, warnings), whole))

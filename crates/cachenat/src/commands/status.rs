@@ -129,8 +129,7 @@ pub(super) fn gather(
     let changes =
         if expected { difference(&dump, Some(&desired.wanted.ruleset))? } else { Changes::default() };
     let sysctls = if expected {
-        let planned =
-            sysctls::of_host(&setting.config, &desired.wanted.ruleset)?.plan(&desired.wanted.sysctls)?;
+        let planned = sysctls::of_host(&setting.config, &desired.wanted)?.plan(&desired.wanted.sysctls)?;
         warnings.extend(planned.left.iter().map(sysctls::left_to_root));
         planned.changes
     } else {
