@@ -198,8 +198,8 @@ replication_group/cluster-030 complete
 
 /// Groups from `first` on, each time with one group less while page 2 is read; cluster-030 has the tag.
 ///
-/// The list of clusters stays as it is: it is read side by side with that of the groups, and when its readings met the
-/// changes would be chance.
+/// The list of clusters does not shrink: it is read at the same time, so how many of its readings saw a change would be
+/// chance.
 fn shrinking(first: usize, times: usize) -> Scenario {
     let mut scenario = Scenario { page_size: Some(30), ..Scenario::default() };
     for n in 0..100 {
