@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nametoindex;
 use nix::sys::socket::SockaddrStorage;
 use rules::{Family, IfName, NameError};
 
@@ -136,6 +137,11 @@ pub fn addresses() -> Result<Vec<InterfaceAddress>, HostError> {
 /// See [`HostError`].
 pub fn links() -> Result<Vec<Link>, HostError> {
     rtnetlink::links().map_err(HostError::Links)
+}
+
+/// The index of an interface; `None`: there is none of that name.
+pub fn index(interface: &IfName) -> Option<u32> {
+    if_nametoindex(interface.as_str()).ok()
 }
 
 /// The unicast routes of the main routing table, in the kernel's order.

@@ -7,11 +7,13 @@
 pub mod fake;
 pub mod host;
 pub mod kernel;
+pub mod legacy_iptables;
 pub mod lock;
 pub mod netlink;
 pub mod plain_file;
 pub mod surroundings;
 pub mod sync;
 pub mod sysctl;
+mod xtables;
 
 pub use netlink::{conntrack, monitor};

@@ -45,20 +45,6 @@ impl AtBoot {
     }
 }
 
-/// The tables of legacy iptables (`filter`, `nat`) that have been loaded in this network namespace, for either family;
-/// empty without it.
-///
-/// Only root may read them (`/proc/net/ip_tables_names`).
-pub fn legacy_iptables() -> Vec<String> {
-    let names = ["ip_tables_names", "ip6_tables_names"]
-        .map(|file| fs::read_to_string(Path::new("/proc/thread-self/net").join(file)).unwrap_or_default());
-    let mut names: Vec<String> =
-        names.iter().flat_map(|names| names.lines()).map(|name| name.escape_debug().to_string()).collect();
-    names.sort();
-    names.dedup();
-    names
-}
-
 /// How full conntrack's table is; `None` while nothing on this host tracks connections.
 pub fn conntrack_fill() -> Option<ConntrackFill> {
     let read = |name: &str| setting(&format!("net/netfilter/nf_conntrack_{name}"))?.parse().ok();

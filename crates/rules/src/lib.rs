@@ -9,6 +9,7 @@
 pub mod assign;
 pub mod diff;
 pub mod flows;
+pub mod foreign;
 pub mod iptables;
 pub mod json;
 pub mod leases;

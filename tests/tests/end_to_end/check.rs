@@ -308,60 +308,88 @@ fn rules_that_are_gone_or_not_as_wanted_are_found() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_foreign_chain_that_drops_what_is_forwarded_is_named() {
-    let refusing = [
+fn a_foreign_chain_that_stops_what_is_forwarded_is_named_with_its_rule_and_its_remedy_helps() {
+    let connects =
+        "new connections from 198.51.100.27/32 to 10.0.0.55:6379, which lead on to 10.0.1.230:6379";
+    let stopping = [
         (
             "ip docker",
             "filter hook forward priority 0; policy drop",
-            "chain ip docker c at forward has policy drop",
+            "the policy of chain ip docker c at forward drops",
         ),
         (
             "inet fw",
             "filter hook forward priority 10\n ct state established accept\n counter drop",
-            "chain inet fw c at forward ends in",
+            "of chain inet fw c at forward drops",
         ),
-        ("ip fw", "filter hook forward priority 10\n log\n reject", "chain ip fw c at forward ends in"),
+        (
+            "ip fw",
+            "filter hook forward priority 10\n iifname \"eth0\" drop",
+            "of chain ip fw c at forward drops",
+        ),
+        ("ip fw", "filter hook forward priority 10\n log\n reject", "of chain ip fw c at forward drops"),
         (
             "inet early",
-            "filter hook prerouting priority raw\n iifname lo accept\n drop",
-            "chain inet early c at prerouting ends in",
+            "filter hook prerouting priority raw\n tcp dport != 22 drop",
+            "of chain inet early c at prerouting drops",
         ),
         (
             "netdev ddos",
             "filter hook ingress device eth0 priority 0; policy drop",
-            "chain netdev ddos c at ingress has policy drop",
+            "the policy of chain netdev ddos c at ingress drops",
         ),
     ];
     let lab = applied();
-    says(&lab, "forward chains", "ok", "accept by default");
-    for (table, rest, words) in refusing {
+    says(&lab, "forward chains", "ok", "no chain of others");
+    for (table, rest, words) in stopping {
         lab.network.nat.nft(&chain(table, &format!("type {rest}")));
-        says(&lab, "forward chains", "warn", words);
+        says(&lab, "forward chains", "fail", &format!("{words} {connects}; "));
+        says(&lab, "forward chains", "fail", &format!("'nft -a list chain {table} c' shows it"));
+        if words.contains("forward") {
+            lab.network.nat.nft(&format!("insert rule {table} c ct status dnat accept"));
+            says(&lab, "forward chains", "ok", "no chain of others");
+        }
         lab.network.nat.nft(&format!("delete table {table}"));
     }
-    lab.network.nat.ip("link add other type bridge");
-    for (table, rest) in [
-        ("inet fw", "filter hook forward priority 0\n ct state invalid drop"),
-        ("ip6 fw", "filter hook forward priority 0; policy drop"),
-        ("netdev ddos", "filter hook ingress device other priority 0; policy drop"),
+    for (rule, verdict, words) in [
+        ("ip saddr 203.0.113.0/24 notrack", "ok", "no chain of others"),
+        ("tcp dport 6379 notrack", "fail", "at prerouting keeps new connections from 198.51.100.27/32"),
         (
-            "inet host",
-            "filter hook input priority 0; policy drop\n iifname lo accept\n ct state established accept",
+            "tcp sport 6379 notrack",
+            "fail",
+            "at prerouting keeps what 10.0.1.230:6379 answers to 198.51.100.27/32",
         ),
+        ("limit rate 1/minute drop", "warn", "at prerouting may stop new connections"),
     ] {
-        lab.network.nat.nft(&chain(table, &format!("type {rest}")));
-        says(&lab, "forward chains", "ok", "accept by default");
+        println!("{rule}");
+        lab.network
+            .nat
+            .nft(&chain("ip early", &format!("type filter hook prerouting priority raw\n {rule}")));
+        says(&lab, "forward chains", verdict, words);
+        lab.network.nat.nft("delete table ip early");
     }
 
     // What a Red Hat keeps in /etc/sysconfig/iptables, which iptables-nft has no expression of nf_tables' own for.
-    let iptables = |program: &str, args: &[&str]| run(lab.network.nat.command(program).args(args));
-    let reject = ["-A", "FORWARD", "-j", "REJECT", "--reject-with", "icmp-host-prohibited"];
-    iptables("iptables-nft", &reject);
-    says(&lab, "forward chains", "warn", "chain ip filter FORWARD at forward ends in a rule that refuses");
-    iptables("iptables-nft", &["-F", "FORWARD"]);
-    says(&lab, "forward chains", "ok", "accept by default");
-    iptables("iptables-legacy", &["-P", "FORWARD", "DROP"]);
-    says(&lab, "forward chains", "warn", "legacy iptables has a table filter");
+    let iptables = |program: &str, args: &str| run(lab.network.nat.command(program).args(args.split(' ')));
+    for (program, place, words) in [
+        (
+            "iptables-nft",
+            "chain ip filter FORWARD at forward drops",
+            "'nft -a list chain ip filter FORWARD' shows it",
+        ),
+        (
+            "iptables-legacy",
+            "rule 1 of chain FORWARD in table filter of iptables-legacy at forward drops",
+            "'iptables-legacy -t filter -nvL FORWARD --line-numbers' shows it",
+        ),
+    ] {
+        iptables(program, "-A FORWARD -j REJECT --reject-with icmp-host-prohibited");
+        says(&lab, "forward chains", "fail", place);
+        says(&lab, "forward chains", "fail", words);
+        iptables(program, "-I FORWARD -m conntrack --ctstate DNAT -j ACCEPT");
+        says(&lab, "forward chains", "ok", "no chain of others");
+        iptables(program, "-F FORWARD");
+    }
 }
 
 #[test]
@@ -375,48 +403,50 @@ fn a_foreign_rule_that_takes_a_forwarded_port_is_named_and_one_for_another_port_
     says(&lab, "nat chains", "ok", "no rule of others");
     // The rule that AWS's page has people type, and one as Docker writes them.
     lab.network.nat.nft("delete table ip nat");
-    let iptables = |rule: &str| {
-        run(lab.network.nat.command("iptables-nft").args(["-t", "nat"]).args(rule.split(' ')));
+    let iptables = |program: &str, rule: &str| {
+        run(lab.network.nat.command(program).args(["-t", "nat"]).args(rule.split(' ')));
     };
-    iptables("-N DOCKER");
-    iptables("-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER");
-    iptables("-A DOCKER ! -i docker0 -p tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80");
-    anew();
-    says(&lab, "nat chains", "ok", "no rule of others");
-    iptables("-A PREROUTING -i eth0 -p tcp --dport 6380 -j DNAT --to-destination 10.0.1.231:6379");
-    says(
-        &lab,
-        "nat chains",
-        "fail",
-        "chain ip nat PREROUTING has a dnat rule for tcp port 6380, which leads \
-                                      10.0.0.55:6380 elsewhere before cachenat sees it",
-    );
-    iptables("-F PREROUTING");
-    iptables("-A PREROUTING -i docker0 -p tcp --dport 6380 -j DNAT --to-destination 10.0.1.231:6379");
-    says(&lab, "nat chains", "ok", "no rule of others");
+    for (program, chain) in [
+        ("iptables-nft", "chain ip nat PREROUTING"),
+        ("iptables-legacy", "chain PREROUTING in table nat of iptables-legacy"),
+    ] {
+        let iptables = |rule: &str| iptables(program, rule);
+        iptables("-N DOCKER");
+        iptables("-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER");
+        iptables("-A DOCKER ! -i docker0 -p tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80");
+        anew();
+        says(&lab, "nat chains", "ok", "no rule of others");
+        iptables("-A PREROUTING -i eth0 -p tcp --dport 6380 -j DNAT --to-destination 10.0.1.231:6379");
+        says(&lab, "nat chains", "fail", &format!("of {chain} leads 10.0.0.55:6380 elsewhere"));
+        iptables("-F PREROUTING");
+        iptables("-A PREROUTING -i docker0 -p tcp --dport 6380 -j DNAT --to-destination 10.0.1.231:6379");
+        says(&lab, "nat chains", "ok", "no rule of others");
+    }
     lab.network.nat.nft("delete table ip nat");
 
     lab.network.nat.nft(&chain(
         "ip younger",
         "type nat hook prerouting priority dstnat\n tcp dport 6000-6379 redirect to 22",
     ));
-    says(&lab, "nat chains", "warn", "chain ip younger c has a dnat rule for tcp ports 6000-6379 as well");
+    says(&lab, "nat chains", "warn", "of chain ip younger c leads 10.0.0.55:6379 on as well");
     anew();
     says(
         &lab,
         "nat chains",
         "fail",
-        "chain ip younger c has a dnat rule for tcp ports 6000-6379, which leads",
+        "of chain ip younger c leads 10.0.0.55:6379 elsewhere before cachenat sees it",
     );
     lab.network.nat.nft("delete table ip younger");
     for (rule, verdict, words) in [
-        ("tcp dport { 6379, 7000 } dnat to 10.0.1.9", "warn", "chain ip eager c comes before cachenat"),
+        ("tcp dport { 6379, 7000 } dnat to 10.0.1.9", "fail", "leads 10.0.0.55:6379 elsewhere"),
+        ("ip saddr 192.0.2.0/24 tcp dport 6379 dnat to 10.0.1.9", "ok", "no rule of others"),
         (
-            "ip saddr 192.0.2.0/24 tcp dport 6379 dnat to 10.0.1.9",
-            "warn",
-            "a dnat rule for tcp port 6379, which may",
+            "ip saddr 198.51.100.0/24 tcp dport 6380 dnat to 10.0.1.9",
+            "fail",
+            "leads 10.0.0.55:6380 elsewhere",
         ),
-        ("dnat to 10.0.1.9", "fail", "a dnat rule without a port"),
+        ("limit rate 1/minute tcp dport 6379 dnat to 10.0.1.9", "warn", "may lead 10.0.0.55:6379 elsewhere"),
+        ("dnat to 10.0.1.9", "fail", "leads 10.0.0.55:6379 elsewhere"),
         ("ip daddr 10.0.0.99 tcp dport 6379 dnat to 10.0.1.9", "ok", "no rule of others"),
         ("udp dport 6379 redirect to 53", "ok", "no rule of others"),
         ("tcp dport 6379 counter", "ok", "no rule of others"),
@@ -426,8 +456,6 @@ fn a_foreign_rule_that_takes_a_forwarded_port_is_named_and_one_for_another_port_
         says(&lab, "nat chains", verdict, words);
         lab.network.nat.nft("delete table ip eager");
     }
-    run(lab.network.nat.command("iptables-legacy").args(["-t", "nat", "-L"]));
-    says(&lab, "nat chains", "warn", "legacy iptables has a table nat");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod cut;
 mod faults;
 mod flowtable;
 mod follow;
+mod foreign;
 mod gate;
 mod gateway;
 mod hostile_state;

@@ -1,215 +1,266 @@
-//! What a rule of somebody else's does to the packets that ours forward, as far as it can be told from outside.
+//! Reads the tables of others.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::ops::RangeInclusive;
+mod expression;
+
+use std::collections::BTreeMap;
 
 use nix::libc;
+use rules::foreign::{
+    Backend, Base, Chain, Data, Element, Expression, Foreign, Hook, Rule, Set, Table, TableFamily,
+};
+use rules::ruleset::TABLE;
 
+use super::Kernel;
 use super::attribute::{Attributes, Fields, Malformed, shown};
-use super::uapi::{DATA_VALUE, cmp, expr, immediate, meta, nat, payload, range, rule, xt};
+use super::read::{End, Request};
+use super::uapi::{DATA_VALUE, chain, element, elements, rule, set, table};
+use crate::kernel::DumpError;
 
-/// What a rule does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
-    /// Nothing that stands in a forwarded packet's way for sure.
-    Other,
-    /// It drops or rejects whatever comes to it.
-    Refuses,
-    /// It leads packets elsewhere.
-    Takes(Taken),
-}
+/// `NFPROTO_NETDEV`
+const NETDEV: u8 = 5;
 
-/// Packets that a rule of somebody else's leads elsewhere: by `dnat`, `redirect`, `tproxy`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taken {
-    /// The chain that the rule is in, control characters escaped.
-    pub chain: String,
-    /// The TCP ports that it is about, as far as it says so in words that are understood here; else all.
-    pub ports: RangeInclusive<u16>,
-    /// The one IPv4 destination that it is about; `None`: any, or it is not understood.
-    pub address: Option<Ipv4Addr>,
-    /// The interface that packets have to come in by, or how its name begins, likewise.
-    pub interface: Option<Interface>,
-    /// Whether it has no other condition, so that it takes every such packet that its chain meets.
-    pub is_certain: bool,
-}
+/// `NFPROTO_INET`, `NFPROTO_IPV4`, `NFPROTO_NETDEV` and `NFPROTO_IPV6`.
+const FAMILIES: [(u8, TableFamily); 4] =
+    [(1, TableFamily::Inet), (2, TableFamily::Ip), (NETDEV, TableFamily::Netdev), (10, TableFamily::Ip6)];
 
-/// A condition on an interface's name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Interface {
-    /// `iifname "eth0"`
-    Named(String),
-    /// `iifname "eth*"`
-    Beginning(String),
-}
-
-impl Taken {
-    /// Whether it may be about packets that come in by this interface to this port of this address.
-    pub fn may_take(&self, interface: &str, address: IpAddr, port: u16) -> bool {
-        let comes_in = match &self.interface {
-            None => true,
-            Some(Interface::Named(name)) => name == interface,
-            Some(Interface::Beginning(start)) => interface.starts_with(start.as_str()),
-        };
-        comes_in && self.ports.contains(&port) && self.address.is_none_or(|to| IpAddr::V4(to) == address)
-    }
-}
-
-/// What a register holds.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Loaded {
-    Protocol,
-    Interface,
-    Destination,
-    DestinationPort,
-    Unknown,
-}
-
-/// What of a rule's expressions is read so far.
-struct Reader {
-    loaded: Loaded,
-    low: u16,
-    high: u16,
-    address: Option<Ipv4Addr>,
-    interface: Option<Interface>,
-    has_condition: bool,
-    /// Whether every condition so far is understood.
-    is_certain: bool,
-    is_of_another_protocol: bool,
-}
-
-/// `NFT_MSG_NEWRULE`: its effect on TCP packets.
-pub(super) fn effect(fields: &Fields<'_, 16>) -> Result<Effect, Malformed> {
-    let mut reader = Reader::new();
-    let mut verdict = Effect::Other;
-    for element in Attributes(fields.get(rule::EXPRESSIONS).unwrap_or_default()) {
-        let expression = Fields::<4>::parse(element?.value)?;
-        let data = Fields::<16>::parse(expression.get(expr::DATA).unwrap_or_default())?;
-        let takes = |reader: &Reader| Effect::Takes(reader.taken(fields.name(rule::CHAIN)));
-        match (expression.name(expr::NAME), data.name(xt::NAME)) {
-            (b"counter" | b"log", _) => {}
-            (b"reject", _) | (b"target", b"REJECT") => verdict = Effect::Refuses,
-            (b"immediate", _) if drops(&data)? => verdict = Effect::Refuses,
-            (b"redir" | b"tproxy", _) | (b"target", b"DNAT" | b"REDIRECT" | b"TPROXY") => {
-                verdict = takes(&reader);
-            }
-            (b"nat", _) if data.be32(nat::TYPE) == Some(libc::NFT_NAT_DNAT as u32) => {
-                verdict = takes(&reader);
-            }
-            // A value for what follows, or a verdict that is neither of the two.
-            (b"immediate", _) => reader.loaded = Loaded::Unknown,
-            (name, _) => reader.read(name, &data)?,
-        }
-    }
-    Ok(match verdict {
-        Effect::Refuses if reader.has_condition => Effect::Other,
-        Effect::Takes(_) if reader.is_of_another_protocol => Effect::Other,
-        verdict => verdict,
-    })
-}
-
-impl Reader {
-    fn new() -> Self {
-        Self {
-            loaded: Loaded::Unknown,
-            low: 0,
-            high: u16::MAX,
-            address: None,
-            interface: None,
-            has_condition: false,
-            is_certain: true,
-            is_of_another_protocol: false,
-        }
-    }
-
-    /// Reads a condition, or what loads its operand. Rules of iptables and nft use one register, one after the other.
-    fn read(&mut self, name: &[u8], data: &Fields<'_, 16>) -> Result<(), Malformed> {
-        self.has_condition = true;
-        match name {
-            b"meta" => {
-                self.loaded = match data.be32(meta::KEY).map(u32::cast_signed) {
-                    Some(libc::NFT_META_L4PROTO) => Loaded::Protocol,
-                    Some(libc::NFT_META_IIFNAME) => Loaded::Interface,
-                    _ => Loaded::Unknown,
-                };
-            }
-            b"payload" => {
-                let place = (data.be32(payload::BASE), data.be32(payload::OFFSET), data.be32(payload::LEN));
-                self.loaded = match place {
-                    (Some(payload::TRANSPORT), Some(2), Some(2)) => Loaded::DestinationPort,
-                    (Some(payload::NETWORK), Some(16), Some(4)) => Loaded::Destination,
-                    _ => Loaded::Unknown,
-                };
-            }
-            b"cmp" => {
-                let is_understood = self.compare(data.be32(cmp::OP), value(data, cmp::DATA)?).is_some();
-                self.is_certain &= is_understood;
-            }
-            b"range" => {
-                let is_within = data.be32(range::OP) == Some(range::EQ);
-                match (self.loaded, port(value(data, range::FROM)?), port(value(data, range::TO)?)) {
-                    (Loaded::DestinationPort, Some(from), Some(to)) if is_within => self.narrow(from, to),
-                    _ => self.is_certain = false,
+impl Kernel {
+    /// The tables of all families whose chains routed packets pass: of ours the chains alone, for their place among the others.
+    ///
+    /// Where others change the ruleset meanwhile, it is a mix of before and after.
+    ///
+    /// # Errors
+    ///
+    /// See [`DumpError`].
+    pub fn foreign(&mut self) -> Result<Foreign, DumpError> {
+        let all = libc::NFPROTO_UNSPEC as u8;
+        let mut chains: Vec<Chain> = Vec::new();
+        self.ask_family(
+            Request::CHAINS,
+            all,
+            None,
+            |_| {},
+            |family, attributes| {
+                chains.extend(parse_chain(family, attributes)?);
+                Ok(())
+            },
+        )?;
+        self.ask_family(
+            Request::RULES,
+            all,
+            None,
+            |_| {},
+            |family, attributes| {
+                let fields = Fields::<16>::parse(attributes)?;
+                let Some(table) = table_of(family, fields.name(rule::TABLE)) else { return Ok(()) };
+                let name = shown(fields.name(rule::CHAIN));
+                let chain = chains.iter_mut().find(|chain| chain.name == name && chain.table == table);
+                // A chain that came in between is a chain of the next look.
+                if let Some(chain) = chain.filter(|chain| !is_ours(&chain.table)) {
+                    let list = fields.get(rule::EXPRESSIONS).unwrap_or_default();
+                    let expressions = expression::parse_list(list, table.family)?;
+                    chain.rules.push(Rule { number: fields.be64(rule::HANDLE).unwrap_or(0), expressions });
                 }
+                Ok(())
+            },
+        )?;
+        let mut sets = BTreeMap::new();
+        let mut is_interval = BTreeMap::new();
+        self.ask_family(
+            Request::SETS,
+            all,
+            None,
+            |_| {},
+            |family, attributes| {
+                let fields = Fields::<24>::parse(attributes)?;
+                let Some(table) = table_of(family, fields.name(set::TABLE)) else { return Ok(()) };
+                let name = fields.name(set::NAME).to_vec();
+                let flags = fields.be32(set::FLAGS).unwrap_or(0).cast_signed();
+                is_interval.insert((table.clone(), shown(&name)), flags & libc::NFT_SET_INTERVAL != 0);
+                let empty = Set { fields: field_lengths(&fields)?, ..Set::default() };
+                sets.insert((table, shown(&name)), (family, fields.name(set::TABLE).to_vec(), name, empty));
+                Ok(())
+            },
+        )?;
+        let mut foreign = Foreign { chains, sets: BTreeMap::new() };
+        for key in looked_up(&foreign.chains) {
+            let Some((family, table, name, mut found)) = sets.remove(&key) else { continue };
+            let mut bounds = Vec::new();
+            let of_set = |writer: &mut super::attribute::Writer| {
+                writer.put(table::NAME, &[&table[..], &[0]].concat());
+                writer.put(elements::SET, &[&name[..], &[0]].concat());
+            };
+            let end = self.ask_family(Request::ELEMENTS, family, None, of_set, |_, attributes| {
+                let list = Fields::<4>::parse(attributes)?.get(elements::LIST).unwrap_or_default();
+                for one in Attributes(list) {
+                    parse_element(one?.value, &mut found, &mut bounds)?;
+                }
+                Ok(())
+            })?;
+            // One that is gone meanwhile is left out: what looks it up is not understood.
+            if end == End::Missing {
+                continue;
             }
-            // Masked, looked up: the condition is there, but not understood.
-            _ => (self.loaded, self.is_certain) = (Loaded::Unknown, false),
+            found.elements = match is_interval.get(&key) {
+                Some(true) => intervals(bounds),
+                _ => bounds.into_iter().map(Bound::alone).collect(),
+            };
+            found.elements.sort_by(|one, other| one.first.cmp(&other.first));
+            foreign.sets.insert(key, found);
         }
-        Ok(())
-    }
-
-    /// `None`: it is not understood.
-    fn compare(&mut self, operator: Option<u32>, value: &[u8]) -> Option<()> {
-        match (self.loaded, operator?.cast_signed()) {
-            (Loaded::Protocol, libc::NFT_CMP_EQ) => {
-                self.is_of_another_protocol = value.first() != Some(&(libc::IPPROTO_TCP as u8));
-            }
-            (Loaded::Interface, libc::NFT_CMP_EQ) => {
-                // A name ends with a NUL, what a name begins with does not.
-                let name = value.split(|&byte| byte == 0).next().unwrap_or_default();
-                let kind = if name.len() < value.len() { Interface::Named } else { Interface::Beginning };
-                self.interface = Some(kind(String::from_utf8_lossy(name).into_owned()));
-            }
-            (Loaded::Destination, libc::NFT_CMP_EQ) => {
-                self.address = Some(<[u8; 4]>::try_from(value).ok()?.into());
-            }
-            (Loaded::DestinationPort, libc::NFT_CMP_EQ) => self.narrow(port(value)?, port(value)?),
-            (Loaded::DestinationPort, libc::NFT_CMP_GTE) => self.narrow(port(value)?, self.high),
-            (Loaded::DestinationPort, libc::NFT_CMP_LTE) => self.narrow(self.low, port(value)?),
-            _ => return None,
-        }
-        Some(())
-    }
-
-    /// Each condition holds besides those before it; of two that exclude each other no port is left.
-    fn narrow(&mut self, low: u16, high: u16) {
-        (self.low, self.high) = (self.low.max(low), self.high.min(high));
-    }
-
-    fn taken(&self, chain: &[u8]) -> Taken {
-        Taken {
-            chain: shown(chain),
-            ports: self.low..=self.high,
-            address: self.address,
-            interface: self.interface.clone(),
-            is_certain: self.is_certain,
-        }
+        Ok(foreign)
     }
 }
 
-fn value<'a>(data: &Fields<'a, 16>, kind: u16) -> Result<&'a [u8], Malformed> {
-    Ok(Fields::<2>::parse(data.get(kind).unwrap_or_default())?.get(DATA_VALUE).unwrap_or_default())
+/// Whether it is our own table, or somebody else's of its name.
+fn is_ours(table: &Table) -> bool {
+    table.family == TableFamily::Inet && table.name == TABLE
 }
 
-fn port(value: &[u8]) -> Option<u16> {
-    value.try_into().ok().map(u16::from_be_bytes)
+/// A table of a family whose chains routed packets pass.
+fn table_of(family: u8, name: &[u8]) -> Option<Table> {
+    let (_, family) = FAMILIES.into_iter().find(|(number, _)| *number == family)?;
+    Some(Table { backend: Backend::NfTables, family, name: shown(name) })
 }
 
-/// Whether an `immediate` expression is the verdict `drop`.
-fn drops(data: &Fields<'_, 16>) -> Result<bool, Malformed> {
-    let value = Fields::<4>::parse(data.get(immediate::DATA).unwrap_or_default())?;
-    let verdict = Fields::<4>::parse(value.get(immediate::VERDICT).unwrap_or_default())?;
-    Ok(verdict.be32(immediate::CODE) == Some(libc::NF_DROP as u32))
+/// The sets that rules look packets up in.
+fn looked_up(chains: &[Chain]) -> Vec<(Table, String)> {
+    let mut found: Vec<(Table, String)> = Vec::new();
+    for chain in chains {
+        for expression in chain.rules.iter().flat_map(|rule| &rule.expressions) {
+            if let Expression::Lookup { set, .. } = expression {
+                found.push((chain.table.clone(), set.clone()));
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// `NFT_MSG_NEWCHAIN`; `None` for one of a family that routed packets do not pass.
+fn parse_chain(family: u8, attributes: &[u8]) -> Result<Option<Chain>, Malformed> {
+    let fields = Fields::<16>::parse(attributes)?;
+    let Some(table) = table_of(family, fields.name(chain::TABLE)) else { return Ok(None) };
+    let base = match fields.get(chain::HOOK) {
+        Some(hook) => base(family, &fields, &Fields::<8>::parse(hook)?)?,
+        None => None,
+    };
+    Ok(Some(Chain { table, name: shown(fields.name(chain::NAME)), base, rules: Vec::new() }))
+}
+
+/// `None`: packets that are forwarded do not come there.
+fn base(family: u8, fields: &Fields<'_, 16>, hook: &Fields<'_, 8>) -> Result<Option<Base>, Malformed> {
+    let at = match (family, hook.be32(chain::HOOK_NUMBER).map(u32::cast_signed)) {
+        (NETDEV, Some(0)) | (_, Some(libc::NF_INET_INGRESS)) => Hook::Ingress,
+        (NETDEV, Some(1)) => Hook::Egress,
+        (_, Some(libc::NF_INET_PRE_ROUTING)) => Hook::Prerouting,
+        (_, Some(libc::NF_INET_FORWARD)) => Hook::Forward,
+        (_, Some(libc::NF_INET_POST_ROUTING)) => Hook::Postrouting,
+        _ => return Ok(None),
+    };
+    Ok(Some(Base {
+        is_nat: fields.name(chain::TYPE) == b"nat",
+        hook: at,
+        priority: hook.be32(chain::HOOK_PRIORITY).map_or(0, u32::cast_signed),
+        devices: devices(hook)?,
+        drops_by_policy: fields.be32(chain::POLICY) == Some(libc::NF_DROP as u32),
+    }))
+}
+
+/// `NFTA_HOOK_DEV`, or several in `NFTA_HOOK_DEVS`.
+fn devices(hook: &Fields<'_, 8>) -> Result<Vec<String>, Malformed> {
+    if hook.get(chain::HOOK_DEVICE).is_some() {
+        return Ok(vec![shown(hook.name(chain::HOOK_DEVICE))]);
+    }
+    let several = Attributes(hook.get(chain::HOOK_DEVICES).unwrap_or_default());
+    several
+        .map(|device| Ok(shown(device?.value.split(|&byte| byte == 0).next().unwrap_or_default())))
+        .collect()
+}
+
+/// The lengths of a key's fields: of a concatenation as its description has them, of any other key the one.
+fn field_lengths(fields: &Fields<'_, 24>) -> Result<Vec<usize>, Malformed> {
+    let description = Fields::<4>::parse(fields.get(set::DESC).unwrap_or_default())?;
+    let parts = Attributes(description.get(set::DESC_CONCAT).unwrap_or_default());
+    let parts: Vec<usize> = parts
+        .map(|part| Ok(Fields::<2>::parse(part?.value)?.be32(set::FIELD_LEN).unwrap_or(0) as usize))
+        .collect::<Result<_, Malformed>>()?;
+    let whole = fields.be32(set::KEY_LEN).unwrap_or(0) as usize;
+    Ok(if parts.is_empty() { vec![whole] } else { parts })
+}
+
+/// An element as the kernel has it: of an interval it may be one end.
+struct Bound {
+    key: Vec<u8>,
+    /// The highest key, where the element tells both ends.
+    last: Option<Vec<u8>>,
+    /// Whether an interval ends before it (`NFT_SET_ELEM_INTERVAL_END`).
+    is_end: bool,
+    data: Option<Data>,
+}
+
+impl Bound {
+    fn alone(self) -> Element {
+        Element { last: self.last.unwrap_or_else(|| self.key.clone()), first: self.key, data: self.data }
+    }
+}
+
+/// `NFTA_LIST_ELEM`
+fn parse_element(bytes: &[u8], set: &mut Set, bounds: &mut Vec<Bound>) -> Result<(), Malformed> {
+    let fields = Fields::<16>::parse(bytes)?;
+    let flags = fields.be32(element::FLAGS).unwrap_or(0);
+    let data = match fields.get(element::DATA) {
+        Some(data) => Some(expression::data(data)?),
+        None => None,
+    };
+    if flags & element::CATCH_ALL != 0 {
+        set.catch_all = Some(data);
+        return Ok(());
+    }
+    let key = |kind| -> Result<Option<Vec<u8>>, Malformed> {
+        let Some(key) = fields.get(kind) else { return Ok(None) };
+        Ok(Fields::<2>::parse(key)?.get(DATA_VALUE).map(<[u8]>::to_vec))
+    };
+    let is_end = flags & libc::NFT_SET_ELEM_INTERVAL_END as u32 != 0;
+    if let Some(first) = key(element::KEY)? {
+        bounds.push(Bound { key: first, last: key(element::KEY_END)?, is_end, data });
+    }
+    Ok(())
+}
+
+/// The intervals between bounds: each from its start to before the next bound, or to the end of all keys.
+fn intervals(mut bounds: Vec<Bound>) -> Vec<Element> {
+    // At one key an interval ends before another begins.
+    bounds.sort_by(|one, other| (&one.key, !one.is_end).cmp(&(&other.key, !other.is_end)));
+    let mut found: Vec<Element> = Vec::new();
+    let mut open: Option<Bound> = None;
+    for bound in bounds {
+        if let Some(start) = open.take() {
+            let last = start.last.clone().unwrap_or_else(|| before(&bound.key));
+            found.push(Element { first: start.key, last, data: start.data });
+        }
+        if !bound.is_end {
+            open = Some(bound);
+        }
+    }
+    if let Some(start) = open {
+        let last = start.last.clone().unwrap_or_else(|| vec![0xff; start.key.len()]);
+        found.push(Element { first: start.key, last, data: start.data });
+    }
+    found
+}
+
+/// The key before another, which is not the lowest.
+fn before(key: &[u8]) -> Vec<u8> {
+    let mut key = key.to_vec();
+    for byte in key.iter_mut().rev() {
+        let (lower, borrows) = byte.overflowing_sub(1);
+        *byte = lower;
+        if !borrows {
+            break;
+        }
+    }
+    key
 }
 
 #[cfg(test)]
@@ -220,41 +271,29 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_end_and_never_panic(bytes: Vec<u8>) {
-            if let Ok(fields) = Fields::<16>::parse(&bytes) {
-                let _ = effect(&fields);
-            }
+        fn any_bytes_end_and_never_panic(family in 0..12_u8, bytes: Vec<u8>) {
+            let _ = parse_chain(family, &bytes);
+            let _ = parse_element(&bytes, &mut Set::default(), &mut vec![]);
+            let _ = expression::parse_list(&bytes, TableFamily::Inet);
         }
     }
 
     #[test]
-    fn two_conditions_on_the_port_hold_together() {
-        let mut reader = Reader::new();
-        reader.narrow(6379, 6390);
-        reader.narrow(0, 6380);
-        assert_eq!(reader.taken(b"c").ports, 6379..=6380);
-        reader.narrow(80, 80);
-        assert!(reader.taken(b"c").ports.is_empty());
-    }
-
-    #[test]
-    fn a_rule_takes_the_ports_the_address_and_the_interface_that_it_names() {
-        let (gateway, other): (IpAddr, IpAddr) = ("10.0.0.55".parse().unwrap(), "10.0.0.56".parse().unwrap());
-        let any = Taken {
-            chain: "c".to_owned(),
-            ports: 0..=u16::MAX,
-            address: None,
-            interface: None,
-            is_certain: true,
-        };
-        let takes = |taken: Taken, address| taken.may_take("eth0", address, 6379);
-        assert!(takes(any.clone(), gateway));
-        assert!(takes(Taken { ports: 6370..=6380, ..any.clone() }, gateway));
-        assert!(!takes(Taken { ports: 80..=80, ..any.clone() }, gateway));
-        assert!(!takes(Taken { address: "10.0.0.55".parse().ok(), ..any.clone() }, other));
-        let by = |interface| Taken { interface: Some(interface), ..any.clone() };
-        assert!(takes(by(Interface::Named("eth0".into())), gateway));
-        assert!(takes(by(Interface::Beginning("eth".into())), gateway));
-        assert!(!takes(by(Interface::Named("docker0".into())), gateway));
+    fn an_interval_ends_before_the_next_bound_or_with_the_last_key() {
+        let bound = |key: &[u8], is_end| Bound { key: key.to_vec(), last: None, is_end, data: None };
+        // As the kernel lists them: backwards, with an end at the lowest key.
+        let bounds = vec![
+            bound(&[200, 0], false),
+            bound(&[2, 0], true),
+            bound(&[1, 5], false),
+            bound(&[1, 5], true),
+            bound(&[1, 0], false),
+            bound(&[0, 0], true),
+        ];
+        let found: Vec<(Vec<u8>, Vec<u8>)> =
+            intervals(bounds).into_iter().map(|element| (element.first, element.last)).collect();
+        let expected = [([1, 0], [1, 4]), ([1, 5], [1, 255]), ([200, 0], [255, 255])]
+            .map(|(a, b)| (a.to_vec(), b.to_vec()));
+        assert_eq!(found, expected);
     }
 }

@@ -2,7 +2,6 @@
 //! ends: data and userdata of maps, registers of 4 bytes, many elements in a message, the generation guard, dumps.
 
 mod attribute;
-mod base_chain;
 pub mod conntrack;
 mod decode;
 mod element;
@@ -30,9 +29,7 @@ use rules::ruleset::{Key, Set};
 
 use crate::kernel::{CommitError, Dump, DumpError, Found, Generation, Netfilter};
 use attribute::Malformed;
-pub use base_chain::{BaseChain, End, Hook};
 use encode::{Encoded, encode};
-pub use foreign::{Interface, Taken};
 use listener::Listener;
 use message::{Answer, Messages, os_error};
 use monitor::Port;

@@ -10,7 +10,7 @@ use rules::ruleset::{Key, Set};
 
 use super::attribute::{Fields, Malformed, Writer, shown};
 use super::decode::{Decoded, Decoder, Owner};
-use super::message::{Answer, Messages, build, os_error};
+use super::message::{Answer, INET, Messages, build_for, os_error};
 use super::monitor::MonitorError;
 use super::uapi::message as kind;
 use super::{Kernel, element, uapi};
@@ -24,7 +24,7 @@ const GROWTH: Duration = Duration::from_millis(10);
 
 /// Something that is asked of the kernel, and the type of the objects in its answer.
 #[derive(Clone, Copy)]
-struct Request {
+pub(super) struct Request {
     /// In nft's words, for errors.
     name: &'static str,
     kind: u8,
@@ -35,11 +35,11 @@ struct Request {
 impl Request {
     const GENERATION: Self = Self::one("list the generation", kind::GETGEN, kind::NEWGEN);
     const TABLE: Self = Self::one("list table", kind::GETTABLE, kind::NEWTABLE);
-    const CHAINS: Self = Self::all("list chains", kind::GETCHAIN, kind::NEWCHAIN);
-    const SETS: Self = Self::all("list sets", kind::GETSET, kind::NEWSET);
-    const ELEMENTS: Self = Self::all("list set elements", kind::GETSETELEM, kind::NEWSETELEM);
+    pub(super) const CHAINS: Self = Self::all("list chains", kind::GETCHAIN, kind::NEWCHAIN);
+    pub(super) const SETS: Self = Self::all("list sets", kind::GETSET, kind::NEWSET);
+    pub(super) const ELEMENTS: Self = Self::all("list set elements", kind::GETSETELEM, kind::NEWSETELEM);
     const ELEMENT: Self = Self::one("get element", kind::GETSETELEM, kind::NEWSETELEM);
-    const RULES: Self = Self::all("list rules", kind::GETRULE, kind::NEWRULE);
+    pub(super) const RULES: Self = Self::all("list rules", kind::GETRULE, kind::NEWRULE);
     const OBJECTS: Self = Self::all("list stateful objects", kind::GETOBJ, kind::NEWOBJ);
     const FLOWTABLES: Self = Self::all("list flowtables", kind::GETFLOWTABLE, kind::NEWFLOWTABLE);
 
@@ -74,7 +74,7 @@ impl Request {
 
 /// How the kernel ended its answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     /// All of it came.
     Complete,
     /// What was asked for is not there.
@@ -225,9 +225,22 @@ impl Kernel {
         fill: impl FnOnce(&mut Writer),
         mut take: impl FnMut(&[u8]) -> Result<(), Malformed>,
     ) -> Result<End, DumpError> {
+        self.ask_family(request, INET, at, fill, |_, attributes| take(attributes))
+    }
+
+    /// The same of the tables of a family, or with `NFPROTO_UNSPEC` of all; `take` gets each object's own family as well.
+    pub(super) fn ask_family(
+        &mut self,
+        request: Request,
+        family: u8,
+        at: Option<Generation>,
+        fill: impl FnOnce(&mut Writer),
+        mut take: impl FnMut(u8, &[u8]) -> Result<(), Malformed>,
+    ) -> Result<End, DumpError> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
-        let message = build(request.kind, request.flags, sequence, fill);
+        let subsystem = libc::NFNL_SUBSYS_NFTABLES;
+        let message = build_for(subsystem, family, request.kind, request.flags, sequence, fill);
         self.socket.send(&[&message]).map_err(|error| request.failed(error))?;
         let mut answer = Ok(End::Complete);
         loop {
@@ -244,10 +257,10 @@ impl Kernel {
                     answer = Ok(End::Changed);
                 }
                 match message.answer().map_err(|fault| request.malformed(fault))? {
-                    Answer::Object { kind, generation, attributes, .. } if kind == request.answer => {
+                    Answer::Object { kind, family, generation, attributes } if kind == request.answer => {
                         if at.is_some_and(|at| at.0 & 0xffff != u32::from(generation)) {
                             answer = Ok(End::Changed);
-                        } else if let Err(fault) = take(attributes) {
+                        } else if let Err(fault) = take(family, attributes) {
                             answer = Err(request.malformed(fault));
                         }
                     }

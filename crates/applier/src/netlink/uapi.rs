@@ -51,6 +51,7 @@ pub(super) const DATA_VERDICT: u16 = 2;
 
 /// `enum nft_verdict_attributes`
 pub(super) const VERDICT_CODE: u16 = 1;
+pub(super) const VERDICT_CHAIN: u16 = 2;
 
 /// `enum nft_table_attributes`
 pub(super) mod table {
@@ -163,34 +164,79 @@ pub(super) mod expr {
     pub(in crate::netlink) const DATA: u16 = 2;
 }
 
-/// `enum nft_immediate_attributes`, and below it `enum nft_data_attributes` and `enum nft_verdict_attributes`
+/// `enum nft_immediate_attributes`
 pub(super) mod immediate {
+    pub(in crate::netlink) const REGISTER: u16 = 1;
     pub(in crate::netlink) const DATA: u16 = 2;
-    pub(in crate::netlink) const VERDICT: u16 = 2;
-    pub(in crate::netlink) const CODE: u16 = 1;
+}
+
+/// `enum nft_bitwise_attributes` and `enum nft_bitwise_ops`
+pub(super) mod bitwise {
+    pub(in crate::netlink) const FROM: u16 = 1;
+    pub(in crate::netlink) const TO: u16 = 2;
+    pub(in crate::netlink) const MASK: u16 = 4;
+    pub(in crate::netlink) const XOR: u16 = 5;
+    pub(in crate::netlink) const OP: u16 = 6;
+    /// `NFT_BITWISE_BOOL`, `NFT_BITWISE_MASK_XOR`
+    pub(in crate::netlink) const MASK_XOR: u32 = 0;
 }
 
 /// `enum nft_cmp_attributes`
 pub(super) mod cmp {
+    pub(in crate::netlink) const FROM: u16 = 1;
     pub(in crate::netlink) const OP: u16 = 2;
     pub(in crate::netlink) const DATA: u16 = 3;
 }
 
 /// `enum nft_range_attributes` and `enum nft_range_ops`
 pub(super) mod range {
+    pub(in crate::netlink) const REGISTER: u16 = 1;
     pub(in crate::netlink) const OP: u16 = 2;
     pub(in crate::netlink) const FROM: u16 = 3;
     pub(in crate::netlink) const TO: u16 = 4;
-    pub(in crate::netlink) const EQ: u32 = 0;
+    pub(in crate::netlink) const NOT: u32 = 1;
+}
+
+/// `enum nft_lookup_attributes` and `enum nft_lookup_flags`
+pub(super) mod lookup {
+    pub(in crate::netlink) const SET: u16 = 1;
+    pub(in crate::netlink) const FROM: u16 = 2;
+    pub(in crate::netlink) const TO: u16 = 3;
+    pub(in crate::netlink) const FLAGS: u16 = 5;
+    pub(in crate::netlink) const NOT: u32 = 1;
 }
 
 /// `enum nft_meta_attributes`
 pub(super) mod meta {
+    pub(in crate::netlink) const TO: u16 = 1;
     pub(in crate::netlink) const KEY: u16 = 2;
+    pub(in crate::netlink) const FROM: u16 = 3;
+}
+
+/// `enum nft_ct_attributes`
+pub(super) mod ct {
+    pub(in crate::netlink) const TO: u16 = 1;
+    pub(in crate::netlink) const KEY: u16 = 2;
+    pub(in crate::netlink) const DIRECTION: u16 = 3;
+    pub(in crate::netlink) const FROM: u16 = 4;
+}
+
+/// `enum nft_fib_attributes`, `enum nft_fib_result` and `enum nft_fib_flags`
+pub(super) mod fib {
+    pub(in crate::netlink) const TO: u16 = 1;
+    pub(in crate::netlink) const RESULT: u16 = 2;
+    pub(in crate::netlink) const FLAGS: u16 = 3;
+    pub(in crate::netlink) const OIF: u32 = 1;
+    pub(in crate::netlink) const ADDRESS_TYPE: u32 = 3;
+    pub(in crate::netlink) const SOURCE: u32 = 1;
+    pub(in crate::netlink) const DESTINATION: u32 = 1 << 1;
+    pub(in crate::netlink) const INPUT: u32 = 1 << 3;
+    pub(in crate::netlink) const PRESENT: u32 = 1 << 5;
 }
 
 /// `enum nft_payload_attributes` and `enum nft_payload_bases`
 pub(super) mod payload {
+    pub(in crate::netlink) const TO: u16 = 1;
     pub(in crate::netlink) const BASE: u16 = 2;
     pub(in crate::netlink) const OFFSET: u16 = 3;
     pub(in crate::netlink) const LEN: u16 = 4;
@@ -203,10 +249,17 @@ pub(super) mod nat {
     pub(in crate::netlink) const TYPE: u16 = 1;
 }
 
+/// `enum nft_objref_attributes`
+pub(super) mod objref {
+    pub(in crate::netlink) const TYPE: u16 = 1;
+}
+
 /// `enum nft_target_attributes` and `enum nft_match_attributes`, `linux/netfilter/nf_tables_compat.h`: what iptables-nft
 /// has no expression for
 pub(super) mod xt {
     pub(in crate::netlink) const NAME: u16 = 1;
+    pub(in crate::netlink) const REVISION: u16 = 2;
+    pub(in crate::netlink) const INFO: u16 = 3;
 }
 
 /// `enum nft_counter_attributes`

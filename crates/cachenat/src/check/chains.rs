@@ -1,258 +1,382 @@
 //! Others' chains that forwarded packets pass: an accept of ours does not overrule their drop.
 
-use applier::netlink::{BaseChain, End, Hook, Taken};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use rules::foreign::{
+    Answer, Backend, Base, Chain, Doubt, Fate, Flow, Foreign, Hook, Interface, Message, Place, ReplyTo,
+    TableFamily,
+};
 use rules::ruleset::TABLE;
-use rules::{Endpoint, IfName};
+use rules::{Family, Rule, Ruleset, SnatTo};
 
 use super::Finding;
 
-/// `NF_IP_PRI_NAT_DST`, `linux/netfilter_ipv4.h`: the priority `dstnat`, and legacy iptables' as well.
+/// `NF_IP_PRI_CONNTRACK` and `NF_IP_PRI_NAT_DST`, `linux/netfilter_ipv4.h`: conntrack's priority at prerouting, and that of
+/// `dstnat`, legacy iptables' as well.
+const CONNTRACK: i32 = -200;
 const DSTNAT: i32 = -100;
 
-const LET_THROUGH: &str = "let packets of 'ct status dnat' to your nodes through there (Docker leaves its chain DOCKER-USER for that)";
-
-fn is_ours(chain: &BaseChain) -> bool {
-    chain.family == "inet" && chain.table == TABLE
-}
-
-/// Whether packets to some of these listeners, or on from there, pass the chain.
-fn meets(chain: &BaseChain, interface: &IfName, listeners: &[Endpoint]) -> bool {
-    let family = |listener: &Endpoint| match chain.family {
-        "ip" => listener.address.is_ipv4(),
-        "ip6" => listener.address.is_ipv6(),
-        _ => true,
+/// The connections that a ruleset forwards: each client's to each listener, on to each of its targets.
+pub(crate) fn flows(ruleset: &Ruleset, clients: &[IpNet], interface: &Interface) -> Vec<Flow> {
+    let reply_to = |family| {
+        let rules = ruleset.chains.values().flatten();
+        let mut to = rules.filter_map(|rule| match rule {
+            Rule::Snat { family: of, to, .. } if *of == family => Some(*to),
+            _ => None,
+        });
+        match to.next() {
+            None => ReplyTo::Client,
+            Some(SnatTo::Masquerade) => ReplyTo::SomeOfGateway,
+            Some(SnatTo::Address(address)) => ReplyTo::Gateway(address),
+        }
     };
-    let device = |device: &String| device == interface.as_str();
-    !is_ours(chain)
-        && (chain.devices.is_empty() || chain.devices.iter().any(device))
-        && listeners.iter().any(family)
-}
-
-/// Chains on a forwarded packet's way that refuse what they do not know.
-pub(crate) fn forward(
-    chains: &[BaseChain],
-    legacy: &[String],
-    interface: &IfName,
-    listeners: &[Endpoint],
-) -> Vec<Finding> {
-    let name = "forward chains";
-    let foreign =
-        chains.iter().filter(|chain| chain.hook != Hook::Other && meets(chain, interface, listeners));
-    let refusing = foreign.filter_map(|chain| {
-        let how = match chain.end {
-            End::Accepted => return None,
-            End::DroppedByPolicy => "has policy drop",
-            End::RefusedByRule => "ends in a rule that refuses all else",
-        };
-        let hook = chain.hook;
-        let what = format!(
-            "{chain} at {hook} {how}: it drops forwarded packets unless one of its rules accepts them"
-        );
-        Some(Finding::warn(name, what, LET_THROUGH))
-    });
-    let mut found: Vec<Finding> = refusing.collect();
-    if legacy.iter().any(|table| table == "filter") {
-        found.push(Finding::warn(
-            name,
-            "legacy iptables has a table filter, whose FORWARD chain may drop forwarded packets",
-            "look with 'iptables-legacy -S FORWARD'",
-        ));
-    }
-    if found.is_empty() {
-        found.push(Finding::ok(name, "none but those that accept by default"));
+    let (ipv4, ipv6) = (reply_to(Family::Ipv4), reply_to(Family::Ipv6));
+    let mut found = Vec::new();
+    for forward in ruleset.forwards() {
+        let listener = forward.listen;
+        let is_ipv4 = listener.address.is_ipv4();
+        for target in forward.targets {
+            for client in clients.iter().filter(|client| client.addr().is_ipv4() == is_ipv4) {
+                let reply_to = if is_ipv4 { ipv4 } else { ipv6 };
+                found.push(Flow {
+                    interface: interface.clone(),
+                    client: *client,
+                    listener,
+                    target,
+                    reply_to,
+                });
+            }
+        }
     }
     found
+}
+
+/// Chains on a forwarded packet's way that stop it, or may.
+pub(crate) fn forward(foreign: &Foreign, flows: &[Flow]) -> Vec<Finding> {
+    let mut found: Vec<Finding> =
+        base_chains(foreign).filter_map(|(chain, base)| stopped(foreign, chain, base, flows)).collect();
+    if found.is_empty() {
+        found.push(Finding::ok("forward chains", "no chain of others stops what is forwarded"));
+    }
+    found
+}
+
+/// What of a connection's packets a chain stops first, else which it may.
+fn stopped(foreign: &Foreign, chain: &Chain, base: &Base, flows: &[Flow]) -> Option<Finding> {
+    let name = "forward chains";
+    let mut unclear = None;
+    for message in Message::ALL {
+        match foreign.judge(chain, flows, message) {
+            // That is said of nat chains, which come before or behind ours.
+            (Answer::Stopped(Fate::LedElsewhere, _), _) if base.is_nat => {}
+            (Answer::Unclear(Doubt { fate: Some(Fate::LedElsewhere), .. }), _) if base.is_nat => {}
+            (Answer::Stopped(fate, place), Some(flow)) => {
+                let (does, end) = match fate {
+                    Fate::Dropped => ("drops", ""),
+                    Fate::Untracked => ("keeps", " from conntrack, so that nothing is translated"),
+                    Fate::LedElsewhere => ("leads", " elsewhere"),
+                    Fate::Queued => ("hands", " to a program"),
+                };
+                let what = format!("{place} at {} {does} {}{end}", base.hook, packets(message, flow));
+                let remedy = match fate {
+                    // Nothing is translated yet.
+                    Fate::Dropped if !is_tracked(base) => {
+                        format!(
+                            "except your clients, your nodes and their ports from it ({} shows it)",
+                            command(place)
+                        )
+                    }
+                    fate => remedy(fate, place),
+                };
+                return Some(Finding::fail(name, what, remedy));
+            }
+            (Answer::Unclear(doubt), Some(flow)) if unclear.is_none() => {
+                unclear = Some(doubtful(&doubt, chain, base, &packets(message, flow)));
+            }
+            _ => {}
+        }
+    }
+    unclear
+}
+
+/// Whether conntrack has seen the packets that a chain meets.
+fn is_tracked(base: &Base) -> bool {
+    match base.hook {
+        Hook::Ingress => false,
+        Hook::Prerouting => base.is_nat || base.priority > CONNTRACK,
+        Hook::Forward | Hook::Postrouting | Hook::Egress => true,
+    }
+}
+
+fn doubtful(doubt: &Doubt<'_>, chain: &Chain, base: &Base, packets: &str) -> Finding {
+    let (place, hook) = (doubt.place, base.hook);
+    let why = reason(doubt.what);
+    let what = match doubt.fate {
+        None => {
+            format!("{chain} at {hook} drops {packets} unless {place} lets them pass: that depends on {why}")
+        }
+        Some(Fate::Queued) => {
+            format!("{place} at {hook} hands {packets} to a program, which decides (queue)")
+        }
+        Some(_) => format!("{place} at {hook} may stop {packets}: that depends on {why}"),
+    };
+    Finding::warn("forward chains", what, format!("see whether it does: {}", command(place)))
+}
+
+/// Why it can't be told whether a rule is about a packet.
+fn reason(what: Option<&str>) -> String {
+    match what {
+        Some(what) => format!("'{what}', which cachenat can't judge"),
+        None => "which of the clients it is, or on what they send".to_owned(),
+    }
+}
+
+/// The packets in a reader's words.
+fn packets(message: Message, flow: &Flow) -> String {
+    let Flow { client, listener, target, .. } = flow;
+    match message {
+        Message::New => format!("new connections from {client} to {listener}, which lead on to {target}"),
+        Message::Established => format!("what {client} sends to {listener} once it is connected"),
+        Message::Reply => format!("what {target} answers to {client}"),
+    }
+}
+
+fn remedy(fate: Fate, place: Place<'_>) -> String {
+    let show = command(place);
+    match (fate, place.chain.table.backend) {
+        (Fate::Dropped, Backend::NfTables) => {
+            format!("let packets of 'ct status dnat' pass there ({show} shows it)")
+        }
+        (Fate::Dropped, Backend::LegacyIptables) => {
+            format!("let packets of '-m conntrack --ctstate DNAT' pass there ({show} shows it)")
+        }
+        (Fate::Untracked, _) => {
+            format!("except the ports of the pool, and your nodes', from it ({show} shows it)")
+        }
+        (Fate::LedElsewhere | Fate::Queued, _) => format!("take that rule out: {show} shows it"),
+    }
+}
+
+/// The command that shows a rule.
+fn command(place: Place<'_>) -> String {
+    let Chain { table, name, .. } = place.chain;
+    match (table.backend, table.family) {
+        (Backend::NfTables, _) => format!("'nft -a list chain {table} {name}'"),
+        (Backend::LegacyIptables, family) => {
+            let program = if family == TableFamily::Ip6 { "ip6tables-legacy" } else { "iptables-legacy" };
+            format!("'{program} -t {} -nvL {name} --line-numbers'", table.name)
+        }
+    }
+}
+
+/// The base chains of others.
+fn base_chains(foreign: &Foreign) -> impl Iterator<Item = (&Chain, &Base)> {
+    let foreign = foreign.chains.iter().filter(|chain| !is_ours(chain));
+    foreign.filter_map(|chain| Some((chain, chain.base.as_ref()?)))
+}
+
+fn is_ours(chain: &Chain) -> bool {
+    let table = &chain.table;
+    table.backend == Backend::NfTables && table.family == TableFamily::Inet && table.name == TABLE
 }
 
 /// Rules that lead packets to our listeners elsewhere: of several nat chains the first that translates a flow's first
 /// packet has it.
-pub(crate) fn nat(
-    chains: &[BaseChain],
-    legacy: &[String],
-    interface: &IfName,
-    listeners: &[Endpoint],
-) -> Vec<Finding> {
-    let name = "nat chains";
-    let ours = chains.iter().position(is_ours).unwrap_or(chains.len());
-    let foreign = chains.iter().enumerate().filter(|(_, chain)| {
-        chain.kind == "nat" && chain.hook == Hook::Prerouting && meets(chain, interface, listeners)
-    });
-    let mut found: Vec<Finding> = Vec::new();
-    for (at, chain) in foreign {
-        let is_ahead = chain.priority < DSTNAT || (chain.priority == DSTNAT && at < ours);
-        let clash = |certain: bool| {
-            let takes = chain.takes.iter().filter(move |taken| taken.is_certain == certain);
-            let mut clashes =
-                takes.filter_map(|taken| Some((taken, first_taken(taken, interface, listeners)?)));
-            clashes.next()
+pub(crate) fn nat(foreign: &Foreign, flows: &[Flow]) -> Vec<Finding> {
+    let is_of_nat = |base: &Base| base.is_nat && base.hook == Hook::Prerouting;
+    let is_our_nat = |chain: &Chain| is_ours(chain) && chain.base.as_ref().is_some_and(is_of_nat);
+    let ours = foreign.chains.iter().position(is_our_nat).unwrap_or(foreign.chains.len());
+    // Whoever is not on the list of clients, too.
+    let anybody: Vec<Flow> =
+        flows.iter().map(|flow| Flow { client: everybody(flow), ..flow.clone() }).collect();
+    let mut found = Vec::new();
+    for (at, chain) in foreign.chains.iter().enumerate() {
+        let Some(base) = chain.base.as_ref().filter(|base| is_of_nat(base) && !is_ours(chain)) else {
+            continue;
         };
-        let remedy =
-            format!("take that rule out: 'nft -a list table {} {}' shows it", chain.family, chain.table);
-        if let Some((taken, listener)) = clash(true) {
-            let (rule, taken) = (rule_of(taken), format!("{chain}"));
-            found.push(match is_ahead {
-                true => Finding::fail(
-                    name,
-                    format!("{taken} has {rule}, which leads {listener} elsewhere before cachenat sees it"),
-                    remedy,
-                ),
-                false => Finding::warn(
-                    name,
-                    format!("{taken} has {rule} as well: clients that cachenat does not list reach {listener} by it"),
-                    remedy,
-                ),
-            });
-        } else if let Some((taken, listener)) = clash(false).filter(|_| is_ahead) {
-            let rule = rule_of(taken);
-            found.push(Finding::warn(
-                name,
-                format!("{chain} comes before cachenat and has {rule}, which may lead {listener} elsewhere"),
-                format!("see whether it does: 'nft -a list table {} {}'", chain.family, chain.table),
-            ));
-        }
-    }
-    if legacy.iter().any(|table| table == "nat") {
-        let what = "legacy iptables has a table nat, which may translate before cachenat does";
-        found.push(Finding::warn(name, what, "look with 'iptables-legacy -t nat -S PREROUTING'"));
+        // Which of two came first is known only of tables of one kind.
+        let is_ahead = match chain.table.backend {
+            Backend::NfTables => base.priority < DSTNAT || (base.priority == DSTNAT && at < ours),
+            Backend::LegacyIptables => true,
+        };
+        found.extend(if is_ahead { ahead(foreign, chain, flows) } else { behind(foreign, chain, &anybody) });
     }
     if found.is_empty() {
-        found.push(Finding::ok(name, "no rule of others takes the forwarded ports"));
+        found.push(Finding::ok("nat chains", "no rule of others takes the forwarded ports"));
     }
     found
 }
 
-/// The first listener that a rule of others may take.
-fn first_taken(taken: &Taken, interface: &IfName, listeners: &[Endpoint]) -> Option<Endpoint> {
-    let takes =
-        |listener: &&Endpoint| taken.may_take(interface.as_str(), listener.address, listener.port.get());
-    listeners.iter().find(takes).copied()
+fn everybody(flow: &Flow) -> IpNet {
+    if flow.client.addr().is_ipv4() { Ipv4Net::default().into() } else { Ipv6Net::default().into() }
 }
 
-fn rule_of(taken: &Taken) -> String {
-    let (first, last) = (taken.ports.start(), taken.ports.end());
-    match (first, last) {
-        (0, &u16::MAX) => "a dnat rule without a port".to_owned(),
-        _ if first == last => format!("a dnat rule for tcp port {first}"),
-        _ => format!("a dnat rule for tcp ports {first}-{last}"),
+/// A chain that packets meet before ours, as far as it leads them elsewhere.
+fn ahead(foreign: &Foreign, chain: &Chain, flows: &[Flow]) -> Option<Finding> {
+    let name = "nat chains";
+    match foreign.judge(chain, flows, Message::New) {
+        (Answer::Stopped(Fate::LedElsewhere, place), Some(flow)) => {
+            let (listener, remedy) = (flow.listener, remedy(Fate::LedElsewhere, place));
+            Some(match chain.table.backend {
+                Backend::NfTables => {
+                    let what = format!("{place} leads {listener} elsewhere before cachenat sees it");
+                    Finding::fail(name, what, remedy)
+                }
+                Backend::LegacyIptables => {
+                    let what =
+                        format!("{place} leads {listener} elsewhere, before cachenat sees it or as well");
+                    Finding::fail(name, what, remedy)
+                }
+            })
+        }
+        (Answer::Unclear(Doubt { place, what, fate: Some(Fate::LedElsewhere) }), Some(flow)) => {
+            let why = reason(what);
+            let what = format!(
+                "{place} may lead {} elsewhere before cachenat sees it: that depends on {why}",
+                flow.listener
+            );
+            Some(Finding::warn(name, what, format!("see whether it does: {}", command(place))))
+        }
+        _ => None,
+    }
+}
+
+/// A chain that has only what ours leaves alone.
+fn behind(foreign: &Foreign, chain: &Chain, anybody: &[Flow]) -> Option<Finding> {
+    match foreign.judge(chain, anybody, Message::New) {
+        (Answer::Stopped(Fate::LedElsewhere, place), Some(flow)) => {
+            let listener = flow.listener;
+            let what = format!(
+                "{place} leads {listener} on as well: clients that cachenat does not list reach it by that"
+            );
+            Some(Finding::warn("nat chains", what, remedy(Fate::LedElsewhere, place)))
+        }
+        _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rules::foreign::{Expression, Field, Relation, Rule, Table, Verdict};
+
     use super::super::Verdict::{Fail, Ok, Warn};
     use super::*;
 
-    fn chain(
-        family: &'static str,
-        table: &str,
-        kind: &str,
-        hook: Hook,
-        priority: i32,
-        end: End,
-    ) -> BaseChain {
-        let (kind, name) = (kind.to_owned(), "c".to_owned());
-        let (devices, takes) = (vec![], vec![]);
-        BaseChain { family, table: table.to_owned(), name, kind, hook, priority, devices, end, takes }
+    fn chain(backend: Backend, hook: Hook, expressions: Vec<Expression>) -> Foreign {
+        let table = Table { backend, family: TableFamily::Ip, name: "filter".to_owned() };
+        let base = Base { is_nat: false, hook, priority: -300, devices: vec![], drops_by_policy: false };
+        let rules = vec![Rule { number: 4, expressions }];
+        let chains = vec![Chain { table, name: "FORWARD".to_owned(), base: Some(base), rules }];
+        Foreign { chains, ..Foreign::default() }
     }
 
-    fn ours() -> BaseChain {
-        chain("inet", "cachenat", "nat", Hook::Prerouting, DSTNAT, End::Accepted)
-    }
-
-    fn eth0() -> IfName {
-        "eth0".parse().unwrap()
-    }
-
-    fn listeners() -> Vec<Endpoint> {
-        vec!["10.0.0.55:6379".parse().unwrap(), "10.0.0.55:6380".parse().unwrap()]
-    }
-
-    fn forward(chains: &[BaseChain], legacy: &[String]) -> Vec<Finding> {
-        super::forward(chains, legacy, &eth0(), &listeners())
-    }
-
-    fn nat(chains: &[BaseChain], legacy: &[String]) -> Vec<Finding> {
-        super::nat(chains, legacy, &eth0(), &listeners())
-    }
-
-    fn lines(findings: &[Finding]) -> Vec<(super::super::Verdict, &str)> {
-        findings.iter().map(|finding| (finding.verdict, finding.what.split(':').next().unwrap())).collect()
+    fn told(foreign: &Foreign) -> (super::super::Verdict, String) {
+        let flow = Flow {
+            interface: Interface { name: "eth0".to_owned(), index: None },
+            client: "198.51.100.0/24".parse().unwrap(),
+            listener: "10.0.0.55:6379".parse().unwrap(),
+            target: "10.0.1.230:6379".parse().unwrap(),
+            reply_to: ReplyTo::SomeOfGateway,
+        };
+        let found = forward(foreign, &[flow]).remove(0);
+        (found.verdict, format!("{}; {}", found.what, found.remedy.unwrap_or_default()))
     }
 
     #[test]
-    fn a_chain_that_refuses_is_named_and_one_that_accepts_is_not() {
-        let at = |table, end| chain("ip", table, "filter", Hook::Forward, 0, end);
-        let on = |device: &str, table| BaseChain {
-            devices: vec![device.to_owned()],
-            ..chain("netdev", table, "filter", Hook::Ingress, 0, End::DroppedByPolicy)
-        };
-        let chains = [
-            at("docker", End::DroppedByPolicy),
-            at("firewalld", End::RefusedByRule),
-            at("counting", End::Accepted),
-            chain("ip", "input", "filter", Hook::Other, 0, End::DroppedByPolicy),
-            chain("ip6", "docker", "filter", Hook::Forward, 0, End::DroppedByPolicy),
-            on("eth0", "ddos"),
-            on("docker0", "others"),
+    fn what_stops_packets_is_told_with_what_helps() {
+        let connections =
+            "new connections from 198.51.100.0/24 to 10.0.0.55:6379, which lead on to 10.0.1.230:6379";
+        let rule = "rule handle 4 of chain ip filter FORWARD";
+        let show = "'nft -a list chain ip filter FORWARD'";
+        let verdict = |verdict| vec![Expression::Verdict(verdict)];
+        let unclear =
+            |name: &str, verdict| vec![Expression::Unclear(name.to_owned()), Expression::Verdict(verdict)];
+        let from_one = vec![
+            Expression::Load { field: Field::Network(12), to: 0, length: 4 },
+            Expression::Compare { from: 0, relation: Relation::Equal, value: vec![198, 51, 100, 9] },
+            Expression::Verdict(Verdict::Drop),
         ];
-        assert_eq!(
-            lines(&forward(&chains, &[])),
-            [
-                (Warn, "chain ip docker c at forward has policy drop"),
-                (Warn, "chain ip firewalld c at forward ends in a rule that refuses all else"),
-                (Warn, "chain netdev ddos c at ingress has policy drop"),
-            ]
+        for (hook, expressions, expected) in [
+            (
+                Hook::Forward,
+                verdict(Verdict::Drop),
+                (
+                    Fail,
+                    format!(
+                        "{rule} at forward drops {connections}; let packets of 'ct status dnat' pass there ({show} shows it)"
+                    ),
+                ),
+            ),
+            (
+                Hook::Prerouting,
+                verdict(Verdict::Drop),
+                (
+                    Fail,
+                    format!(
+                        "{rule} at prerouting drops {connections}; except your clients, your nodes and their ports from it ({show} shows it)"
+                    ),
+                ),
+            ),
+            (
+                Hook::Prerouting,
+                verdict(Verdict::Untrack),
+                (
+                    Fail,
+                    format!(
+                        "{rule} at prerouting keeps {connections} from conntrack, so that nothing is translated; except the ports of the pool, and your nodes', from it ({show} shows it)"
+                    ),
+                ),
+            ),
+            (
+                Hook::Forward,
+                from_one,
+                (
+                    Warn,
+                    format!(
+                        "{rule} at forward may stop {connections}: that depends on which of the clients it is, or on what they send; see whether it does: {show}"
+                    ),
+                ),
+            ),
+            (
+                Hook::Forward,
+                unclear("recent", Verdict::Drop),
+                (
+                    Warn,
+                    format!(
+                        "{rule} at forward may stop {connections}: that depends on 'recent', which cachenat can't judge; see whether it does: {show}"
+                    ),
+                ),
+            ),
+            (
+                Hook::Forward,
+                verdict(Verdict::Queue),
+                (
+                    Warn,
+                    format!(
+                        "{rule} at forward hands {connections} to a program, which decides (queue); see whether it does: {show}"
+                    ),
+                ),
+            ),
+            (
+                Hook::Forward,
+                verdict(Verdict::Accept),
+                (Ok, "no chain of others stops what is forwarded; ".to_owned()),
+            ),
+        ] {
+            assert_eq!(told(&chain(Backend::NfTables, hook, expressions)), expected);
+        }
+        let (_, legacy) = told(&chain(Backend::LegacyIptables, Hook::Forward, verdict(Verdict::Drop)));
+        let command = "'iptables-legacy -t filter -nvL FORWARD --line-numbers'";
+        assert!(
+            legacy
+                .starts_with("rule 4 of chain FORWARD in table filter of iptables-legacy at forward drops ")
         );
-        let six = ["[2001:db8::55]:6379".parse().unwrap()];
-        let found = super::forward(&chains[4..5], &[], &eth0(), &six);
-        assert_eq!(lines(&found), [(Warn, "chain ip6 docker c at forward has policy drop")]);
-        assert_eq!(forward(&[ours()], &[])[0].verdict, Ok);
-        assert_eq!(forward(&[], &["filter".to_owned()])[0].verdict, Warn);
-        assert_eq!(forward(&[], &["nat".to_owned()])[0].verdict, Ok);
-    }
-
-    #[test]
-    fn a_rule_on_a_forwarded_port_is_a_fault_ahead_of_ours_and_a_doubt_behind() {
-        let taken = |ports, is_certain| Taken {
-            chain: "c".to_owned(),
-            ports,
-            address: None,
-            interface: None,
-            is_certain,
-        };
-        let nat_chain = |table, priority, takes| BaseChain {
-            takes: vec![takes],
-            ..chain("ip", table, "nat", Hook::Prerouting, priority, End::Accepted)
-        };
-        let chains = [
-            nat_chain("older", DSTNAT, taken(6379..=6379, true)),
-            nat_chain("docker", DSTNAT, taken(8080..=8080, true)),
-            nat_chain("later", DSTNAT + 1, taken(6300..=6400, true)),
-            ours(),
-            nat_chain("younger", DSTNAT, taken(0..=u16::MAX, false)),
-            nat_chain("first", -150, taken(0..=u16::MAX, false)),
-        ];
-        let found: Vec<(super::super::Verdict, &str)> =
-            nat(&chains, &[]).iter().map(|f| (f.verdict, f.what.clone().leak() as &str)).collect();
-        let expected = [
-            (
-                Fail,
-                "chain ip older c has a dnat rule for tcp port 6379, which leads 10.0.0.55:6379 elsewhere before \
-                 cachenat sees it",
-            ),
-            (
-                Warn,
-                "chain ip later c has a dnat rule for tcp ports 6300-6400 as well: clients that cachenat does not \
-                 list reach 10.0.0.55:6379 by it",
-            ),
-            (
-                Warn,
-                "chain ip first c comes before cachenat and has a dnat rule without a port, which may lead \
-                 10.0.0.55:6379 elsewhere",
-            ),
-        ];
-        assert_eq!(found, expected);
-        assert_eq!(nat(&[ours()], &[])[0].verdict, Ok);
-        assert_eq!(nat(&[], &["nat".to_owned()])[0].verdict, Warn);
+        assert!(
+            legacy.ends_with(&format!("'-m conntrack --ctstate DNAT' pass there ({command} shows it)")),
+            "{legacy}"
+        );
+        let mut ours = chain(Backend::NfTables, Hook::Forward, verdict(Verdict::Drop));
+        ours.chains[0].table =
+            Table { family: TableFamily::Inet, name: TABLE.to_owned(), ..ours.chains[0].table.clone() };
+        assert_eq!(told(&ours).0, Ok);
     }
 }

@@ -10,16 +10,18 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::Context;
 use applier::conntrack::{self, Conntrack};
 use applier::kernel::{Dump, Netfilter};
-use applier::netlink::{BaseChain, Kernel};
+use applier::legacy_iptables;
+use applier::netlink::Kernel;
 use applier::surroundings;
 use applier::sync::{difference, ours};
 use applier::sysctl::{Applied, Sysctls};
 use applier::{host, lock};
 use discovery::{Emptied, Imds, InstanceFacts, Inventory, Source, Survey};
 use ipnet::IpNet;
+use rules::Ruleset;
+use rules::foreign::{Foreign, Interface};
 use rules::json::Wanted;
 use rules::sysctl::Place;
-use rules::{Endpoint, Ruleset};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::args::Global;
@@ -100,8 +102,8 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
     let kernel = of_kernel(&mut found);
     let dump = kernel.as_ref().map(|(dump, _)| dump);
     let desired = plan(&setting, &mut state, fresh, dump, &mut found);
-    if let Some((dump, chains)) = &kernel {
-        found.extend(of_chains(&setting, dump, chains, desired.as_ref()));
+    if let Some((dump, foreign)) = &kernel {
+        found.extend(of_chains(&setting, dump, foreign, desired.as_ref()));
     }
     let Some(desired) = desired else { return Ok(found) };
     found.extend(of_inventory(&setting, &desired.inventory, instance, survey.as_ref()));
@@ -172,31 +174,28 @@ fn of_pool(setting: &Setting) -> anyhow::Result<Finding> {
     })
 }
 
-/// What is in force, and the base chains that others have beside it.
-fn of_kernel(found: &mut Vec<Finding>) -> Option<(Dump, Vec<BaseChain>)> {
+/// What is in force, and what others have beside it.
+fn of_kernel(found: &mut Vec<Finding>) -> Option<(Dump, Foreign)> {
     let mut kernel = Kernel::open().map_err(|error| found.push(Finding::error("kernel", &error))).ok()?;
-    let read = kernel.dump().and_then(|dump| Ok((dump, kernel.base_chains()?)));
-    read.map_err(|error| found.push(Finding::error("kernel", &error))).ok()
+    let read = kernel.dump().and_then(|dump| Ok((dump, kernel.foreign()?)));
+    let (dump, mut foreign) = read.map_err(|error| found.push(Finding::error("kernel", &error))).ok()?;
+    match legacy_iptables::chains() {
+        Ok(chains) => foreign.chains.extend(chains),
+        Err(error) => found.push(Finding::error("legacy iptables", &error)),
+    }
+    Some((dump, foreign))
 }
 
 /// What others' chains do to packets for our listeners: the wanted ones, or without a plan those in force.
-fn of_chains(
-    setting: &Setting,
-    dump: &Dump,
-    chains: &[BaseChain],
-    desired: Option<&Desired>,
-) -> Vec<Finding> {
+fn of_chains(setting: &Setting, dump: &Dump, foreign: &Foreign, desired: Option<&Desired>) -> Vec<Finding> {
     let in_force = ours(dump).ok().flatten().map(|actual| &actual.ruleset);
     let ruleset = desired.map(|desired| &desired.wanted.ruleset).or(in_force);
-    let listeners: Vec<Endpoint> = ruleset
-        .map(Ruleset::forwards)
-        .unwrap_or_default()
-        .into_iter()
-        .map(|forward| forward.listen)
-        .collect();
-    let (legacy, interface) = (surroundings::legacy_iptables(), &setting.gateway.interface);
-    let mut found = chains::forward(chains, &legacy, interface, &listeners);
-    found.extend(chains::nat(chains, &legacy, interface, &listeners));
+    let interface = &setting.gateway.interface;
+    let interface = Interface { name: interface.as_str().to_owned(), index: host::index(interface) };
+    let flows = ruleset.map(|ruleset| chains::flows(ruleset, &setting.config.clients, &interface));
+    let flows = flows.unwrap_or_default();
+    let mut found = chains::forward(foreign, &flows);
+    found.extend(chains::nat(foreign, &flows));
     found
 }
 
