@@ -1,5 +1,6 @@
 //! Where the programs are that the tests run and cargo does not hand them.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The `cachenat` that cargo built beside this test.
@@ -36,6 +37,35 @@ pub fn node_modules() -> PathBuf {
 /// If `scripts/setup` has not made it.
 pub fn system() -> PathBuf {
     present(target_dir().join("system"), "scripts/setup")
+}
+
+/// The words that run the nft of a Debian release (`bullseye`) with its own libraries.
+///
+/// # Panics
+///
+/// If `scripts/setup` has not unpacked it.
+pub fn nft_of(release: &str) -> Vec<PathBuf> {
+    let root = present(target_dir().join("nft").join(release), "scripts/setup");
+    // Which of the two a package's libraries are in differs from release to release.
+    let places = ["lib", "usr/lib"].map(|place| root.join(place)).into_iter().flat_map(entries);
+    let libraries: Vec<PathBuf> = places.filter(|place| name_of(place).ends_with("-linux-gnu")).collect();
+    let files = libraries.iter().cloned().flat_map(entries);
+    let loader = files.into_iter().find(|file| name_of(file).starts_with("ld-linux"));
+    let libraries = libraries.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(":");
+    vec![
+        loader.expect("the C library has it"),
+        "--library-path".into(),
+        libraries.into(),
+        root.join("usr/sbin/nft"),
+    ]
+}
+
+fn entries(directory: PathBuf) -> Vec<PathBuf> {
+    fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+fn name_of(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
 fn target_dir() -> PathBuf {

@@ -13,7 +13,7 @@ use cachenat_tests::lab::namespace::Namespace;
 use nix::errno::Errno;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use rules::ruleset::{Chain, Element, Endpoint, Key, Rule, Ruleset, Set, SetKind};
+use rules::ruleset::{Chain, Element, Endpoint, Key, Place, Rule, Ruleset, Set, SetKind};
 use rules::{Actual, Family, Forward, Operation, Snat, Transaction, diff, render};
 use rulesets::{at, everything, example, gateway, nodes, redirect, to_gateway};
 
@@ -76,7 +76,6 @@ fn building(ruleset: &Ruleset) -> Vec<Operation> {
 
 const FORWARD4: Set = Set::new(SetKind::Forward, Family::Ipv4);
 const CLIENTS4: Set = Set::new(SetKind::Clients, Family::Ipv4);
-const SPREAD4: Set = Set::new(SetKind::Spread, Family::Ipv4);
 const BACKENDS6: Set = Set::new(SetKind::Backends, Family::Ipv6);
 
 fn listener(text: &str) -> Key {
@@ -145,19 +144,16 @@ fn a_transaction_that_fails_at_any_operation_names_it_and_changes_nothing(kernel
 fn operations_are_refused_for_the_same_reasons(kernel: &mut impl Netfilter) {
     commit(kernel, building(&everything(to_gateway()))).unwrap();
     let range = |text: &str| Key::Addresses(text.parse().unwrap());
-    let slots = |first, last| Key::Slots { listen: at("10.0.0.55:6390"), first, last };
+    let third = Set::new(SetKind::Spread(Place::new(3).unwrap()), Family::Ipv4);
     let unused = Set::new(SetKind::Forward, Family::Ipv4);
     let cases = [
         (Operation::AddElement(FORWARD4, listener("10.0.0.55:6379"), to("10.0.1.99:6379")), Errno::EEXIST),
         (Operation::AddElement(CLIENTS4, range("198.51.100.0/24"), Element::default()), Errno::EEXIST),
-        (Operation::AddElement(SPREAD4, slots(10, 25), to("10.0.1.231:6379")), Errno::EEXIST),
-        (Operation::DeleteElement(FORWARD4, listener("10.0.0.55:6390")), Errno::ENOENT),
+        (Operation::AddElement(third, listener("10.0.0.55:6390"), to("10.0.1.231:6379")), Errno::EEXIST),
+        (Operation::DeleteElement(FORWARD4, listener("10.0.0.55:6391")), Errno::ENOENT),
         (Operation::DeleteElement(CLIENTS4, range("203.0.113.7")), Errno::ENOENT),
-        // Not 10.0.0.55 . 6390 . 0-5: the kernel finds what to delete by the first slot alone, and takes 0-19.
-        (
-            Operation::DeleteElement(SPREAD4, Key::Slots { listen: at("10.0.0.55:6391"), first: 0, last: 5 }),
-            Errno::ENOENT,
-        ),
+        (Operation::DeleteElement(third, listener("10.0.0.55:6391")), Errno::ENOENT),
+        (Operation::DeleteSet(third), Errno::EBUSY),
         (Operation::DeleteSet(unused), Errno::EBUSY),
         (Operation::DeleteChain(Chain::Prerouting), Errno::EBUSY),
     ];

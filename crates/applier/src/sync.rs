@@ -236,6 +236,7 @@ fn few_elements(changes: &Changes) -> Option<Vec<(Set, Key)>> {
         new_chains,
         old_chains,
         sets,
+        staying: _,
         chains,
     } = changes;
     let elements_only = *table == TableChange::Keep

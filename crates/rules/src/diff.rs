@@ -7,7 +7,9 @@ use std::fmt::{self, Display, Formatter};
 
 use smol_str::SmolStr;
 
-use crate::ruleset::{Chain, Element, Elements, Endpoint, Flowtable, Key, Rule, Ruleset, Set, TABLE};
+use crate::ruleset::{
+    Chain, Element, Elements, Endpoint, Flowtable, Key, Rule, Ruleset, Set, SetKind, TABLE,
+};
 use crate::text::ElementText;
 use crate::transaction::{Operation, Transaction};
 
@@ -77,6 +79,8 @@ pub struct Changes {
     pub old_chains: BTreeSet<Chain>,
     /// The sets with other elements than before.
     pub sets: BTreeMap<Set, SetChange>,
+    /// Of listeners with several targets, of which one changes: the others, for those who want to see where they lead.
+    pub staying: Vec<(Key, Element)>,
     /// The chains with other rules than before.
     pub chains: BTreeMap<Chain, ChainChange>,
 }
@@ -96,6 +100,7 @@ pub fn diff(actual: Option<&Actual>, desired: Option<&Ruleset>) -> Changes {
             TableChange::Replace { strangers: strangers.clone(), whole: whole.clone() }
         }
     };
+    let sets = changed_sets(before, after);
     Changes {
         table,
         new_sets: after.sets.keys().filter(|set| !before.sets.contains_key(set)).copied().collect(),
@@ -104,7 +109,8 @@ pub fn diff(actual: Option<&Actual>, desired: Option<&Ruleset>) -> Changes {
         old_flowtable: before.flowtable.clone().filter(|_| other_flowtable),
         new_chains: after.chains.keys().filter(|chain| !before.chains.contains_key(chain)).copied().collect(),
         old_chains: before.chains.keys().filter(|chain| !after.chains.contains_key(chain)).copied().collect(),
-        sets: changed_sets(before, after),
+        staying: staying(before, after, &sets),
+        sets,
         chains: changed_chains(before, after, other_flowtable),
     }
 }
@@ -118,6 +124,25 @@ fn changed_sets(before: &Ruleset, after: &Ruleset) -> BTreeMap<Set, SetChange> {
         (change != SetChange::default()).then_some((set, change))
     };
     names.into_iter().filter_map(change).collect()
+}
+
+/// The elements that stay of listeners of which another changes: those have several targets before or after.
+fn staying(before: &Ruleset, after: &Ruleset, changed: &BTreeMap<Set, SetChange>) -> Vec<(Key, Element)> {
+    let spreads = |set: &Set| matches!(set.kind, SetKind::Spread(_));
+    if !before.sets.keys().chain(after.sets.keys()).any(spreads) {
+        return vec![];
+    }
+    let changed = changed.iter().filter(|(set, _)| set.is_map()).map(|(_, change)| change);
+    let listeners: BTreeSet<&Key> =
+        changed.flat_map(|change| change.removed.keys().chain(change.added.keys())).collect();
+    let maps = before.sets.iter().filter(|(set, _)| set.is_map());
+    maps.filter_map(|(set, old)| Some((old, after.sets.get(set)?)))
+        .flat_map(|(old, new)| {
+            listeners.iter().filter_map(move |&key| Some((key, old.get(key)?, new.get(key)?)))
+        })
+        .filter(|(_, old, new)| old == new)
+        .map(|(&key, element, _)| (key, element.clone()))
+        .collect()
 }
 
 /// The elements that `these` have and `those` have not, or not so. Both are in order, so one walk along them finds out.
@@ -194,7 +219,13 @@ impl Changes {
     pub fn forwards(&self) -> Vec<Change> {
         let maps = self.sets.iter().filter(|(set, _)| set.is_map()).map(|(_, change)| change);
         let sides = maps.flat_map(|change| [(&change.removed, false), (&change.added, true)]);
-        let mut legs: Vec<Leg<'_>> = sides.flat_map(|(elements, is_new)| Leg::of(elements, is_new)).collect();
+        let changed = sides.flat_map(|(elements, is_new)| elements.iter().map(move |one| (one, is_new)));
+        let staying = self
+            .staying
+            .iter()
+            .flat_map(|(key, element)| [false, true].map(|is_new| ((key, element), is_new)));
+        let mut legs: Vec<Leg<'_>> =
+            changed.chain(staying).filter_map(|(element, is_new)| Leg::of(element, is_new)).collect();
         legs.sort_by_key(|leg| (leg.listen, leg.is_new));
         let listeners = legs.chunk_by(|one, other| one.listen == other.listen);
         listeners
@@ -216,11 +247,9 @@ struct Leg<'a> {
 }
 
 impl<'a> Leg<'a> {
-    fn of(elements: &'a Elements, is_new: bool) -> impl Iterator<Item = Self> {
-        elements.iter().filter_map(move |(key, element)| {
-            let (Key::Endpoint(listen) | Key::Slots { listen, .. }) = *key else { return None };
-            Some(Self { listen, id: element.comment.as_ref(), target: element.data?, is_new })
-        })
+    fn of((key, element): (&'a Key, &'a Element), is_new: bool) -> Option<Self> {
+        let Key::Endpoint(listen) = *key else { return None };
+        Some(Self { listen, id: element.comment.as_ref(), target: element.data?, is_new })
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::diff::lacking;
-use crate::ruleset::{AddressRange, Elements, Endpoint, Family, Key, Ruleset, SLOTS, Set, SetKind};
+use crate::ruleset::{AddressRange, Elements, Endpoint, Family, Key, Ruleset, Set, SetKind};
 
 /// A listener's way to a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,7 +55,7 @@ impl Former {
         for (set, elements) in &before.sets {
             for (key, element) in lacking(elements, now.sets.get(set).unwrap_or(&none)) {
                 match (key, element.data) {
-                    (Key::Endpoint(listen) | Key::Slots { listen, .. }, Some(target)) => {
+                    (Key::Endpoint(listen), Some(target)) => {
                         former.add_leg(Leg { listen, target }, now);
                     }
                     (Key::Addresses(range), None) => former.add_clients(range, now),
@@ -108,12 +108,10 @@ impl Ruleset {
     /// Whether a listener leads to a target, perhaps to others as well.
     pub fn leads(&self, Leg { listen, target }: Leg) -> bool {
         let family = Family::of(listen.address);
-        let of = |kind| self.sets.get(&Set::new(kind, family));
-        let single = of(SetKind::Forward).and_then(|elements| elements.get(&Key::Endpoint(listen)));
-        let slot = |first| Key::Slots { listen, first, last: first };
-        let mut several = of(SetKind::Spread).into_iter().flat_map(|all| all.range(slot(0)..=slot(SLOTS)));
-        single.is_some_and(|element| element.data == Some(target))
-            || several.any(|(_, element)| element.data == Some(target))
+        let mut maps = self.sets.iter().filter(|(set, _)| set.is_map() && set.family == family);
+        maps.any(|(_, elements)| {
+            elements.get(&Key::Endpoint(listen)).is_some_and(|element| element.data == Some(target))
+        })
     }
 
     /// Whether a client may connect.
@@ -136,6 +134,7 @@ mod tests {
 
     use super::*;
     use crate::render::{Forward, Gateway, Snat, render};
+    use crate::ruleset::TARGETS;
     use crate::trace::{Packet, trace};
 
     fn endpoint(text: &str) -> Endpoint {
@@ -211,7 +210,7 @@ mod tests {
                 destination: flow.leg.listen,
             };
             let makes = |ruleset: &Ruleset| {
-                (0..SLOTS).any(|slot| trace(ruleset, &packet, slot).1 == flow.leg.target)
+                (1..=TARGETS).any(|place| trace(ruleset, &packet, |hit| hit == place).1 == flow.leg.target)
             };
             prop_assert_eq!(now.leads(flow.leg) && now.lists(flow.client), makes(&now));
             let is_cut = Former::of(&before, &now).fate(&now, &flow) != Fate::Stays;

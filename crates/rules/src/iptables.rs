@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::{Ipv4Subnets, Ipv6Subnets};
 
 use crate::render::Forward;
-use crate::ruleset::{Chain, Endpoint, Family, Key, Rule, Ruleset, SLOTS, SetKind, SnatTo};
+use crate::ruleset::{Chain, Endpoint, Family, Key, Place, Rule, Ruleset, SetKind, SnatTo};
 
 /// The IPv4 rules for `iptables-restore --noflush`, and behind them, as comments, those for `ip6tables-restore`.
 pub fn iptables_restore(ruleset: &Ruleset) -> String {
@@ -62,7 +62,7 @@ fn filter_table(ruleset: &Ruleset, family: Family) -> String {
 fn nat_table(ruleset: &Ruleset, family: Family) -> String {
     let mut lines = vec!["*nat".to_owned(), ":CACHENAT - [0:0]".to_owned()];
     for rule in ruleset.chains.get(&Chain::Prerouting).into_iter().flatten() {
-        // The spread map is asked by the same packets as the forward map: one jump serves both.
+        // All maps are asked by the same packets: one jump serves them.
         if let Rule::Forward { interface, family: of } = rule
             && *of == family
         {
@@ -74,17 +74,18 @@ fn nat_table(ruleset: &Ruleset, family: Family) -> String {
             );
         }
     }
-    lines.extend(ruleset.elements(SetKind::Forward, family).filter_map(|(key, element)| {
-        let (Key::Endpoint(listen), Some(target)) = (*key, element.data) else { return None };
-        Some(dnat(listen, "", element.comment.as_deref(), target))
-    }));
-    lines.extend(ruleset.elements(SetKind::Spread, family).filter_map(|(key, element)| {
-        let (Key::Slots { listen, first, last }, Some(target)) = (*key, element.data) else { return None };
-        // Rules are asked in turn, so each takes its share of what those before it left over.
-        let share = f64::from(last - first + 1) / f64::from(SLOTS - first);
-        let dice = format!(" -m statistic --mode random --probability {share:.10}");
-        Some(dnat(listen, &dice, element.comment.as_deref(), target))
-    }));
+    // Rules are asked in turn, as those of nft are: each takes its share of what those before it left over.
+    let places = Place::all().rev().map(|place| (SetKind::Spread(place), place.number()));
+    for (kind, place) in places.chain([(SetKind::Forward, 1)]) {
+        let dice = match place {
+            1 => String::new(),
+            place => format!(" -m statistic --mode random --probability {:.10}", 1.0 / f64::from(place)),
+        };
+        lines.extend(ruleset.elements(kind, family).filter_map(|(key, element)| {
+            let (Key::Endpoint(listen), Some(target)) = (*key, element.data) else { return None };
+            Some(dnat(listen, &dice, element.comment.as_deref(), target))
+        }));
+    }
     for rule in ruleset.chains.get(&Chain::Postrouting).into_iter().flatten() {
         if let Rule::Snat { interface, family: of, to } = rule
             && *of == family

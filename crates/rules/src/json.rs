@@ -9,7 +9,7 @@ use smol_str::{SmolStr, ToSmolStr as _};
 
 use crate::name::{ForwardId, IfName};
 use crate::ruleset::{
-    Chain, Element, Elements, Endpoint, Family, Flowtable, Key, Rule, Ruleset, SLOTS, Set, SetKind, SnatTo,
+    Chain, Element, Elements, Endpoint, Family, Flowtable, Key, Place, Rule, Ruleset, Set, SetKind, SnatTo,
     TABLE,
 };
 use crate::sysctl::Sysctl;
@@ -80,6 +80,7 @@ enum RuleForm {
     Spread {
         interface: IfName,
         family: FamilyForm,
+        place: PlaceForm,
     },
     Snat {
         interface: IfName,
@@ -109,6 +110,25 @@ enum RuleForm {
 enum FamilyForm {
     Ip,
     Ip6,
+}
+
+/// Which of a listener's targets, by its number.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
+struct PlaceForm(Place);
+
+impl From<PlaceForm> for u8 {
+    fn from(form: PlaceForm) -> Self {
+        form.0.number()
+    }
+}
+
+impl TryFrom<u8> for PlaceForm {
+    type Error = String;
+
+    fn try_from(number: u8) -> Result<Self, String> {
+        Place::new(number.into()).map(Self).ok_or_else(|| format!("there is no place {number}"))
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -151,7 +171,9 @@ impl From<&Rule> for RuleForm {
     fn from(rule: &Rule) -> Self {
         match rule.clone() {
             Rule::Forward { interface, family } => Self::Forward { interface, family: family.into() },
-            Rule::Spread { interface, family } => Self::Spread { interface, family: family.into() },
+            Rule::Spread { interface, family, place } => {
+                Self::Spread { interface, family: family.into(), place: PlaceForm(place) }
+            }
             Rule::Snat { interface, family, to } => {
                 let to = match to {
                     SnatTo::Address(address) => SnatForm::Address(address),
@@ -171,7 +193,9 @@ impl From<RuleForm> for Rule {
     fn from(form: RuleForm) -> Self {
         match form {
             RuleForm::Forward { interface, family } => Self::Forward { interface, family: family.into() },
-            RuleForm::Spread { interface, family } => Self::Spread { interface, family: family.into() },
+            RuleForm::Spread { interface, family, place } => {
+                Self::Spread { interface, family: family.into(), place: place.0 }
+            }
             RuleForm::Snat { interface, family, to } => {
                 let to = match to {
                     SnatForm::Address(address) => SnatTo::Address(address),
@@ -300,13 +324,12 @@ fn element(set: Set, form: ElementForm) -> Result<(Key, Element), JsonError> {
 }
 
 impl Key {
-    /// Whether it is of the set's family, and its slots are some that there are.
+    /// Whether it is of the set's family.
     fn fits(&self, set: Set) -> bool {
         let of_family = |address| Family::of(address) == set.family;
         match *self {
             Self::Addresses(range) => of_family(range.first()) && of_family(range.last()),
             Self::Endpoint(endpoint) => of_family(endpoint.address),
-            Self::Slots { listen, first, last } => of_family(listen.address) && first <= last && last < SLOTS,
         }
     }
 
@@ -318,14 +341,10 @@ impl Key {
         let fields: Vec<&str> = text.split(" . ").collect();
         match (kind, fields.as_slice()) {
             (SetKind::Clients, [range]) => Some(Self::Addresses(range.parse().ok()?)),
-            (SetKind::Forward | SetKind::Backends | SetKind::Listeners, [address, port]) => {
-                Some(Self::Endpoint(endpoint(address, port)?))
-            }
-            (SetKind::Spread, [address, port, slots]) => {
-                let (first, last) = slots.split_once('-').unwrap_or((slots, slots));
-                let (first, last) = (first.parse().ok()?, last.parse().ok()?);
-                Some(Self::Slots { listen: endpoint(address, port)?, first, last })
-            }
+            (
+                SetKind::Forward | SetKind::Spread(_) | SetKind::Backends | SetKind::Listeners,
+                [address, port],
+            ) => Some(Self::Endpoint(endpoint(address, port)?)),
             _ => None,
         }
     }

@@ -27,8 +27,8 @@ pub use leases::{Leases, Listener};
 pub use name::{ForwardId, IfName, NameError};
 pub use render::{Forward, Gateway, Snat, render};
 pub use ruleset::{
-    AddressRange, Chain, Element, Elements, Endpoint, Family, Flowtable, Key, Rule, Ruleset, Set, SetKind,
-    SnatTo,
+    AddressRange, Chain, Element, Elements, Endpoint, Family, Flowtable, Key, Place, Rule, Ruleset, Set,
+    SetKind, SnatTo,
 };
 pub use sysctl::{Switch, Sysctl, SysctlChange};
 pub use transaction::{Operation, Transaction};

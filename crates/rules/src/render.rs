@@ -7,8 +7,8 @@ use ipnet::IpNet;
 
 use crate::name::{ForwardId, IfName};
 use crate::ruleset::{
-    AddressRange, Chain, Element, Elements, Endpoint, Family, Flowtable, Key, Rule, Ruleset, SLOTS, Set,
-    SetKind, SnatTo,
+    AddressRange, Chain, Element, Elements, Endpoint, Family, Flowtable, Key, Place, Rule, Ruleset, Set,
+    SetKind, SnatTo, TARGETS,
 };
 
 /// A listener of the gateway and what it leads to.
@@ -19,7 +19,7 @@ pub struct Forward {
     /// The gateway's address and port that clients' packets arrive at.
     pub listen: Endpoint,
     /// Where they go, in the family of `listen`; new connections spread evenly over several. Of more than
-    /// [`SLOTS`] the first [`SLOTS`] serve.
+    /// [`TARGETS`] the first serve.
     pub targets: Vec<Endpoint>,
 }
 
@@ -60,26 +60,27 @@ pub struct Gateway {
 
 /// Renders the ruleset that forwards `clients` to the targets of `forwards`.
 ///
-/// Its shape depends on the families and on whether any listener has several targets, and on nothing else; nodes
-/// are elements. `forwards` have a listener each.
+/// Its shape depends on the families and on the most targets that a listener has, and on nothing else; nodes are
+/// elements. `forwards` have a listener each.
 pub fn render(forwards: &[Forward], clients: &[IpNet], gateway: &Gateway) -> Ruleset {
     let mut ruleset = Ruleset::default();
     for &family in &gateway.families {
         let forwards: Vec<&Forward> =
             forwards.iter().filter(|forward| Family::of(forward.listen.address) == family).collect();
-        let spreads = forwards.iter().any(|forward| forward.targets.len() > 1);
+        let most = forwards.iter().map(|forward| forward.targets.len()).max().unwrap_or(0);
         let interface = || gateway.interface.clone();
 
         ruleset.sets.insert(Set::new(SetKind::Clients, family), client_ranges(clients, family));
-        ruleset.sets.insert(Set::new(SetKind::Forward, family), single(&forwards));
+        ruleset.sets.insert(Set::new(SetKind::Forward, family), targets(&forwards, 1));
         ruleset.sets.insert(Set::new(SetKind::Backends, family), backends(&forwards));
         ruleset.sets.insert(Set::new(SetKind::Listeners, family), listeners(&forwards));
         let prerouting = ruleset.chains.entry(Chain::Prerouting).or_default();
-        prerouting.push(Rule::Forward { interface: interface(), family });
-        if spreads {
-            ruleset.sets.insert(Set::new(SetKind::Spread, family), slots(&forwards));
-            prerouting.push(Rule::Spread { interface: interface(), family });
+        for place in Place::all().rev().filter(|place| usize::from(place.number()) <= most) {
+            let elements = targets(&forwards, place.number().into());
+            ruleset.sets.insert(Set::new(SetKind::Spread(place), family), elements);
+            prerouting.push(Rule::Spread { interface: interface(), family, place });
         }
+        prerouting.push(Rule::Forward { interface: interface(), family });
         if let Some(to) = gateway.snat.to(family) {
             let rule = Rule::Snat { interface: interface(), family, to };
             ruleset.chains.entry(Chain::Postrouting).or_default().push(rule);
@@ -108,7 +109,7 @@ impl Ruleset {
         let mut found: BTreeMap<(Endpoint, ForwardId), Vec<Endpoint>> = BTreeMap::new();
         let maps = self.sets.iter().filter(|(set, _)| set.is_map());
         for (key, element) in maps.flat_map(|(_, elements)| elements) {
-            let (Key::Endpoint(listen) | Key::Slots { listen, .. }) = *key else { continue };
+            let Key::Endpoint(listen) = *key else { continue };
             let id = element.comment.clone().and_then(|comment| comment.try_into().ok());
             if let (Some(id), Some(target)) = (id, element.data) {
                 found.entry((listen, id)).or_default().push(target);
@@ -132,7 +133,7 @@ impl Ruleset {
             let used = match set.kind {
                 SetKind::Backends => &targets,
                 SetKind::Listeners => &listeners,
-                SetKind::Clients | SetKind::Forward | SetKind::Spread => continue,
+                SetKind::Clients | SetKind::Forward | SetKind::Spread(_) => continue,
             };
             elements.retain(|key, _| matches!(key, Key::Endpoint(endpoint) if used.contains(endpoint)));
         }
@@ -189,28 +190,11 @@ fn element(forward: &Forward, target: Endpoint) -> Element {
     Element { data: Some(target), comment: Some(forward.id.comment()) }
 }
 
-fn single(forwards: &[&Forward]) -> Elements {
-    forwards
-        .iter()
-        .filter_map(|forward| match forward.targets.as_slice() {
-            &[target] => Some((Key::Endpoint(forward.listen), element(forward, target))),
-            _ => None,
-        })
-        .collect()
-}
-
-/// Shares the slots out among each listener's targets, as evenly as whole slots allow.
-fn slots(forwards: &[&Forward]) -> Elements {
-    let mut elements = BTreeMap::new();
-    for forward in forwards.iter().filter(|forward| forward.targets.len() > 1) {
-        let count = forward.targets.len().min(usize::from(SLOTS));
-        let edge = |at: usize| u8::try_from(at * usize::from(SLOTS) / count).unwrap_or(SLOTS);
-        for (at, &target) in forward.targets.iter().take(count).enumerate() {
-            let key = Key::Slots { listen: forward.listen, first: edge(at), last: edge(at + 1) - 1 };
-            elements.insert(key, element(forward, target));
-        }
-    }
-    elements
+/// The listeners that have so many targets, each with the last of those.
+fn targets(forwards: &[&Forward], place: usize) -> Elements {
+    let target = |forward: &&&Forward| forward.targets.get(place - 1).copied();
+    let served = forwards.iter().filter_map(|forward| Some((forward, target(&forward)?)));
+    served.map(|(forward, target)| (Key::Endpoint(forward.listen), element(forward, target))).collect()
 }
 
 fn listeners(forwards: &[&Forward]) -> Elements {
@@ -219,13 +203,14 @@ fn listeners(forwards: &[&Forward]) -> Elements {
 }
 
 fn backends(forwards: &[&Forward]) -> Elements {
-    let targets = forwards.iter().flat_map(|forward| forward.targets.iter().take(usize::from(SLOTS)));
+    let targets = forwards.iter().flat_map(|forward| forward.targets.iter().take(usize::from(TARGETS)));
     targets.map(|&target| (Key::Endpoint(target), Element::default())).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trace::{Packet, trace};
     use expect_test::expect;
 
     fn forward(id: &str, listen: &str, targets: &[&str]) -> Forward {
@@ -331,6 +316,7 @@ mod tests {
             	map forward4 {
             		type ipv4_addr . inet_service : ipv4_addr . inet_service
             		counter
+            		elements = { 10.0.0.55 . 6390 comment "c/reader" : 10.0.1.231 . 6379 }
             	}
 
             	map forward6 {
@@ -339,12 +325,10 @@ mod tests {
             		elements = { fd00::55 . 6391 comment "d-001" : fd00:1::9 . 6379 }
             	}
 
-            	map spread4 {
-            		typeof ip daddr . tcp dport . numgen random mod 60 : ip daddr . tcp dport
-            		flags interval
+            	map spread4_2 {
+            		type ipv4_addr . inet_service : ipv4_addr . inet_service
             		counter
-            		elements = { 10.0.0.55 . 6390 . 0-29 comment "c/reader" : 10.0.1.231 . 6379,
-            			     10.0.0.55 . 6390 . 30-59 comment "c/reader" : 10.0.1.232 . 6379 }
+            		elements = { 10.0.0.55 . 6390 comment "c/reader" : 10.0.1.232 . 6379 }
             	}
 
             	set backends4 {
@@ -370,8 +354,8 @@ mod tests {
 
             	chain prerouting {
             		type nat hook prerouting priority dstnat; policy accept;
+            		iifname "eth0" numgen random mod 2 0 ip saddr @clients4 dnat ip to ip daddr . tcp dport map @spread4_2
             		iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4
-            		iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport . numgen random mod 60 map @spread4
             		iifname "eth0" ip6 saddr @clients6 dnat ip6 to ip6 daddr . tcp dport map @forward6
             	}
 
@@ -433,24 +417,53 @@ mod tests {
         assert_eq!(shown, ["0.0.0.0/0"]);
     }
 
+    /// Every draw of the rules' numbers is as likely as any other, so the draws that lead to a target are its share.
     #[test]
-    fn every_slot_belongs_to_one_target_and_shares_differ_by_one_at_most() {
-        for count in 2..=u16::from(SLOTS) + 3 {
+    fn each_of_several_targets_gets_the_same_share_of_new_connections() {
+        for count in 1..=6_usize {
             let targets: Vec<String> = (1..=count).map(|host| format!("10.0.1.{host}:6379")).collect();
             let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
-            let shares: Vec<(u8, u8)> = slots(&[&forward("r", "10.0.0.55:1", &targets)])
-                .keys()
-                .filter_map(|key| match *key {
-                    Key::Slots { first, last, .. } => Some((first, last)),
-                    _ => None,
-                })
-                .collect();
-            assert_eq!(shares.first().unwrap().0, 0);
-            assert_eq!(shares.last().unwrap().1, SLOTS - 1);
-            assert!(shares.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0));
-            let widths: Vec<u8> = shares.iter().map(|(first, last)| last - first + 1).collect();
-            assert!(widths.iter().max().unwrap() - widths.iter().min().unwrap() <= 1, "{count}: {widths:?}");
+            // Beside a listener with more, whose maps the others are not in.
+            let more: Vec<String> = (1..=7).map(|host| format!("10.0.2.{host}:6379")).collect();
+            let more: Vec<&str> = more.iter().map(String::as_str).collect();
+            let forwards = [forward("r", "10.0.0.55:1", &targets), forward("s", "10.0.0.55:2", &more)];
+            let clients = ["198.51.100.27/32".parse().unwrap()];
+            let ruleset = render(&forwards, &clients, &gateway(&[Family::Ipv4], Snat::Masquerade));
+            let packet = Packet {
+                input: "eth0".parse().unwrap(),
+                output: "eth0".parse().unwrap(),
+                tcp: true,
+                source: "198.51.100.27".parse().unwrap(),
+                destination: "10.0.0.55:1".parse().unwrap(),
+            };
+            let draws: usize = (2..=count).product();
+            let mut shares = BTreeMap::<Endpoint, usize>::new();
+            for draw in 0..draws {
+                // One number for each place up to the last: the draw in a number system of factorials.
+                let hits = |place: u8| {
+                    let below: usize = (2..usize::from(place)).product();
+                    (draw / below).is_multiple_of(place.into())
+                };
+                *shares.entry(trace(&ruleset, &packet, hits).1).or_default() += 1;
+            }
+            let expected: BTreeMap<Endpoint, usize> =
+                targets.iter().map(|target| (target.parse().unwrap(), draws / count)).collect();
+            assert_eq!(shares, expected);
         }
+    }
+
+    #[test]
+    fn of_more_targets_than_there_are_places_the_first_serve() {
+        let targets: Vec<String> = (1..=20).map(|host| format!("10.0.1.{host}:6379")).collect();
+        let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
+        let ruleset = render(
+            &[forward("r", "10.0.0.55:1", &targets)],
+            &[],
+            &gateway(&[Family::Ipv4], Snat::Masquerade),
+        );
+        assert_eq!(ruleset.elements(SetKind::Backends, Family::Ipv4).count(), usize::from(TARGETS));
+        assert_eq!(ruleset.forwards()[0].targets.len(), usize::from(TARGETS));
+        assert_eq!(ruleset.chains[&Chain::Prerouting].len(), usize::from(TARGETS));
     }
 
     #[test]
@@ -462,7 +475,7 @@ mod tests {
         let of = |forwards: &[Forward]| render(forwards, &[], &gateway(&[Family::Ipv4], Snat::Masquerade));
         let mut without = of(&forwards);
         without.retain_forwards(|id| id.as_str() == "a-001");
-        let spread = Set::new(SetKind::Spread, Family::Ipv4);
+        let spread = Set::new(SetKind::Spread(Place::new(2).unwrap()), Family::Ipv4);
         assert_eq!(without.sets.remove(&spread), Some(Elements::new()));
         assert_eq!(without.sets, of(&forwards[..1]).sets);
     }

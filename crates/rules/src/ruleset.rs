@@ -20,9 +20,9 @@ pub const TABLE: &str = "cachenat";
 /// The comment that marks the table as made by us, and tells it from somebody else's table of the same name.
 pub const TABLE_COMMENT: &str = "made by cachenat: changes are undone by its next run";
 
-/// Into how many slots the new connections of a listener with several targets fall; 60 divides evenly among
-/// 1 to 6 targets, and a shard has at most 5 replicas.
-pub const SLOTS: u8 = 60;
+/// How many targets a listener can have: each but the first takes a map and a rule. A shard of ElastiCache has at most 5
+/// replicas.
+pub const TARGETS: u8 = 16;
 
 /// The address family of a set or rule within the `inet` table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,14 +94,35 @@ pub enum SetKind {
     Clients,
     /// `map forward4 { type ipv4_addr . inet_service : ipv4_addr . inet_service; counter; }`: listener to target.
     Forward,
-    /// `map spread4 { typeof ip daddr . tcp dport . numgen random mod 60 : ip daddr . tcp dport; flags interval; counter; }`:
-    /// listener and slot to one of several targets.
-    Spread,
+    /// `map spread4_2 { type ipv4_addr . inet_service : ipv4_addr . inet_service; counter; }`: listener to its second target, and
+    /// so on; the first is in [`SetKind::Forward`].
+    Spread(Place),
     /// `set backends4 { type ipv4_addr . inet_service; }`: the targets, whose packets need the way back.
     Backends,
     /// `set listeners4 { type ipv4_addr . inet_service; }`: where clients connect to, which tells the flows that we
     /// translated from those of others to the same target.
     Listeners,
+}
+
+/// Which of a listener's targets: from 2 to [`TARGETS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place(u8);
+
+impl Place {
+    /// Every place but the first, in order.
+    pub fn all() -> impl DoubleEndedIterator<Item = Self> {
+        (2..=TARGETS).map(Self)
+    }
+
+    /// The place of that number; `None`: there is no such place, or it is the first.
+    pub fn new(number: usize) -> Option<Self> {
+        Self::all().find(|place| usize::from(place.0) == number)
+    }
+
+    /// Its number, from 2.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
 }
 
 /// A set or map of the table.
@@ -115,17 +136,11 @@ pub struct Set {
 
 impl Set {
     /// Every set that a ruleset of ours can have.
-    pub const ALL: [Self; 10] = {
-        const fn both(kind: SetKind) -> [Set; 2] {
-            [Set { kind, family: Family::Ipv4 }, Set { kind, family: Family::Ipv6 }]
-        }
-        let [a, b] = both(SetKind::Clients);
-        let [c, d] = both(SetKind::Forward);
-        let [e, f] = both(SetKind::Spread);
-        let [g, h] = both(SetKind::Backends);
-        let [i, j] = both(SetKind::Listeners);
-        [a, b, c, d, e, f, g, h, i, j]
-    };
+    pub fn all() -> impl Iterator<Item = Self> {
+        let kinds = [SetKind::Clients, SetKind::Forward, SetKind::Backends, SetKind::Listeners];
+        let kinds = kinds.into_iter().chain(Place::all().map(SetKind::Spread));
+        kinds.flat_map(|kind| [Self::new(kind, Family::Ipv4), Self::new(kind, Family::Ipv6)])
+    }
 
     /// The set of that kind and family.
     pub const fn new(kind: SetKind, family: Family) -> Self {
@@ -133,14 +148,14 @@ impl Set {
     }
 
     /// The name in the kernel, such as `forward4`.
-    pub const fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match (self.kind, self.family) {
             (SetKind::Clients, Family::Ipv4) => "clients4",
             (SetKind::Clients, Family::Ipv6) => "clients6",
             (SetKind::Forward, Family::Ipv4) => "forward4",
             (SetKind::Forward, Family::Ipv6) => "forward6",
-            (SetKind::Spread, Family::Ipv4) => "spread4",
-            (SetKind::Spread, Family::Ipv6) => "spread6",
+            (SetKind::Spread(place), Family::Ipv4) => spread_name(&SPREAD4, place),
+            (SetKind::Spread(place), Family::Ipv6) => spread_name(&SPREAD6, place),
             (SetKind::Backends, Family::Ipv4) => "backends4",
             (SetKind::Backends, Family::Ipv6) => "backends6",
             (SetKind::Listeners, Family::Ipv4) => "listeners4",
@@ -150,18 +165,58 @@ impl Set {
 
     /// The set of that name, if it is one of ours.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|set| set.name() == name)
+        Self::all().find(|set| set.name() == name)
     }
 
     /// Whether an element maps to a target, and counts the connections made through it.
     pub const fn is_map(self) -> bool {
-        matches!(self.kind, SetKind::Forward | SetKind::Spread)
+        matches!(self.kind, SetKind::Forward | SetKind::Spread(_))
     }
 
     /// Whether an element's key may be a range.
     pub const fn is_interval(self) -> bool {
-        matches!(self.kind, SetKind::Clients | SetKind::Spread)
+        matches!(self.kind, SetKind::Clients)
     }
+}
+
+/// The names of the maps that spread, from the second place on.
+const SPREAD4: [&str; TARGETS as usize - 1] = [
+    "spread4_2",
+    "spread4_3",
+    "spread4_4",
+    "spread4_5",
+    "spread4_6",
+    "spread4_7",
+    "spread4_8",
+    "spread4_9",
+    "spread4_10",
+    "spread4_11",
+    "spread4_12",
+    "spread4_13",
+    "spread4_14",
+    "spread4_15",
+    "spread4_16",
+];
+const SPREAD6: [&str; TARGETS as usize - 1] = [
+    "spread6_2",
+    "spread6_3",
+    "spread6_4",
+    "spread6_5",
+    "spread6_6",
+    "spread6_7",
+    "spread6_8",
+    "spread6_9",
+    "spread6_10",
+    "spread6_11",
+    "spread6_12",
+    "spread6_13",
+    "spread6_14",
+    "spread6_15",
+    "spread6_16",
+];
+
+fn spread_name(names: &[&'static str; TARGETS as usize - 1], place: Place) -> &'static str {
+    names.get(usize::from(place.0 - 2)).copied().unwrap_or_default()
 }
 
 /// The key of a set's element; the variant follows from the set's kind.
@@ -169,17 +224,8 @@ impl Set {
 pub enum Key {
     /// `198.51.100.0/25`, of [`SetKind::Clients`].
     Addresses(AddressRange),
-    /// `10.0.0.55 . 6379`, of [`SetKind::Forward`], [`SetKind::Backends`] and [`SetKind::Listeners`].
+    /// `10.0.0.55 . 6379`, of all others.
     Endpoint(Endpoint),
-    /// `10.0.0.55 . 6390 . 0-29`, of [`SetKind::Spread`]; slots below [`SLOTS`], both ends included.
-    Slots {
-        /// Where clients connect to.
-        listen: Endpoint,
-        /// The first slot.
-        first: u8,
-        /// The last slot.
-        last: u8,
-    },
 }
 
 /// What stands beside an element's key; counters are no part of it.
@@ -251,7 +297,7 @@ pub enum SnatTo {
     Masquerade,
 }
 
-/// A rule; there are seven, and each stands at most once per family.
+/// A rule; each stands at most once per family, and [`Self::Spread`] once per place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// `iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4`
@@ -261,12 +307,17 @@ pub enum Rule {
         /// The family of the packets.
         family: Family,
     },
-    /// `iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport . numgen random mod 60 map @spread4`
+    /// `iifname "eth0" numgen random mod 3 0 ip saddr @clients4 dnat ip to ip daddr . tcp dport map @spread4_3`
+    ///
+    /// From the last place on each takes its share of what those before it left over: the third a third, the second half of
+    /// the rest, and [`Self::Forward`] what remains. A listener with fewer targets is in none of the first maps.
     Spread {
         /// The interface that clients' packets come in by.
         interface: IfName,
         /// The family of the packets.
         family: Family,
+        /// Whose turn it is.
+        place: Place,
     },
     /// `oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4
     /// snat ip to 10.0.0.55`
@@ -334,8 +385,8 @@ impl Rule {
             Self::Forward { family, .. } => {
                 vec![Set::new(SetKind::Clients, family), Set::new(SetKind::Forward, family)]
             }
-            Self::Spread { family, .. } => {
-                vec![Set::new(SetKind::Clients, family), Set::new(SetKind::Spread, family)]
+            Self::Spread { family, place, .. } => {
+                vec![Set::new(SetKind::Clients, family), Set::new(SetKind::Spread(place), family)]
             }
             Self::Snat { family, .. } | Self::Offload { family, .. } => {
                 vec![Set::new(SetKind::Backends, family), Set::new(SetKind::Listeners, family)]

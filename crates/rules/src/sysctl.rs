@@ -144,11 +144,7 @@ impl Sysctl {
 
     /// The settings that `ruleset` needs: forwarding for each family that it forwards in.
     pub fn needed_by(ruleset: &Ruleset) -> Vec<Self> {
-        let has = |family| {
-            [SetKind::Forward, SetKind::Spread]
-                .iter()
-                .any(|&kind| ruleset.elements(kind, family).next().is_some())
-        };
+        let has = |family| ruleset.elements(SetKind::Forward, family).next().is_some();
         // Without a single forward the gateway is still one, and IPv4 is what it was built for.
         let ipv6 = has(Family::Ipv6).then_some(Self::Ipv6Forward);
         std::iter::once(Self::Ipv4Forward).chain(ipv6).collect()

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use smol_str::{SmolStr, SmolStrBuilder};
 
 use crate::ruleset::{
-    AddressRange, Chain, Element, Endpoint, Family, Flowtable, Key, Rule, Ruleset, SLOTS, Set, SetKind,
-    SnatTo, TABLE, TABLE_COMMENT,
+    AddressRange, Chain, Element, Endpoint, Family, Flowtable, Key, Rule, Ruleset, Set, SetKind, SnatTo,
+    TABLE, TABLE_COMMENT,
 };
 
 impl Family {
@@ -143,10 +143,6 @@ impl Display for Key {
         match *self {
             Self::Addresses(range) => range.fmt(f),
             Self::Endpoint(endpoint) => Concatenation(endpoint).fmt(f),
-            Self::Slots { listen, first, last } if first == last => {
-                write!(f, "{} . {first}", Concatenation(listen))
-            }
-            Self::Slots { listen, first, last } => write!(f, "{} . {first}-{last}", Concatenation(listen)),
         }
     }
 }
@@ -183,13 +179,11 @@ impl Set {
     /// The lines that declare the set's type and flags.
     pub(crate) fn declaration(self) -> Vec<String> {
         let address = self.family.address_type();
-        let ip = self.family.keyword();
         let kind = match self.kind {
             SetKind::Clients => format!("type {address}"),
             SetKind::Backends | SetKind::Listeners => format!("type {address} . inet_service"),
-            SetKind::Forward => format!("type {address} . inet_service : {address} . inet_service"),
-            SetKind::Spread => {
-                format!("typeof {ip} daddr . tcp dport . numgen random mod {SLOTS} : {ip} daddr . tcp dport")
+            SetKind::Forward | SetKind::Spread(_) => {
+                format!("type {address} . inet_service : {address} . inet_service")
             }
         };
         let mut lines = vec![kind];
@@ -234,13 +228,15 @@ impl Display for Rule {
         match self {
             Self::Forward { interface, family } => {
                 let (ip, forward) = (family.keyword(), Set::new(SetKind::Forward, *family));
-                from_clients(f, interface, *family)?;
-                write!(f, "dnat {ip} to {ip} daddr . tcp dport map @{forward}")
+                let clients = Set::new(SetKind::Clients, *family);
+                write!(f, "iifname \"{interface}\" ")?;
+                write!(f, "{ip} saddr @{clients} dnat {ip} to {ip} daddr . tcp dport map @{forward}")
             }
-            Self::Spread { interface, family } => {
-                let (ip, spread) = (family.keyword(), Set::new(SetKind::Spread, *family));
-                from_clients(f, interface, *family)?;
-                write!(f, "dnat {ip} to {ip} daddr . tcp dport . numgen random mod {SLOTS} map @{spread}")
+            Self::Spread { interface, family, place } => {
+                let (ip, spread) = (family.keyword(), Set::new(SetKind::Spread(*place), *family));
+                let clients = Set::new(SetKind::Clients, *family);
+                write!(f, "iifname \"{interface}\" numgen random mod {} 0 ", place.number())?;
+                write!(f, "{ip} saddr @{clients} dnat {ip} to {ip} daddr . tcp dport map @{spread}")
             }
             Self::Snat { interface, family, to } => {
                 let ip = family.keyword();
@@ -269,11 +265,6 @@ impl Display for Rule {
             }
         }
     }
-}
-
-fn from_clients(f: &mut Formatter<'_>, interface: &crate::IfName, family: Family) -> fmt::Result {
-    let clients = Set::new(SetKind::Clients, family);
-    write!(f, "iifname \"{interface}\" {} saddr @{clients} ", family.keyword())
 }
 
 /// A flow from a listener to a target. The target comes first: nft reads `ct original proto-dst` only where it knows the

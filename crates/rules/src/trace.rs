@@ -22,11 +22,11 @@ pub struct Packet {
 
 /// The packet behind the hooks: destination from prerouting, source from postrouting.
 ///
-/// `slot` is what the kernel's random number would be, below [`SLOTS`](crate::ruleset::SLOTS). `None` as source
-/// stands for masquerade: the address of the output interface.
-pub fn trace(ruleset: &Ruleset, packet: &Packet, slot: u8) -> (Option<IpAddr>, Endpoint) {
+/// `hits` tells for each place from the last to the second whether the kernel's random number is the one that its rule waits
+/// for. `None` as source stands for masquerade: the address of the output interface.
+pub fn trace(ruleset: &Ruleset, packet: &Packet, hits: impl Fn(u8) -> bool) -> (Option<IpAddr>, Endpoint) {
     let rules = |chain| ruleset.chains.get(&chain).map(Vec::as_slice).unwrap_or_default();
-    let target = rules(Chain::Prerouting).iter().find_map(|rule| dnat(ruleset, rule, packet, slot));
+    let target = rules(Chain::Prerouting).iter().find_map(|rule| dnat(ruleset, rule, packet, &hits));
     let destination = target.unwrap_or(packet.destination);
     let way_back = rules(Chain::Postrouting)
         .iter()
@@ -39,10 +39,12 @@ pub fn trace(ruleset: &Ruleset, packet: &Packet, slot: u8) -> (Option<IpAddr>, E
     }
 }
 
-fn dnat(ruleset: &Ruleset, rule: &Rule, packet: &Packet, slot: u8) -> Option<Endpoint> {
+fn dnat(ruleset: &Ruleset, rule: &Rule, packet: &Packet, hits: impl Fn(u8) -> bool) -> Option<Endpoint> {
     let (interface, family, map) = match rule {
         Rule::Forward { interface, family } => (interface, *family, SetKind::Forward),
-        Rule::Spread { interface, family } => (interface, *family, SetKind::Spread),
+        Rule::Spread { interface, family, place } if hits(place.number()) => {
+            (interface, *family, SetKind::Spread(*place))
+        }
         _ => return None,
     };
     let ours = packet.tcp && *interface == packet.input && Family::of(packet.source) == family;
@@ -52,12 +54,7 @@ fn dnat(ruleset: &Ruleset, rule: &Rule, packet: &Packet, slot: u8) -> Option<End
     if !ours || !listed {
         return None;
     }
-    let hit = |key: &Key| match *key {
-        Key::Addresses(_) => false,
-        Key::Endpoint(listen) => listen == packet.destination,
-        Key::Slots { listen, first, last } => listen == packet.destination && (first..=last).contains(&slot),
-    };
-    ruleset.elements(map, family).find(|(key, _)| hit(key)).and_then(|(_, element)| element.data)
+    ruleset.sets.get(&Set::new(map, family))?.get(&Key::Endpoint(packet.destination))?.data
 }
 
 fn snat(ruleset: &Ruleset, rule: &Rule, packet: &Packet, target: Endpoint) -> Option<SnatTo> {

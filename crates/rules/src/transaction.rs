@@ -183,12 +183,8 @@ fn step(state: &mut Option<Ruleset>, operation: &Operation) -> Result<(), Refusa
 }
 
 fn fits(set: Set, key: &Key, element: &Element) -> bool {
-    let kind = match key {
-        Key::Addresses(_) => set.kind == SetKind::Clients,
-        Key::Endpoint(_) => matches!(set.kind, SetKind::Forward | SetKind::Backends | SetKind::Listeners),
-        Key::Slots { .. } => set.kind == SetKind::Spread,
-    };
-    kind && element.data.is_some() == set.is_map()
+    let is_of_addresses = matches!(key, Key::Addresses(_));
+    is_of_addresses == (set.kind == SetKind::Clients) && element.data.is_some() == set.is_map()
 }
 
 /// Whether two different keys cover a common value, which an interval set refuses.
@@ -197,10 +193,6 @@ fn overlap(one: &Key, other: &Key) -> bool {
         (Key::Addresses(one), Key::Addresses(other)) => {
             one.contains(other.first()) || other.contains(one.first())
         }
-        (
-            Key::Slots { listen, first, last },
-            Key::Slots { listen: other_listen, first: other_first, last: other_last },
-        ) => listen == other_listen && first <= other_last && other_first <= last,
         _ => false,
     }
 }

@@ -57,26 +57,21 @@ fn a_reader_that_gains_a_replica_moves() {
         ruleset(&[("c/reader", "10.0.0.55:6390", &["10.0.1.231:6379", "10.0.1.232:6379"])], Snat::Off);
     expect![[r#"
           table inet cachenat
-              map forward4
-        -         10.0.0.55 . 6390 comment "c/reader" : 10.0.1.231 . 6379
-        +     map spread4
-        +         10.0.0.55 . 6390 . 0-29 comment "c/reader" : 10.0.1.231 . 6379
-        +         10.0.0.55 . 6390 . 30-59 comment "c/reader" : 10.0.1.232 . 6379
+        +     map spread4_2
+        +         10.0.0.55 . 6390 comment "c/reader" : 10.0.1.232 . 6379
               set backends4
         +         10.0.1.232 . 6379
               chain prerouting
-        +         iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport . numgen random mod 60 map @spread4
+        +         iifname "eth0" numgen random mod 2 0 ip saddr @clients4 dnat ip to ip daddr . tcp dport map @spread4_2
         ---
         move c/reader 10.0.0.55:6390 from 10.0.1.231:6379 to 10.0.1.231:6379, 10.0.1.232:6379
         ---
         flush chain inet cachenat prerouting
-        add map inet cachenat spread4 { typeof ip daddr . tcp dport . numgen random mod 60 : ip daddr . tcp dport; flags interval; counter; }
-        delete element inet cachenat forward4 { 10.0.0.55 . 6390 }
-        add element inet cachenat spread4 { 10.0.0.55 . 6390 . 0-29 comment "c/reader" : 10.0.1.231 . 6379 }
-        add element inet cachenat spread4 { 10.0.0.55 . 6390 . 30-59 comment "c/reader" : 10.0.1.232 . 6379 }
+        add map inet cachenat spread4_2 { type ipv4_addr . inet_service : ipv4_addr . inet_service; counter; }
+        add element inet cachenat spread4_2 { 10.0.0.55 . 6390 comment "c/reader" : 10.0.1.232 . 6379 }
         add element inet cachenat backends4 { 10.0.1.232 . 6379 }
+        add rule inet cachenat prerouting iifname "eth0" numgen random mod 2 0 ip saddr @clients4 dnat ip to ip daddr . tcp dport map @spread4_2
         add rule inet cachenat prerouting iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4
-        add rule inet cachenat prerouting iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport . numgen random mod 60 map @spread4
     "#]].assert_eq(&all_of(&between(&before, &after)));
 }
 
@@ -273,9 +268,9 @@ fn the_reviewers_iptables_form_is_the_aws_procedure_with_its_gaps_closed() {
         *nat
         :CACHENAT - [0:0]
         -A PREROUTING -i eth0 -s 198.51.100.27/32 -p tcp -j CACHENAT
+        -A CACHENAT -d 10.0.0.55 -p tcp -m tcp --dport 6390 -m statistic --mode random --probability 0.5000000000 -m comment --comment "my-cluster/reader" -j DNAT --to-destination 10.0.1.232:6379
         -A CACHENAT -d 10.0.0.55 -p tcp -m tcp --dport 6379 -m comment --comment "my-cluster-001" -j DNAT --to-destination 10.0.1.230:6379
-        -A CACHENAT -d 10.0.0.55 -p tcp -m tcp --dport 6390 -m statistic --mode random --probability 0.5000000000 -m comment --comment "my-cluster/reader" -j DNAT --to-destination 10.0.1.231:6379
-        -A CACHENAT -d 10.0.0.55 -p tcp -m tcp --dport 6390 -m statistic --mode random --probability 1.0000000000 -m comment --comment "my-cluster/reader" -j DNAT --to-destination 10.0.1.232:6379
+        -A CACHENAT -d 10.0.0.55 -p tcp -m tcp --dport 6390 -m comment --comment "my-cluster/reader" -j DNAT --to-destination 10.0.1.231:6379
         -A POSTROUTING -o eth0 -d 10.0.1.230 -p tcp -m tcp --dport 6379 -m conntrack --ctstate DNAT --ctorigdst 10.0.0.55 --ctorigdstport 6379 -j SNAT --to-source 10.0.0.55
         -A POSTROUTING -o eth0 -d 10.0.1.231 -p tcp -m tcp --dport 6379 -m conntrack --ctstate DNAT --ctorigdst 10.0.0.55 --ctorigdstport 6390 -j SNAT --to-source 10.0.0.55
         -A POSTROUTING -o eth0 -d 10.0.1.232 -p tcp -m tcp --dport 6379 -m conntrack --ctstate DNAT --ctorigdst 10.0.0.55 --ctorigdstport 6390 -j SNAT --to-source 10.0.0.55

@@ -131,7 +131,7 @@ proptest! {
         port in 1u16..45,
         tcp in prop::bool::weighted(0.9),
         interface in prop_oneof![9 => Just("eth0"), 1 => Just("eth1")],
-        slot in 0u8..60,
+        hits in 0u32..1 << 17,
         offload: bool,
     ) {
         let snat = Snat::Addresses(vec![GATEWAY.into()]);
@@ -148,7 +148,7 @@ proptest! {
         if offload {
             ruleset.offload(&gateway.interface);
         }
-        let (new_source, destination) = trace(&ruleset, &packet, slot);
+        let (new_source, destination) = trace(&ruleset, &packet, |place| hits & 1 << place != 0);
 
         let admitted = tcp && interface == "eth0" && clients.iter().any(|client| client.contains(&source));
         match forwards.iter().find(|forward| admitted && forward.listen == packet.destination) {

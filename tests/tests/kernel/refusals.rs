@@ -51,7 +51,7 @@ fn more_refusals_than_the_receive_buffer_holds_leave_the_outcome_unknown_and_the
     let before = dump(kernel);
     let bad = [
         Operation::FlushChain(rules::ruleset::Chain::Prerouting),
-        Operation::DeleteSet(Set::new(SetKind::Spread, Family::Ipv6)),
+        Operation::DeleteSet(Set::new(SetKind::Backends, Family::Ipv6)),
     ];
     let operations = std::iter::repeat_n(bad, 30_000).flatten().collect();
     let error = kernel.commit(&Transaction { operations }, before.generation).unwrap_err();
@@ -93,7 +93,7 @@ fn a_batch_that_is_larger_than_an_unprivileged_socket_may_send_says_so_and_is_no
     let namespace = Namespace::new();
     let sendable: usize =
         std::fs::read_to_string("/proc/sys/net/core/wmem_max").unwrap().trim().parse().unwrap();
-    let operation = Operation::DeleteSet(Set::new(SetKind::Spread, Family::Ipv6));
+    let operation = Operation::DeleteSet(Set::new(SetKind::Backends, Family::Ipv6));
     // The kernel doubles the limit, and a message has some 50 bytes.
     let operations = vec![operation; sendable * 2 / 40];
     namespace.enter(|| {

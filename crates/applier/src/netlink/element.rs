@@ -1,15 +1,14 @@
 //! Elements of sets and maps on the wire.
 //!
 //! A range of [`SetKind::Clients`] is two elements in the kernel: its start, and behind its end another one that is
-//! flagged as an interval's end; a range up to the highest address has no second one. A range of
-//! [`SetKind::Spread`] is one element with two keys.
+//! flagged as an interval's end; a range up to the highest address has no second one.
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use nix::libc;
 use rules::Family;
-use rules::ruleset::{AddressRange, Element, Elements, Endpoint, Key, SLOTS, Set, SetKind};
+use rules::ruleset::{AddressRange, Element, Elements, Endpoint, Key, Set, SetKind};
 use smol_str::SmolStr;
 
 use super::attribute::{Fields, Malformed, Writer};
@@ -24,11 +23,6 @@ pub(super) fn put(writer: &mut Writer, key: &Key, element: Option<&Element>) {
     match key {
         Key::Endpoint(endpoint) => one(writer, |writer| {
             put_data(writer, attr::KEY, &endpoint_bytes(endpoint));
-            put_rest(writer, data, comment, false);
-        }),
-        Key::Slots { listen, first, last } => one(writer, |writer| {
-            put_data(writer, attr::KEY, &slot_bytes(listen, *first));
-            put_data(writer, attr::KEY_END, &slot_bytes(listen, *last));
             put_rest(writer, data, comment, false);
         }),
         Key::Addresses(range) => {
@@ -79,10 +73,6 @@ fn endpoint_bytes(endpoint: &Endpoint) -> Vec<u8> {
     bytes.extend_from_slice(&endpoint.port.get().to_be_bytes());
     bytes.extend_from_slice(&[0, 0]);
     bytes
-}
-
-fn slot_bytes(listen: &Endpoint, slot: u8) -> Vec<u8> {
-    [endpoint_bytes(listen), u32::from(slot).to_be_bytes().to_vec()].concat()
 }
 
 /// One end of a range in an interval set. They sort by address, and at the same address the end of a range comes before
@@ -145,10 +135,9 @@ pub(super) fn parse(set: Set, bytes: &[u8]) -> Result<Found, Malformed> {
         });
         return Ok(bound.map_or(Found::Stranger, Found::Bound));
     }
-    let key = match (set.kind, value(&fields, attr::KEY_END)?) {
-        (SetKind::Spread, end) => slots(set.family, key, end.unwrap_or(key)),
-        (_, None) => endpoint(set.family, key).map(Key::Endpoint),
-        (_, Some(_)) => None,
+    let key = match value(&fields, attr::KEY_END)? {
+        None => endpoint(set.family, key).map(Key::Endpoint),
+        Some(_) => None,
     };
     let data = value(&fields, attr::DATA)?.map(|bytes| endpoint(set.family, bytes));
     let counter = count(&fields)?;
@@ -203,13 +192,6 @@ fn endpoint(family: Family, bytes: &[u8]) -> Option<Endpoint> {
     let (bytes, &[port0, port1, 0, 0]) = bytes.split_last_chunk()? else { return None };
     let port = NonZeroU16::new(u16::from_be_bytes([port0, port1]))?;
     Some(Endpoint { address: address(family, bytes)?, port })
-}
-
-fn slots(family: Family, key: &[u8], key_end: &[u8]) -> Option<Key> {
-    let (key, &[0, 0, 0, first]) = key.split_last_chunk()? else { return None };
-    let (key_end, &[0, 0, 0, last]) = key_end.split_last_chunk()? else { return None };
-    let listen = endpoint(family, key)?;
-    (key == key_end && first <= last && last < SLOTS).then_some(Key::Slots { listen, first, last })
 }
 
 /// Joins the bounds of an interval set to its ranges; `None` if they do not pair up.

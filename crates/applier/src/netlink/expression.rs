@@ -79,10 +79,8 @@ pub(super) enum Expression {
     Snat(Family),
     /// `masq`
     Masquerade,
-    /// `numgen reg 10 = random mod 60`
-    Random(Register, u32),
-    /// `byteorder reg 10 = hton(reg 10, 4, 4)`
-    HostToNetwork(Register),
+    /// `numgen reg 1 = random mod 3`
+    Random(u32),
     /// `flow_offload flowtable fastpath`
     Offload,
     /// `immediate reg 0 drop`
@@ -134,8 +132,7 @@ impl NftnlExpression for Expression {
                     .to_expr(rule)
             }
             Self::Masquerade => Masquerade.to_expr(rule),
-            Self::Random(to, modulus) => ffi::random(to.0, *modulus),
-            Self::HostToNetwork(register) => ffi::hton32(register.0),
+            Self::Random(modulus) => ffi::random(REGISTER_1.0, *modulus),
             Self::Offload => ffi::flow_offload(Flowtable::NAME),
             Self::Drop => Verdict::Drop.to_expr(rule),
         }
@@ -196,13 +193,8 @@ impl Expression {
             b"nat" => nat(data),
             b"masq" => data.exactly([], &[]).then_some(Self::Masquerade),
             b"numgen" => {
-                let random = data.exactly([(3, libc::NFT_NG_RANDOM), (4, 0)], &[1, 2]);
-                random.then(|| Some(Self::Random(Register(data.number(1)?), data.number(2)?)))?
-            }
-            b"byteorder" => {
-                let hton = data.exactly([(3, libc::NFT_BYTEORDER_HTON), (4, 4), (5, 4)], &[1, 2]);
-                let register = data.number(1)?;
-                (hton && data.number(2)? == register).then_some(Self::HostToNetwork(Register(register)))
+                let random = data.exactly([(1, 1), (3, libc::NFT_NG_RANDOM), (4, 0)], &[2]);
+                random.then(|| data.number(2).map(Self::Random))?
             }
             b"flow_offload" => {
                 let ours = data.exactly([], &[1]) && data.0.name(1) == Flowtable::NAME.as_bytes();

@@ -1,4 +1,4 @@
-//! The one place with unsafe code: messages of our own in nftnl's batch, the expressions that nftnl lacks, and libmnl's
+//! The one place with unsafe code of netlink: messages of our own in nftnl's batch, the expressions that nftnl lacks, and libmnl's
 //! socket. Pointers do not leave this file but inside nftnl's own types.
 
 #![allow(unsafe_code)]
@@ -112,17 +112,6 @@ pub(super) fn random(register: u32, modulus: u32) -> NonNull<sys::nftnl_expr> {
     expression.set(sys::NFTNL_EXPR_NG_TYPE, libc::NFT_NG_RANDOM as u32);
     expression.set(sys::NFTNL_EXPR_NG_MODULUS, modulus);
     expression.set(sys::NFTNL_EXPR_NG_OFFSET, 0);
-    expression.0
-}
-
-/// `byteorder reg N = hton(reg N, 4, 4)`
-pub(super) fn hton32(register: u32) -> NonNull<sys::nftnl_expr> {
-    let expression = Expr::new(c"byteorder");
-    expression.set(sys::NFTNL_EXPR_BYTEORDER_SREG, register);
-    expression.set(sys::NFTNL_EXPR_BYTEORDER_DREG, register);
-    expression.set(sys::NFTNL_EXPR_BYTEORDER_OP, libc::NFT_BYTEORDER_HTON as u32);
-    expression.set(sys::NFTNL_EXPR_BYTEORDER_LEN, 4);
-    expression.set(sys::NFTNL_EXPR_BYTEORDER_SIZE, 4);
     expression.0
 }
 

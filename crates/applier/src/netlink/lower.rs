@@ -1,7 +1,7 @@
 //! Rules as lists of expressions, the same that nft makes of the rule's text, and back.
 
 use nix::libc;
-use rules::ruleset::{Rule, SLOTS, Set, SetKind, SnatTo};
+use rules::ruleset::{Place, Rule, Set, SetKind, SnatTo};
 use rules::{Family, IfName};
 
 use super::expression::{Expression, MetaKey, Register, Side};
@@ -26,12 +26,11 @@ pub(super) fn lower(rule: &Rule) -> Vec<Expression> {
     match rule {
         Rule::Forward { interface, family } => {
             let set = Set::new(SetKind::Forward, *family);
-            [from_clients(interface, *family), endpoint(*family), dnat(set)].concat()
+            [from(interface), clients(*family), endpoint(*family), dnat(set)].concat()
         }
-        Rule::Spread { interface, family } => {
-            let (set, slot) = (Set::new(SetKind::Spread, *family), slot_register(*family));
-            let spread = vec![Expression::Random(slot, u32::from(SLOTS)), Expression::HostToNetwork(slot)];
-            [from_clients(interface, *family), endpoint(*family), spread, dnat(set)].concat()
+        Rule::Spread { interface, family, place } => {
+            let set = Set::new(SetKind::Spread(*place), *family);
+            [from(interface), turn_of(*place), clients(*family), endpoint(*family), dnat(set)].concat()
         }
         Rule::Snat { interface, family, to: way_back } => {
             [to(interface), dnated(*family), ours(*family), snat(*family, way_back)].concat()
@@ -84,7 +83,7 @@ pub(super) fn recognise(expressions: &[Expression]) -> Option<Rule> {
     let family = set.family;
     let rule = match set.kind {
         SetKind::Forward => Rule::Forward { interface, family },
-        SetKind::Spread => Rule::Spread { interface, family },
+        SetKind::Spread(place) => Rule::Spread { interface, family, place },
         SetKind::Listeners if expressions.last() == Some(&Expression::Offload) => {
             Rule::Offload { interface, family }
         }
@@ -109,17 +108,21 @@ fn source(expressions: &[Expression]) -> Option<SnatTo> {
     })
 }
 
-/// `iifname "eth0" ip saddr @clients4`
-fn from_clients(interface: &IfName, family: Family) -> Vec<Expression> {
-    let client = vec![
+/// `ip saddr @clients4`, of TCP packets
+fn clients(family: Family) -> Vec<Expression> {
+    vec![
         Expression::Meta(MetaKey::NetworkProtocol),
         network_protocol(family),
         Expression::Address(Side::Source, family),
         Expression::Member(Set::new(SetKind::Clients, family)),
         Expression::Meta(MetaKey::TransportProtocol),
         tcp(),
-    ];
-    [from(interface), client].concat()
+    ]
+}
+
+/// `numgen random mod 3 0`
+fn turn_of(place: Place) -> Vec<Expression> {
+    vec![Expression::Random(u32::from(place.number())), Expression::Equal(0u32.to_ne_bytes().to_vec())]
 }
 
 /// `iifname "eth0"`
@@ -196,13 +199,6 @@ const fn port_register(family: Family) -> Register {
     match family {
         Family::Ipv4 => Register(9),
         Family::Ipv6 => Register(2),
-    }
-}
-
-const fn slot_register(family: Family) -> Register {
-    match family {
-        Family::Ipv4 => Register(10),
-        Family::Ipv6 => Register(13),
     }
 }
 

@@ -4,12 +4,11 @@ use nix::libc;
 use rules::Family;
 use rules::ruleset::{Set, SetKind};
 
-use super::attribute::{Attributes, Fields, Malformed, Writer};
-use super::uapi::{LIST_ELEM, expr, set as attr};
+use super::attribute::{Fields, Malformed, Writer};
+use super::uapi::{expr, set as attr};
 use super::userdata;
 
 /// nft's numbers for data types (nftables `include/datatype.h`); the kernel only stores them.
-const INTEGER: u32 = 4;
 const IPV4_ADDR: u32 = 7;
 const IPV6_ADDR: u32 = 8;
 const INET_SERVICE: u32 = 13;
@@ -39,8 +38,6 @@ struct Declaration {
     flags: u32,
     key: DataType,
     data: Option<DataType>,
-    /// Whether the kernel must know the key's fields, to match a range in each.
-    by_field: bool,
 }
 
 impl Declaration {
@@ -53,14 +50,12 @@ impl Declaration {
         let (flags, key) = match set.kind {
             SetKind::Clients => (libc::NFT_SET_INTERVAL as u32, DataType::of(&[address])),
             SetKind::Backends | SetKind::Listeners => (0, DataType::of(&[address, port])),
-            SetKind::Forward => (libc::NFT_SET_MAP as u32, DataType::of(&[address, port])),
-            SetKind::Spread => (
-                (libc::NFT_SET_MAP | libc::NFT_SET_INTERVAL) as u32 | attr::FLAG_CONCAT,
-                DataType::of(&[address, port, (INTEGER, 4)]),
-            ),
+            SetKind::Forward | SetKind::Spread(_) => {
+                (libc::NFT_SET_MAP as u32, DataType::of(&[address, port]))
+            }
         };
         let data = set.is_map().then(|| DataType::of(&[address, port]));
-        Self { flags, key, data, by_field: flags & attr::FLAG_CONCAT != 0 }
+        Self { flags, key, data }
     }
 }
 
@@ -76,11 +71,6 @@ pub(super) fn declare(set: Set, writer: &mut Writer) {
         writer.be32(attr::DATA_LEN, data.length());
     }
     writer.be32(attr::ID, id(set));
-    if declaration.by_field {
-        writer.nest(attr::DESC, |writer| {
-            writer.nest(attr::DESC_CONCAT, |writer| put_fields(&declaration, writer))
-        });
-    }
     writer.put(attr::USERDATA, &userdata::set(set));
     if set.is_map() {
         writer.nest(attr::EXPR, |writer| {
@@ -90,15 +80,9 @@ pub(super) fn declare(set: Set, writer: &mut Writer) {
     }
 }
 
-fn put_fields(declaration: &Declaration, writer: &mut Writer) {
-    for &length in &declaration.key.fields {
-        writer.nest(LIST_ELEM, |writer| writer.be32(attr::FIELD_LEN, length));
-    }
-}
-
 /// The number of a new set within a batch; the kernel wants one, and we always use names.
 fn id(set: Set) -> u32 {
-    let place = Set::ALL.iter().position(|&other| other == set).unwrap_or_default();
+    let place = Set::all().position(|other| other == set).unwrap_or_default();
     u32::try_from(place).unwrap_or_default() + 1
 }
 
@@ -115,7 +99,7 @@ pub(super) fn is_declared(set: Set, fields: &Fields<'_, 24>) -> Result<bool, Mal
         && (number(attr::DATA_TYPE), number(attr::DATA_LEN)) == data;
     let unwanted = [attr::TIMEOUT, attr::GC_INTERVAL, attr::OBJ_TYPE, attr::EXPRESSIONS];
     let plain = number(attr::POLICY) == 0 && unwanted.into_iter().all(|kind| fields.get(kind).is_none());
-    Ok(same_type && plain && counts(fields)? == set.is_map() && described(&declaration, fields)?)
+    Ok(same_type && plain && counts(fields)? == set.is_map() && is_undescribed(fields)?)
 }
 
 fn counts(fields: &Fields<'_, 24>) -> Result<bool, Malformed> {
@@ -123,13 +107,9 @@ fn counts(fields: &Fields<'_, 24>) -> Result<bool, Malformed> {
     Ok(Fields::<3>::parse(expression)?.name(expr::NAME) == b"counter")
 }
 
-/// Whether the description holds the fields' lengths, if they are needed, and no limit of size.
-fn described(declaration: &Declaration, fields: &Fields<'_, 24>) -> Result<bool, Malformed> {
+/// Whether no limit of size is set, and no ranges in the fields of a concatenation are.
+fn is_undescribed(fields: &Fields<'_, 24>) -> Result<bool, Malformed> {
     let description = Fields::<3>::parse(fields.get(attr::DESC).unwrap_or_default())?;
-    let mut lengths = Vec::new();
-    for field in Attributes(description.get(attr::DESC_CONCAT).unwrap_or_default()) {
-        lengths.push(Fields::<2>::parse(field?.value)?.be32(attr::FIELD_LEN).unwrap_or(0));
-    }
-    let expected = if declaration.by_field { declaration.key.fields.as_slice() } else { &[] };
-    Ok(description.be32(attr::DESC_SIZE).unwrap_or(0) == 0 && lengths == expected)
+    let has_fields = description.get(attr::DESC_CONCAT).is_some_and(|fields| !fields.is_empty());
+    Ok(description.be32(attr::DESC_SIZE).unwrap_or(0) == 0 && !has_fields)
 }

@@ -102,8 +102,6 @@ pub(super) mod set {
     pub(in crate::netlink) const DESC_SIZE: u16 = 1;
     pub(in crate::netlink) const DESC_CONCAT: u16 = 2;
     pub(in crate::netlink) const FIELD_LEN: u16 = 1;
-    /// `NFT_SET_CONCAT`, `enum nft_set_flags`
-    pub(in crate::netlink) const FLAG_CONCAT: u32 = 0x80;
 }
 
 /// `enum nft_set_elem_list_attributes`

@@ -5,8 +5,7 @@
 
 use std::borrow::Cow;
 
-use rules::Family;
-use rules::ruleset::{SLOTS, Set, SetKind};
+use rules::ruleset::{Set, SetKind};
 
 /// `NFTNL_UDATA_TABLE_COMMENT` and `NFTNL_UDATA_SET_ELEM_COMMENT`.
 const COMMENT: u8 = 0;
@@ -78,24 +77,19 @@ mod set_field {
 const MIXED: u32 = 0;
 const BIG_ENDIAN: u32 = 2;
 
-/// `EXPR_PAYLOAD`, `EXPR_CONCAT`, `EXPR_NUMGEN` (nftables `include/expression.h`).
-const PAYLOAD: u32 = 7;
+/// `EXPR_CONCAT` (nftables `include/expression.h`).
 const CONCATENATION: u32 = 13;
-const NUMGEN: u32 = 23;
 
 /// How nft lists the set: the order of its bytes, and the expressions that its `typeof` names.
 pub(super) fn set(set: Set) -> Vec<u8> {
+    // What `type` declares has no expressions.
     let empty = || expression(CONCATENATION, Buffer::default());
-    let [address, port, slot] = [daddr(set.family), tcp_dport(), numgen()];
     let buffer = match set.kind {
         SetKind::Clients => Buffer::default().number(set_field::KEY_BYTEORDER, BIG_ENDIAN),
         SetKind::Backends | SetKind::Listeners => {
             Buffer::default().number(set_field::KEY_BYTEORDER, MIXED).nest(set_field::KEY_TYPEOF, empty())
         }
-        SetKind::Forward => map(empty(), empty()),
-        SetKind::Spread => {
-            map(concatenation([address.clone(), port.clone(), slot]), concatenation([address, port]))
-        }
+        SetKind::Forward | SetKind::Spread(_) => map(empty(), empty()),
     };
     buffer.0
 }
@@ -112,29 +106,4 @@ fn map(key: Buffer, data: Buffer) -> Buffer {
 /// `NFTNL_UDATA_SET_TYPEOF_EXPR` and `NFTNL_UDATA_SET_TYPEOF_DATA`.
 fn expression(kind: u32, data: Buffer) -> Buffer {
     Buffer::default().number(0, kind).nest(1, data)
-}
-
-fn concatenation<const N: usize>(parts: [Buffer; N]) -> Buffer {
-    let numbered = (0..).zip(parts);
-    expression(CONCATENATION, numbered.fold(Buffer::default(), |buffer, (at, part)| buffer.nest(at, part)))
-}
-
-/// `NFTNL_UDATA_SET_KEY_PAYLOAD_DESC` and `_TYPE`: `PROTO_DESC_IP` 12 or `PROTO_DESC_IP6` 13, and the field's place
-/// in `enum ip_hdr_fields` or `enum ip6_hdr_fields` (nftables `include/proto.h`).
-fn daddr(family: Family) -> Buffer {
-    let (header, field) = match family {
-        Family::Ipv4 => (12, 12),
-        Family::Ipv6 => (13, 9),
-    };
-    expression(PAYLOAD, Buffer::default().number(0, header).number(1, field))
-}
-
-/// `PROTO_DESC_TCP`, `TCPHDR_DPORT`.
-fn tcp_dport() -> Buffer {
-    expression(PAYLOAD, Buffer::default().number(0, 8).number(1, 2))
-}
-
-/// `numgen random mod 60`: `NFT_NG_RANDOM`, the modulus, and offset 0.
-fn numgen() -> Buffer {
-    expression(NUMGEN, Buffer::default().number(0, 1).number(1, u32::from(SLOTS)).number(2, 0))
 }

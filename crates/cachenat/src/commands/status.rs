@@ -211,7 +211,7 @@ impl Status {
 fn connections(dump: &Dump) -> BTreeMap<Endpoint, u64> {
     let mut connections = BTreeMap::new();
     for ((_, key), counter) in &dump.counters {
-        if let Key::Endpoint(listen) | Key::Slots { listen, .. } = *key {
+        if let Key::Endpoint(listen) = *key {
             *connections.entry(listen).or_default() += counter.packets;
         }
     }

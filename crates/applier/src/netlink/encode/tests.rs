@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use expect_test::{Expect, expect};
 use rules::Family;
-use rules::ruleset::{Element, Endpoint, Key, SetKind, SnatTo};
+use rules::ruleset::{Element, Endpoint, Key, Place, SetKind, SnatTo};
 
 use super::*;
 use crate::netlink::message::{HEADER, Messages};
@@ -62,6 +62,10 @@ fn at(text: &str) -> Endpoint {
 
 fn set(kind: SetKind, family: Family) -> Set {
     Set::new(kind, family)
+}
+
+fn spread(place: usize) -> SetKind {
+    SetKind::Spread(Place::new(place).unwrap())
 }
 
 fn element(target: Option<&str>, comment: Option<&str>) -> Element {
@@ -198,75 +202,69 @@ fn sets_and_maps() {
         }
     "#]],
     );
-    // add map inet cachenat spread4 { typeof ip daddr . tcp dport . numgen random mod 60 : ip daddr . tcp dport; flags interval; counter; }
+    // add map inet cachenat spread4_2 { type ipv4_addr . inet_service : ipv4_addr . inet_service; counter; }
     check(
-        Operation::AddSet(set(SetKind::Spread, Family::Ipv4)),
+        Operation::AddSet(set(spread(2), Family::Ipv4)),
         &expect![[r#"
-        1 "cachenat"
-        2 "spread4"
-        3 0000008c
-        4 00007344
-        5 0000000c
-        6 000001cd
-        7 00000008
-        10 00000005
-        9 {
-          2 { 1 { 1 00000004 } 1 { 1 00000002 } 1 { 1 00000004 } }
-        }
-        13 000400000000010400000000035000040d00000001480014000407000000010c00040c00000001040c0000000114000407000000010c000408000000010402000000021a000417000000011200040100000001043c000000020400000000043400040d000000012c0014000407000000010c00040c00000001040c0000000114000407000000010c000408000000010402000000060400000000
-        17 {
-          1 "counter"
-          2 { }
-        }
-    "#]],
+            1 "cachenat"
+            2 "spread4_2"
+            3 00000008
+            4 000001cd
+            5 00000008
+            6 000001cd
+            7 00000008
+            10 00000009
+            13 000400000000010400000000030800040d0000000100040800040d0000000100060400000000
+            17 {
+              1 "counter"
+              2 { }
+            }
+        "#]],
     );
-    // add map inet cachenat spread6 { typeof ip6 daddr . tcp dport . numgen random mod 60 : ip6 daddr . tcp dport; flags interval; counter; }
+    // add map inet cachenat spread6_16 { type ipv6_addr . inet_service : ipv6_addr . inet_service; counter; }
     check(
-        Operation::AddSet(set(SetKind::Spread, Family::Ipv6)),
+        Operation::AddSet(set(spread(16), Family::Ipv6)),
         &expect![[r#"
-        1 "cachenat"
-        2 "spread6"
-        3 0000008c
-        4 00008344
-        5 00000018
-        6 0000020d
-        7 00000014
-        10 00000006
-        9 {
-          2 { 1 { 1 00000010 } 1 { 1 00000002 } 1 { 1 00000004 } }
-        }
-        13 000400000000010400000000035000040d00000001480014000407000000010c00040d0000000104090000000114000407000000010c000408000000010402000000021a000417000000011200040100000001043c000000020400000000043400040d000000012c0014000407000000010c00040d0000000104090000000114000407000000010c000408000000010402000000060400000000
-        17 {
-          1 "counter"
-          2 { }
-        }
-    "#]],
+            1 "cachenat"
+            2 "spread6_16"
+            3 00000008
+            4 0000020d
+            5 00000014
+            6 0000020d
+            7 00000014
+            10 00000026
+            13 000400000000010400000000030800040d0000000100040800040d0000000100060400000000
+            17 {
+              1 "counter"
+              2 { }
+            }
+        "#]],
     );
     // add set inet cachenat backends4 { type ipv4_addr . inet_service; }
     check(
         Operation::AddSet(set(SetKind::Backends, Family::Ipv4)),
         &expect![[r#"
-        1 "cachenat"
-        2 "backends4"
-        3 00000000
-        4 000001cd
-        5 00000008
-        10 00000007
-        13 000400000000030800040d0000000100
-    "#]],
+            1 "cachenat"
+            2 "backends4"
+            3 00000000
+            4 000001cd
+            5 00000008
+            10 00000005
+            13 000400000000030800040d0000000100
+        "#]],
     );
     // add set inet cachenat backends6 { type ipv6_addr . inet_service; }
     check(
         Operation::AddSet(set(SetKind::Backends, Family::Ipv6)),
         &expect![[r#"
-        1 "cachenat"
-        2 "backends6"
-        3 00000000
-        4 0000020d
-        5 00000014
-        10 00000008
-        13 000400000000030800040d0000000100
-    "#]],
+            1 "cachenat"
+            2 "backends6"
+            3 00000000
+            4 0000020d
+            5 00000014
+            10 00000006
+            13 000400000000030800040d0000000100
+        "#]],
     );
 }
 
@@ -305,34 +303,6 @@ fn elements_of_hashes() {
         2 "backends6"
         3 {
           1 { 1 { 1 20010db800000000000000000000023018eb0000 } }
-        }
-    "#]],
-    );
-}
-
-#[test]
-fn elements_with_two_keys() {
-    // add element inet cachenat spread4 { 10.0.0.55 . 6390 . 0-29 comment "my-cluster/reader" : 10.0.1.231 . 6379 }
-    let key = Key::Slots { listen: at("10.0.0.55:6390"), first: 0, last: 29 };
-    let data = element(Some("10.0.1.231:6379"), Some("my-cluster/reader"));
-    check(
-        Operation::AddElement(set(SetKind::Spread, Family::Ipv4), key, data),
-        &expect![[r#"
-        1 "cachenat"
-        2 "spread4"
-        3 {
-          1 { 1 { 1 0a00003718f6000000000000 } 10 { 1 0a00003718f600000000001d } 2 { 1 0a0001e718eb0000 } 6 00126d792d636c75737465722f72656164657200 }
-        }
-    "#]],
-    );
-    // delete element inet cachenat spread4 { 10.0.0.55 . 6390 . 0-29 }
-    check(
-        Operation::DeleteElement(set(SetKind::Spread, Family::Ipv4), key),
-        &expect![[r#"
-        1 "cachenat"
-        2 "spread4"
-        3 {
-          1 { 1 { 1 0a00003718f6000000000000 } 10 { 1 0a00003718f600000000001d } }
         }
     "#]],
     );
@@ -518,31 +488,32 @@ fn rules() {
         }
     "#]],
     );
-    // add rule inet cachenat prerouting iifname "eth0" ip6 saddr @clients6 dnat ip6 to ip6 daddr . tcp dport . numgen random mod 60 map @spread6
-    let rule = Rule::Spread { interface: interface(), family: Family::Ipv6 };
+    // add rule inet cachenat prerouting iifname "eth0" numgen random mod 3 0 ip6 saddr @clients6 dnat ip6 to ip6 daddr . tcp dport map @spread6_3
+    let place = Place::new(3).unwrap();
+    let rule = Rule::Spread { interface: interface(), family: Family::Ipv6, place };
     add(
         Chain::Prerouting,
         rule,
         &expect![[r#"
-        1 "cachenat"
-        2 "prerouting"
-        4 {
-          1 { 1 "meta" 2 { 2 00000006 1 00000001 } }
-          1 { 1 "cmp" 2 { 1 00000001 2 00000000 3 { 1 65746830000000000000000000000000 } } }
-          1 { 1 "meta" 2 { 2 0000000f 1 00000001 } }
-          1 { 1 "cmp" 2 { 1 00000001 2 00000000 3 { 1 0a } } }
-          1 { 1 "payload" 2 { 1 00000001 2 00000001 3 00000008 4 00000010 } }
-          1 { 1 "lookup" 2 { 2 00000001 1 "clients6" } }
-          1 { 1 "meta" 2 { 2 00000010 1 00000001 } }
-          1 { 1 "cmp" 2 { 1 00000001 2 00000000 3 { 1 06 } } }
-          1 { 1 "payload" 2 { 1 00000001 2 00000001 3 00000018 4 00000010 } }
-          1 { 1 "payload" 2 { 1 00000002 2 00000002 3 00000002 4 00000002 } }
-          1 { 1 "numgen" 2 { 1 0000000d 2 0000003c 3 00000001 4 00000000 } }
-          1 { 1 "byteorder" 2 { 1 0000000d 2 0000000d 3 00000001 4 00000004 5 00000004 } }
-          1 { 1 "lookup" 2 { 2 00000001 3 00000001 1 "spread6" } }
-          1 { 1 "nat" 2 { 1 00000001 2 0000000a 3 00000001 5 00000002 } }
-        }
-    "#]],
+            1 "cachenat"
+            2 "prerouting"
+            4 {
+              1 { 1 "meta" 2 { 2 00000006 1 00000001 } }
+              1 { 1 "cmp" 2 { 1 00000001 2 00000000 3 { 1 65746830000000000000000000000000 } } }
+              1 { 1 "numgen" 2 { 1 00000001 2 00000003 3 00000001 4 00000000 } }
+              1 { 1 "cmp" 2 { 1 00000001 2 00000000 3 { 1 00000000 } } }
+              1 { 1 "meta" 2 { 2 0000000f 1 00000001 } }
+              1 { 1 "cmp" 2 { 1 00000001 2 00000000 3 { 1 0a } } }
+              1 { 1 "payload" 2 { 1 00000001 2 00000001 3 00000008 4 00000010 } }
+              1 { 1 "lookup" 2 { 2 00000001 1 "clients6" } }
+              1 { 1 "meta" 2 { 2 00000010 1 00000001 } }
+              1 { 1 "cmp" 2 { 1 00000001 2 00000000 3 { 1 06 } } }
+              1 { 1 "payload" 2 { 1 00000001 2 00000001 3 00000018 4 00000010 } }
+              1 { 1 "payload" 2 { 1 00000002 2 00000002 3 00000002 4 00000002 } }
+              1 { 1 "lookup" 2 { 2 00000001 3 00000001 1 "spread6_3" } }
+              1 { 1 "nat" 2 { 1 00000001 2 0000000a 3 00000001 5 00000002 } }
+            }
+        "#]],
     );
     // add rule inet cachenat postrouting oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 snat ip to 10.0.0.55
     let to = SnatTo::Address("10.0.0.55".parse().unwrap());
