@@ -68,6 +68,15 @@ fn name_of(path: &Path) -> &str {
     path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
+/// Where the packages of firewalls are unpacked, each release's in a directory.
+///
+/// # Panics
+///
+/// If `scripts/setup` has not unpacked them.
+pub fn firewalls() -> PathBuf {
+    present(target_dir().join("tools/firewalls"), "scripts/setup")
+}
+
 fn target_dir() -> PathBuf {
     profile_dir().parent().map(Path::to_path_buf).unwrap_or_default()
 }

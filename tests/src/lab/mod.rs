@@ -14,6 +14,7 @@
 mod account;
 pub mod cache;
 pub mod daemon;
+pub mod firewalls;
 pub mod machine;
 pub mod namespace;
 pub mod network;
