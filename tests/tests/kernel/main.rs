@@ -3,6 +3,7 @@
 // Helpers of tests fail by panicking, and their indices are their own.
 #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 
+mod firewalls;
 mod nft_versions;
 mod on_a_kernel_with_flowtables;
 mod others;
