@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use rules::ruleset::{Chain, Element, Endpoint, Key, Place, Rule, Ruleset, Set, SetKind};
 use rules::{Actual, Family, Forward, Operation, Snat, Transaction, diff, render};
-use rulesets::{at, everything, example, gateway, nodes, redirect, to_gateway};
+use rulesets::{at, everything, example, gateway, nodes, redirect, to_gateway, to_several};
 
 /// Runs each claim on the fake, and on the kernel in a namespace of its own.
 macro_rules! contract {
@@ -296,7 +296,7 @@ fn arbitrary_ruleset() -> impl Strategy<Value = Ruleset> {
     ];
     let forwards = prop::collection::vec(any_forward, 0..12);
     let clients = prop::collection::vec((0..16u8, 28..=32u8), 0..4);
-    let snat = prop_oneof![Just(to_gateway()), Just(Snat::Masquerade), Just(Snat::Off)];
+    let snat = prop_oneof![Just(to_gateway()), Just(to_several()), Just(Snat::Masquerade), Just(Snat::Off)];
     (forwards, clients, snat, any::<bool>()).prop_map(|(mut forwards, clients, snat, both)| {
         forwards.sort_by_key(|forward| forward.listen);
         forwards.dedup_by_key(|forward| forward.listen);

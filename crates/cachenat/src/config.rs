@@ -106,11 +106,12 @@ impl Gateway {
 /// `gateway.snat`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Snat {
-    /// The first gateway address.
+    /// The first gateway address of each family.
     #[default]
     Auto,
     Masquerade,
-    Address(IpAddr),
+    /// One address or several, among which connections are shared.
+    Addresses(Vec<IpAddr>),
     Off,
 }
 

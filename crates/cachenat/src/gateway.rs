@@ -130,17 +130,22 @@ impl Gateway {
     /// The mistake, with its key and line.
     pub(crate) fn check_configured(&self, config: &Config) -> Result<(), GatewayError> {
         check_interface(config, &self.interface)?;
-        let Snat::Address(source) = config.gateway.snat else { return Ok(()) };
-        if !host::addresses()?.iter().any(|local| local.address == source) {
+        let Snat::Addresses(sources) = &config.gateway.snat else { return Ok(()) };
+        let local = host::addresses()?;
+        let is_here = |source: &&IpAddr| local.iter().any(|local| local.address == **source);
+        if let Some(source) = sources.iter().find(|source| !is_here(source)) {
             let what = format!("no interface of this host has {source}, so no answer would come back to it");
             return Err(config
                 .gateway_mistake("snat", what, "write auto, or an address of this host")
                 .into());
         }
-        if let Some(without) = self.addresses.iter().find(|address| address.is_ipv4() != source.is_ipv4()) {
+        let has_source =
+            |address: &&IpAddr| sources.iter().any(|source| source.is_ipv4() == address.is_ipv4());
+        if let Some(without) = self.addresses.iter().find(|address| !has_source(address)) {
             let family = if without.is_ipv4() { "IPv4" } else { "IPv6" };
+            let sources = sources.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             let what =
-                format!("{source} is no way back for {family}, in which the gateway has {without} as well");
+                format!("{sources} is no way back for {family}, in which the gateway has {without} as well");
             let remedy = "write auto or masquerade, or leave that family out of gateway.addresses";
             return Err(config.gateway_mistake("snat", what, remedy).into());
         }
@@ -266,8 +271,11 @@ impl Gateway {
 
 fn snat(config: &Config, addresses: &Addresses) -> rules::Snat {
     match config.gateway.snat {
-        Snat::Auto => rules::Snat::Addresses(addresses.to_vec()),
-        Snat::Address(address) => rules::Snat::Addresses(vec![address]),
+        Snat::Auto => {
+            let first = |is_ipv4| addresses.iter().find(|address| address.is_ipv4() == is_ipv4).copied();
+            rules::Snat::Addresses([true, false].into_iter().filter_map(first).collect())
+        }
+        Snat::Addresses(ref addresses) => rules::Snat::Addresses(addresses.clone()),
         Snat::Masquerade => rules::Snat::Masquerade,
         Snat::Off => rules::Snat::Off,
     }

@@ -77,29 +77,27 @@ fn nat_table(ruleset: &Ruleset, family: Family) -> String {
     // Rules are asked in turn, as those of nft are: each takes its share of what those before it left over.
     let places = Place::all().rev().map(|place| (SetKind::Spread(place), place.number()));
     for (kind, place) in places.chain([(SetKind::Forward, 1)]) {
-        let dice = match place {
-            1 => String::new(),
-            place => format!(" -m statistic --mode random --probability {:.10}", 1.0 / f64::from(place)),
-        };
+        let dice = dice(place);
         lines.extend(ruleset.elements(kind, family).filter_map(|(key, element)| {
             let (Key::Endpoint(listen), Some(target)) = (*key, element.data) else { return None };
             Some(dnat(listen, &dice, element.comment.as_deref(), target))
         }));
     }
     for rule in ruleset.chains.get(&Chain::Postrouting).into_iter().flatten() {
-        if let Rule::Snat { interface, family: of, to } = rule
+        if let Rule::Snat { interface, family: of, to, place } = rule
             && *of == family
         {
             let to = match to {
                 SnatTo::Address(address) => format!("SNAT --to-source {address}"),
                 SnatTo::Masquerade => "MASQUERADE".to_owned(),
             };
+            let dice = dice(place.map_or(1, Place::number));
             for Forward { listen, targets, .. } in ruleset.forwards() {
                 let of_family = targets.iter().filter(|target| Family::of(target.address) == family);
                 lines.extend(of_family.map(|target| {
                     format!(
                         "-A POSTROUTING -o {interface} -d {} -p tcp -m tcp --dport {} -m conntrack --ctstate DNAT \
-                         --ctorigdst {} --ctorigdstport {} -j {to}",
+                         --ctorigdst {} --ctorigdstport {}{dice} -j {to}",
                         target.address, target.port, listen.address, listen.port
                     )
                 }));
@@ -108,6 +106,14 @@ fn nat_table(ruleset: &Ruleset, family: Family) -> String {
     }
     lines.push("COMMIT".to_owned());
     lines.join("\n") + "\n"
+}
+
+/// What takes the share of a place of what those behind it have left over.
+fn dice(place: u8) -> String {
+    match place {
+        1 => String::new(),
+        place => format!(" -m statistic --mode random --probability {:.10}", 1.0 / f64::from(place)),
+    }
 }
 
 fn dnat(listen: Endpoint, extra: &str, comment: Option<&str>, target: Endpoint) -> String {

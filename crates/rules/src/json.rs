@@ -86,6 +86,8 @@ enum RuleForm {
         interface: IfName,
         family: FamilyForm,
         to: SnatForm,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        place: Option<PlaceForm>,
     },
     Offload {
         interface: IfName,
@@ -174,12 +176,12 @@ impl From<&Rule> for RuleForm {
             Rule::Spread { interface, family, place } => {
                 Self::Spread { interface, family: family.into(), place: PlaceForm(place) }
             }
-            Rule::Snat { interface, family, to } => {
+            Rule::Snat { interface, family, to, place } => {
                 let to = match to {
                     SnatTo::Address(address) => SnatForm::Address(address),
                     SnatTo::Masquerade => SnatForm::Masquerade,
                 };
-                Self::Snat { interface, family: family.into(), to }
+                Self::Snat { interface, family: family.into(), to, place: place.map(PlaceForm) }
             }
             Rule::Offload { interface, family } => Self::Offload { interface, family: family.into() },
             Rule::DropInvalidAnswers { family } => Self::DropInvalidAnswers { family: family.into() },
@@ -196,12 +198,17 @@ impl From<RuleForm> for Rule {
             RuleForm::Spread { interface, family, place } => {
                 Self::Spread { interface, family: family.into(), place: place.0 }
             }
-            RuleForm::Snat { interface, family, to } => {
+            RuleForm::Snat { interface, family, to, place } => {
                 let to = match to {
                     SnatForm::Address(address) => SnatTo::Address(address),
                     SnatForm::Masquerade => SnatTo::Masquerade,
                 };
-                Self::Snat { interface, family: family.into(), to }
+                Self::Snat {
+                    interface,
+                    family: family.into(),
+                    to,
+                    place: place.map(|PlaceForm(place)| place),
+                }
             }
             RuleForm::Offload { interface, family } => Self::Offload { interface, family: family.into() },
             RuleForm::DropInvalidAnswers { family } => Self::DropInvalidAnswers { family: family.into() },

@@ -26,7 +26,9 @@ pub struct Forward {
 /// What the source of forwarded packets becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Snat {
-    /// The gateway's address of each family, in the order in which they are preferred.
+    /// Addresses of the gateway; new connections spread evenly over several of a family.
+    ///
+    /// From one address NAT has 64,512 ports to one target. Of more than [`TARGETS`] of a family the first serve.
     Addresses(Vec<IpAddr>),
     /// The primary address of the interface that the packet leaves by, chosen by the kernel for each connection.
     Masquerade,
@@ -35,14 +37,16 @@ pub enum Snat {
 }
 
 impl Snat {
-    fn to(&self, family: Family) -> Option<SnatTo> {
+    /// What it becomes in a family, and whose turn each is, in the order of the rules.
+    fn to(&self, family: Family) -> Vec<(SnatTo, Option<Place>)> {
         match self {
             Self::Addresses(addresses) => {
-                let address = addresses.iter().find(|&&address| Family::of(address) == family)?;
-                Some(SnatTo::Address(*address))
+                let of_family = addresses.iter().filter(|&&address| Family::of(address) == family);
+                let numbered = of_family.zip(1..=usize::from(TARGETS)).collect::<Vec<_>>().into_iter().rev();
+                numbered.map(|(address, number)| (SnatTo::Address(*address), Place::new(number))).collect()
             }
-            Self::Masquerade => Some(SnatTo::Masquerade),
-            Self::Off => None,
+            Self::Masquerade => vec![(SnatTo::Masquerade, None)],
+            Self::Off => vec![],
         }
     }
 }
@@ -81,9 +85,15 @@ pub fn render(forwards: &[Forward], clients: &[IpNet], gateway: &Gateway) -> Rul
             prerouting.push(Rule::Spread { interface: interface(), family, place });
         }
         prerouting.push(Rule::Forward { interface: interface(), family });
-        if let Some(to) = gateway.snat.to(family) {
-            let rule = Rule::Snat { interface: interface(), family, to };
-            ruleset.chains.entry(Chain::Postrouting).or_default().push(rule);
+        let sources = gateway.snat.to(family);
+        if !sources.is_empty() {
+            let rules = sources.into_iter().map(|(to, place)| Rule::Snat {
+                interface: interface(),
+                family,
+                to,
+                place,
+            });
+            ruleset.chains.entry(Chain::Postrouting).or_default().extend(rules);
             let input = [Rule::DropInvalidAnswers { family }, Rule::DropInvalidRequests { family }];
             ruleset.chains.entry(Chain::Input).or_default().extend(input);
         }
@@ -100,6 +110,16 @@ impl Ruleset {
             _ => None,
         });
         named.next()
+    }
+
+    /// What the source of forwarded packets becomes in a family: one of these; empty: it stays.
+    pub fn sources(&self, family: Family) -> Vec<SnatTo> {
+        let rules = self.chains.get(&Chain::Postrouting).into_iter().flatten();
+        let of_family = rules.filter_map(|rule| match rule {
+            Rule::Snat { family: of, to, .. } if *of == family => Some(*to),
+            _ => None,
+        });
+        of_family.collect()
     }
 
     /// The forwards that the maps hold, by listener and id; the opposite of [`render`].

@@ -20,8 +20,8 @@ pub const TABLE: &str = "cachenat";
 /// The comment that marks the table as made by us, and tells it from somebody else's table of the same name.
 pub const TABLE_COMMENT: &str = "made by cachenat: changes are undone by its next run";
 
-/// How many targets a listener can have: each but the first takes a map and a rule. A shard of ElastiCache has at most 5
-/// replicas.
+/// How many targets a listener can have, and how many sources forwarded packets: each but the first takes a rule. A shard of
+/// ElastiCache has at most 5 replicas.
 pub const TARGETS: u8 = 16;
 
 /// The address family of a set or rule within the `inet` table.
@@ -104,7 +104,7 @@ pub enum SetKind {
     Listeners,
 }
 
-/// Which of a listener's targets: from 2 to [`TARGETS`].
+/// Which of a listener's targets, or of the sources of forwarded packets: from 2 to [`TARGETS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place(u8);
 
@@ -320,7 +320,7 @@ pub enum Rule {
         place: Place,
     },
     /// `oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4
-    /// snat ip to 10.0.0.55`
+    /// snat ip to 10.0.0.55`, behind `oifname "eth0" numgen random mod 2 0` where there are several
     Snat {
         /// The interface that packets leave by towards the nodes.
         interface: IfName,
@@ -328,6 +328,8 @@ pub enum Rule {
         family: Family,
         /// The new source.
         to: SnatTo,
+        /// Of several sources whose turn it is, as with [`Self::Spread`]; the first takes what remains, and has none.
+        place: Option<Place>,
     },
     /// `oifname "eth0" ct state established ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original
     /// proto-dst @listeners4 flow add @fastpath`

@@ -238,9 +238,13 @@ impl Display for Rule {
                 write!(f, "iifname \"{interface}\" numgen random mod {} 0 ", place.number())?;
                 write!(f, "{ip} saddr @{clients} dnat {ip} to {ip} daddr . tcp dport map @{spread}")
             }
-            Self::Snat { interface, family, to } => {
+            Self::Snat { interface, family, to, place } => {
                 let ip = family.keyword();
-                write!(f, "oifname \"{interface}\" ct status dnat ")?;
+                write!(f, "oifname \"{interface}\" ")?;
+                if let Some(place) = place {
+                    write!(f, "numgen random mod {} 0 ", place.number())?;
+                }
+                f.write_str("ct status dnat ")?;
                 ours(f, *family)?;
                 match to {
                     SnatTo::Address(address) => write!(f, "snat {ip} to {address}"),

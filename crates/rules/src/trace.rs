@@ -23,7 +23,7 @@ pub struct Packet {
 /// The packet behind the hooks: destination from prerouting, source from postrouting.
 ///
 /// `hits` tells for each place from the last to the second whether the kernel's random number is the one that its rule waits
-/// for. `None` as source stands for masquerade: the address of the output interface.
+/// for, of targets and of sources alike. `None` as source stands for masquerade: the address of the output interface.
 pub fn trace(ruleset: &Ruleset, packet: &Packet, hits: impl Fn(u8) -> bool) -> (Option<IpAddr>, Endpoint) {
     let rules = |chain| ruleset.chains.get(&chain).map(Vec::as_slice).unwrap_or_default();
     let target = rules(Chain::Prerouting).iter().find_map(|rule| dnat(ruleset, rule, packet, &hits));
@@ -31,7 +31,7 @@ pub fn trace(ruleset: &Ruleset, packet: &Packet, hits: impl Fn(u8) -> bool) -> (
     let way_back = rules(Chain::Postrouting)
         .iter()
         .filter(|_| target.is_some())
-        .find_map(|rule| snat(ruleset, rule, packet, destination));
+        .find_map(|rule| snat(ruleset, rule, packet, destination, &hits));
     match way_back {
         None => (Some(packet.source), destination),
         Some(SnatTo::Address(address)) => (Some(address), destination),
@@ -57,13 +57,20 @@ fn dnat(ruleset: &Ruleset, rule: &Rule, packet: &Packet, hits: impl Fn(u8) -> bo
     ruleset.sets.get(&Set::new(map, family))?.get(&Key::Endpoint(packet.destination))?.data
 }
 
-fn snat(ruleset: &Ruleset, rule: &Rule, packet: &Packet, target: Endpoint) -> Option<SnatTo> {
-    let Rule::Snat { interface, family, to } = rule else { return None };
+fn snat(
+    ruleset: &Ruleset,
+    rule: &Rule,
+    packet: &Packet,
+    target: Endpoint,
+    hits: impl Fn(u8) -> bool,
+) -> Option<SnatTo> {
+    let Rule::Snat { interface, family, to, place } = rule else { return None };
     let has = |kind, endpoint| {
         let set = ruleset.sets.get(&Set::new(kind, *family));
         set.is_some_and(|elements| elements.contains_key(&Key::Endpoint(endpoint)))
     };
     let leaves = packet.tcp && *interface == packet.output && Family::of(target.address) == *family;
     let ours = has(SetKind::Backends, target) && has(SetKind::Listeners, packet.destination);
-    (leaves && ours).then_some(*to)
+    let has_turn = place.is_none_or(|place| hits(place.number()));
+    (leaves && ours && has_turn).then_some(*to)
 }

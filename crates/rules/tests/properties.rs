@@ -47,7 +47,10 @@ fn clients() -> impl Strategy<Value = Vec<IpNet>> {
 }
 
 fn snat() -> impl Strategy<Value = Snat> {
-    prop_oneof![Just(Snat::Off), Just(Snat::Masquerade), Just(Snat::Addresses(vec![GATEWAY.into()]))]
+    let addresses = |last: &[u8]| {
+        Just(Snat::Addresses(last.iter().map(|&last| IpAddr::from([10, 0, 0, last])).collect()))
+    };
+    prop_oneof![Just(Snat::Off), Just(Snat::Masquerade), addresses(&[55]), addresses(&[55, 56, 57])]
 }
 
 prop_compose! {

@@ -8,6 +8,7 @@ use std::thread;
 
 use cachenat_tests::fake_aws::{Fault, How, shapes};
 use cachenat_tests::lab::Lab;
+use cachenat_tests::lab::firewalls::Iptables;
 use cachenat_tests::lab::product::Run;
 use cachenat_tests::lab::shell::run;
 use cachenat_tests::programs;
@@ -370,25 +371,24 @@ fn a_foreign_chain_that_stops_what_is_forwarded_is_named_with_its_rule_and_its_r
     }
 
     // What a Red Hat keeps in /etc/sysconfig/iptables, which iptables-nft has no expression of nf_tables' own for.
-    let iptables = |program: &str, args: &str| run(lab.network.nat.command(program).args(args.split(' ')));
-    for (program, place, words) in [
+    for (iptables, place, words) in [
         (
-            "iptables-nft",
+            Iptables::Nft,
             "chain ip filter FORWARD at forward drops",
             "'nft -a list chain ip filter FORWARD' shows it",
         ),
         (
-            "iptables-legacy",
+            Iptables::Legacy,
             "rule 1 of chain FORWARD in table filter of iptables-legacy at forward drops",
             "'iptables-legacy -t filter -nvL FORWARD --line-numbers' shows it",
         ),
     ] {
-        iptables(program, "-A FORWARD -j REJECT --reject-with icmp-host-prohibited");
+        iptables.run(&lab.network.nat, "-A FORWARD -j REJECT --reject-with icmp-host-prohibited");
         says(&lab, "forward chains", "fail", place);
         says(&lab, "forward chains", "fail", words);
-        iptables(program, "-I FORWARD -m conntrack --ctstate DNAT -j ACCEPT");
+        iptables.run(&lab.network.nat, "-I FORWARD -m conntrack --ctstate DNAT -j ACCEPT");
         says(&lab, "forward chains", "ok", "no chain of others");
-        iptables(program, "-F FORWARD");
+        iptables.run(&lab.network.nat, "-F FORWARD");
     }
 }
 
@@ -403,14 +403,11 @@ fn a_foreign_rule_that_takes_a_forwarded_port_is_named_and_one_for_another_port_
     says(&lab, "nat chains", "ok", "no rule of others");
     // The rule that AWS's page has people type, and one as Docker writes them.
     lab.network.nat.nft("delete table ip nat");
-    let iptables = |program: &str, rule: &str| {
-        run(lab.network.nat.command(program).args(["-t", "nat"]).args(rule.split(' ')));
-    };
-    for (program, chain) in [
-        ("iptables-nft", "chain ip nat PREROUTING"),
-        ("iptables-legacy", "chain PREROUTING in table nat of iptables-legacy"),
+    for (variant, chain) in [
+        (Iptables::Nft, "chain ip nat PREROUTING"),
+        (Iptables::Legacy, "chain PREROUTING in table nat of iptables-legacy"),
     ] {
-        let iptables = |rule: &str| iptables(program, rule);
+        let iptables = |rule: &str| variant.run(&lab.network.nat, &format!("-t nat {rule}"));
         iptables("-N DOCKER");
         iptables("-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER");
         iptables("-A DOCKER ! -i docker0 -p tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80");

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use applier::netlink::Kernel;
 use applier::{host, legacy_iptables};
+use cachenat_tests::lab::firewalls::{Ban, Docker, Firewall, Firewalld, ForwardPolicy, Iptables, Nftables};
 use cachenat_tests::lab::namespace::Namespace;
 use cachenat_tests::lab::shell::run_with_input;
 use cachenat_tests::lab::{Lab, PUBLIC};
@@ -343,19 +344,113 @@ fn what_is_told_of_rules_of_nft_is_what_the_kernel_does() {
 fn what_is_told_of_rules_of_iptables_is_what_the_kernel_does() {
     for program in ["iptables-nft-restore", "iptables-legacy-restore"] {
         let lab = applied();
-        let restore = |table: &str| run_with_input(&mut lab.network.nat.command(program), table);
+        let command = || {
+            let mut command = lab.network.nat.command(program);
+            // All namespaces share the lock that is the default's.
+            command.env("XTABLES_LOCKFILE", lab.dir().join("xtables.lock"));
+            command
+        };
         let counts = Counts::default();
         let mut runner =
             TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) });
         let outcome = runner.run(&iptables_table(), |table| {
-            load(&mut lab.network.nat.command(program), &table)?;
+            load(&mut command(), &table)?;
             let so = is_so(&lab, &counts);
             for (table, chain) in TABLES {
-                restore(&format!("*{table}\n:{chain} ACCEPT [0:0]\nCOMMIT\n"));
+                run_with_input(&mut command(), &format!("*{table}\n:{chain} ACCEPT [0:0]\nCOMMIT\n"));
             }
             so
         });
         outcome.unwrap_or_else(|error| panic!("{program}: {error}"));
         each_came(counts.get(), 10);
+    }
+}
+
+/// What a firewall is told to do with the client's connections: nothing, or to stop them by this chain; and the rules that let
+/// them pass then, of nft or of iptables.
+fn told_of(firewall: Firewall) -> Option<(&'static str, Remedy)> {
+    use Iptables::{Legacy, Nft};
+    let accept = |chain| Some((chain, Remedy::Nft(chain)));
+    let of = |iptables, nft: &'static str, legacy: &'static str, chain: &'static str| {
+        let told = match iptables {
+            Nft => nft,
+            Legacy => legacy,
+        };
+        Some((told, Remedy::Iptables(iptables, chain)))
+    };
+    let (forward, legacy) = ("chain ip filter FORWARD", "chain FORWARD in table filter of iptables-legacy");
+    match firewall {
+        Firewall::Firewalld(Firewalld::OfDistribution | Firewalld::AnyForwardPorts) => None,
+        Firewall::Firewalld(Firewalld::StrictForwardPorts) => Some((
+            "chain inet firewalld filter_FORWARD_dnat",
+            Remedy::Nft("chain inet firewalld filter_FORWARD"),
+        )),
+        Firewall::Ufw(iptables, ForwardPolicy::Drop) => of(iptables, forward, legacy, "ufw-before-forward"),
+        Firewall::Ufw(_, ForwardPolicy::Accept) => None,
+        Firewall::Fail2ban(
+            Ban::NftablesMultiport
+            | Ban::NftablesAllports
+            | Ban::NftablesForward
+            | Ban::IptablesMultiport
+            | Ban::IptablesForward,
+        ) => None,
+        Firewall::Docker(Docker::V27(iptables) | Docker::V28_0(iptables) | Docker::V28_5(iptables)) => {
+            of(iptables, forward, legacy, "DOCKER-USER")
+        }
+        // It has no policy for what is not its own.
+        Firewall::Docker(Docker::V29Nftables) => None,
+        Firewall::KubeProxy(_) | Firewall::NatInstance(_) => None,
+        Firewall::IptablesServices(iptables) => of(iptables, forward, legacy, "FORWARD"),
+        // The home router lets all pass that comes from its own network, by eth0.
+        Firewall::Nftables(
+            Nftables::Debian | Nftables::DebianWorkstation | Nftables::DnatRouter | Nftables::HomeRouter,
+        ) => None,
+        Firewall::Nftables(Nftables::Arch) => accept("chain inet filter forward"),
+    }
+}
+
+/// Where packets of `ct status dnat` are let through.
+#[derive(Debug)]
+enum Remedy {
+    Nft(&'static str),
+    Iptables(Iptables, &'static str),
+}
+
+impl Remedy {
+    fn apply(&self, nat: &Namespace) {
+        match self {
+            Self::Nft(chain) => {
+                nat.nft(&format!("insert rule {} ct status dnat accept", chain.trim_start_matches("chain ")));
+            }
+            Self::Iptables(iptables, chain) => {
+                iptables.run(nat, &format!("-I {chain} -m conntrack --ctstate DNAT -j ACCEPT"));
+            }
+        }
+    }
+}
+
+/// Each is told of truly, and its remedy both helps and ends the complaint.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn what_is_told_of_real_firewalls_is_what_they_do() {
+    for firewall in Firewall::all() {
+        println!("{firewall:?}");
+        let lab = applied();
+        let nat = &lab.network.nat;
+        firewall.load(nat);
+        // Some nftables.conf take all others' tables away first.
+        lab.cachenat(&["apply"]).exits(0);
+        let (is_unclear, stopped) = judged(nat);
+        assert!(!is_unclear, "{firewall:?}: nothing is told");
+        let Some((chain, remedy)) = told_of(firewall) else {
+            assert!(stopped.is_empty(), "{firewall:?}: {stopped:?}");
+            assert!(is_answered(&lab, Duration::from_secs(20)), "{firewall:?}");
+            continue;
+        };
+        assert!(stopped.iter().any(|told| told.ends_with(chain)), "{firewall:?}: {stopped:?}");
+        assert!(!is_answered(&lab, Duration::from_millis(100)), "{firewall:?}");
+        remedy.apply(nat);
+        assert_eq!(judged(nat), (false, vec![]), "{firewall:?} after {remedy:?}");
+        assert!(is_answered(&lab, Duration::from_secs(20)), "{firewall:?} after {remedy:?}");
     }
 }

@@ -61,6 +61,25 @@ fn a_node_sees_the_gateway_as_the_source() {
     }
 }
 
+/// From one address NAT has only so many ports to one node.
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn connections_are_shared_among_several_addresses_of_snat_and_answered() {
+    let lab = applied();
+    lab.network.nat.ip("address add 10.0.0.56/24 dev eth0");
+    lab.write_config(&lab.plain_config().replace("gateway: {", "gateway: {snat: [10.0.0.55, 10.0.0.56], "));
+    lab.cachenat(&["apply"]).exits(0);
+    // Forty tosses of a coin that are all alike come once in 5 * 10^11 times.
+    let sources: BTreeSet<String> = (0..40).map(|_| source(&mut open(&lab, 6379))).collect();
+    assert_eq!(sources, BTreeSet::from(["10.0.0.55".to_owned(), "10.0.0.56".to_owned()]));
+    let _open = open(&lab, 6379);
+    let check = lab.cachenat(&["check"]).stdout;
+    assert!(check.contains("of 129024 connections that 2 gateway addresses can have to"), "{check}");
+    lab.network.nat.ip("address del 10.0.0.56/24 dev eth0");
+    let refused = lab.cachenat(&["apply"]).exits(2).stderr;
+    assert!(refused.contains("gateway.snat: no interface of this host has 10.0.0.56"), "{refused}");
+}
+
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn transit_to_another_hosts_cache_port_is_not_hijacked() {

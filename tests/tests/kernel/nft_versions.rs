@@ -9,7 +9,7 @@ use cachenat_tests::lab::shell::{run, run_with_input};
 use cachenat_tests::programs;
 use rules::Snat;
 
-use crate::rulesets::{everything, forward, gateway, to_gateway};
+use crate::rulesets::{everything, forward, gateway, to_several};
 use crate::{dump, open, ours};
 
 /// A firewall of the host's own, of which not a word may be lost.
@@ -44,7 +44,7 @@ fn saved(release: &str, namespace: &Namespace) -> String {
 
 /// Each of them lists the table, saves it and loads it again, beside a firewall of the host's own.
 fn lists_saves_and_loads(release: &str) {
-    let (namespace, desired) = (Namespace::new(), everything(to_gateway()));
+    let (namespace, desired) = (Namespace::new(), everything(to_several()));
     namespace.nft(FIREWALL);
     let firewall = || run(nft_of(release, &namespace).args(["list", "table", "inet", "filter"]));
     let before = firewall();

@@ -9,7 +9,7 @@ use rules::diff::TableChange;
 use rules::ruleset::{Family, Key, Ruleset, Set, SetKind};
 use serde_json::Value;
 
-use crate::rulesets::{at, client, everything, example, nodes, redirect, to_gateway};
+use crate::rulesets::{at, client, everything, example, nodes, redirect, to_gateway, to_several};
 use crate::{dump, listed, open, ours};
 
 /// Applies `ruleset` to an empty kernel, reads it back, finds it in step, and removes it.
@@ -54,7 +54,7 @@ fn sixty_thousand_forwards_come_out_as_they_went_in() {
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn everything_that_a_ruleset_can_hold_comes_out_as_it_went_in() {
-    for snat in [to_gateway(), Snat::Masquerade, Snat::Off] {
+    for snat in [to_gateway(), to_several(), Snat::Masquerade, Snat::Off] {
         comes_out_as_it_went_in(&everything(snat));
     }
     comes_out_as_it_went_in(&without_others(example()));
@@ -72,7 +72,7 @@ fn apply_and_nft_make_the_same_table() {
     let rulesets = [
         example(),
         without_others(example()),
-        everything(to_gateway()),
+        everything(to_several()),
         everything(Snat::Masquerade),
         everything(Snat::Off),
     ];
@@ -96,7 +96,7 @@ fn apply_and_nft_make_the_same_table() {
 fn what_apply_made_changes_into_anything_else_piece_by_piece_also_if_nft_made_it() {
     let all = [
         example(),
-        everything(to_gateway()),
+        everything(to_several()),
         Ruleset::default(),
         everything(Snat::Masquerade),
         nodes(3),

@@ -17,7 +17,7 @@ use rules::json::Wanted;
 use rules::ruleset::Ruleset;
 use serde_json::Value;
 
-use crate::rulesets::{everything, example, to_gateway};
+use crate::rulesets::{everything, example, to_several};
 use crate::{dump, forget_handles, open, ours};
 
 /// The sets of the table, and elements that fit them.
@@ -221,7 +221,7 @@ fn whatever_is_there_goes(
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn whatever_a_table_can_hold_goes_with_the_next_run() {
-    for desired in [example(), everything(to_gateway())] {
+    for desired in [example(), everything(to_several())] {
         let (bench, clean) = Bench::new(&desired);
         let bench = RefCell::new(bench);
         let taken = Cell::new(0);
@@ -241,7 +241,7 @@ fn whatever_a_table_can_hold_goes_with_the_next_run() {
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn each_element_of_our_sets_goes_with_the_next_run() {
-    let desired = everything(to_gateway());
+    let desired = everything(to_several());
     let (mut bench, clean) = Bench::new(&desired);
     let mut taken = 0;
     for (set, keys, data) in SETS {

@@ -30,6 +30,12 @@ pub(crate) fn to_gateway() -> Snat {
     Snat::Addresses(vec!["10.0.0.55".parse().unwrap(), "2001:db8::55".parse().unwrap()])
 }
 
+/// SNAT to several of its addresses.
+pub(crate) fn to_several() -> Snat {
+    let addresses = ["10.0.0.55", "10.0.0.56", "2001:db8::55", "2001:db8::56", "2001:db8::57"];
+    Snat::Addresses(addresses.map(|address| address.parse().unwrap()).to_vec())
+}
+
 /// The example: three nodes on ports 6379 to 6381.
 pub(crate) fn example() -> Ruleset {
     let forwards = [

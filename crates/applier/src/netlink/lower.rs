@@ -32,8 +32,9 @@ pub(super) fn lower(rule: &Rule) -> Vec<Expression> {
             let set = Set::new(SetKind::Spread(*place), *family);
             [from(interface), turn_of(*place), clients(*family), endpoint(*family), dnat(set)].concat()
         }
-        Rule::Snat { interface, family, to: way_back } => {
-            [to(interface), dnated(*family), ours(*family), snat(*family, way_back)].concat()
+        Rule::Snat { interface, family, to: way_back, place } => {
+            let turn = place.map(turn_of).unwrap_or_default();
+            [to(interface), turn, dnated(*family), ours(*family), snat(*family, way_back)].concat()
         }
         Rule::Offload { interface, family } => {
             let offload = vec![Expression::Offload];
@@ -87,7 +88,9 @@ pub(super) fn recognise(expressions: &[Expression]) -> Option<Rule> {
         SetKind::Listeners if expressions.last() == Some(&Expression::Offload) => {
             Rule::Offload { interface, family }
         }
-        SetKind::Listeners => Rule::Snat { interface, family, to: source(expressions)? },
+        SetKind::Listeners => {
+            Rule::Snat { interface, family, to: source(expressions)?, place: turn(expressions) }
+        }
         SetKind::Clients | SetKind::Backends => return None,
     };
     // What was guessed from a few expressions holds only if it is all of them.
@@ -98,6 +101,13 @@ pub(super) fn recognise(expressions: &[Expression]) -> Option<Rule> {
 pub(super) fn interface(name: &[u8]) -> Option<IfName> {
     let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
     std::str::from_utf8(name).ok()?.parse().ok()
+}
+
+fn turn(expressions: &[Expression]) -> Option<Place> {
+    expressions.iter().find_map(|expression| match expression {
+        Expression::Random(modulus) => Place::new(usize::try_from(*modulus).ok()?),
+        _ => None,
+    })
 }
 
 fn source(expressions: &[Expression]) -> Option<SnatTo> {

@@ -6,7 +6,7 @@ use rules::foreign::{
     TableFamily,
 };
 use rules::ruleset::TABLE;
-use rules::{Family, Rule, Ruleset, SnatTo};
+use rules::{Family, Ruleset, SnatTo};
 
 use super::Finding;
 
@@ -17,17 +17,10 @@ const DSTNAT: i32 = -100;
 
 /// The connections that a ruleset forwards: each client's to each listener, on to each of its targets.
 pub(crate) fn flows(ruleset: &Ruleset, clients: &[IpNet], interface: &Interface) -> Vec<Flow> {
-    let reply_to = |family| {
-        let rules = ruleset.chains.values().flatten();
-        let mut to = rules.filter_map(|rule| match rule {
-            Rule::Snat { family: of, to, .. } if *of == family => Some(*to),
-            _ => None,
-        });
-        match to.next() {
-            None => ReplyTo::Client,
-            Some(SnatTo::Masquerade) => ReplyTo::SomeOfGateway,
-            Some(SnatTo::Address(address)) => ReplyTo::Gateway(address),
-        }
+    let reply_to = |family| match ruleset.sources(family)[..] {
+        [] => ReplyTo::Client,
+        [SnatTo::Address(address)] => ReplyTo::Gateway(address),
+        _ => ReplyTo::SomeOfGateway,
     };
     let (ipv4, ipv6) = (reply_to(Family::Ipv4), reply_to(Family::Ipv6));
     let mut found = Vec::new();

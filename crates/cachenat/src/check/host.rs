@@ -2,7 +2,7 @@
 
 use applier::conntrack::PORTS;
 use applier::surroundings::{AtBoot, ConntrackFill};
-use rules::{Endpoint, IfName, Sysctl};
+use rules::{Endpoint, Family, IfName, Ruleset, Sysctl};
 
 use super::Finding;
 
@@ -85,21 +85,27 @@ pub(crate) fn conntrack(fill: Option<ConntrackFill>) -> Finding {
 }
 
 /// Whether the target with the most connections has room for more: from one address there are so many ports and no more.
-pub(crate) fn nat_ports(busiest: Option<(Endpoint, u64)>) -> Finding {
+pub(crate) fn nat_ports(busiest: Option<(Endpoint, u64)>, in_force: &Ruleset) -> Finding {
     let name = "NAT ports";
     let Some((target, open)) = busiest else { return Finding::ok(name, "no connection is open") };
-    let what = format!("{open} of {PORTS} connections that one gateway address can have to {target}");
-    let remedy = "share them among several gateway.addresses, or have clients keep fewer connections open: NAT has no more \
-                  ports, and refuses the next ones in silence";
+    let sources = in_force.sources(Family::of(target.address)).len().max(1) as u64;
+    let ports = PORTS * sources;
+    let from =
+        if sources == 1 { "one gateway address".to_owned() } else { format!("{sources} gateway addresses") };
+    let what = format!("{open} of {ports} connections that {from} can have to {target}");
+    let remedy = "give gateway.snat one more address of this host (snat: [10.0.0.55, 10.0.0.56]), or have clients keep fewer \
+                  connections open: NAT has no more ports, and refuses the next ones in silence";
     match open.saturating_mul(100) {
-        _ if open >= PORTS => Finding::fail(name, what, remedy),
-        hundredfold if hundredfold >= PORTS * 80 => Finding::warn(name, what, remedy),
+        _ if open >= ports => Finding::fail(name, what, remedy),
+        hundredfold if hundredfold >= ports * 80 => Finding::warn(name, what, remedy),
         _ => Finding::ok(name, what),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rules::{Gateway, Snat, render};
+
     use super::super::Verdict::{Fail, Ok, Warn};
     use super::*;
 
@@ -130,9 +136,17 @@ mod tests {
 
     #[test]
     fn ports_of_nat_are_warned_of_from_four_fifths() {
-        let verdict = |open| nat_ports(Some(("10.0.1.230:6379".parse().unwrap(), open))).verdict;
-        assert_eq!([verdict(51_609), verdict(51_610), verdict(64_512)], [Ok, Warn, Fail]);
-        assert_eq!(nat_ports(None).verdict, Ok);
+        let of = |sources: &[&str]| {
+            let snat = Snat::Addresses(sources.iter().map(|source| source.parse().unwrap()).collect());
+            let gateway = Gateway { interface: "eth0".parse().unwrap(), families: vec![Family::Ipv4], snat };
+            render(&[], &[], &gateway)
+        };
+        let (one, two) = (of(&["10.0.0.55"]), of(&["10.0.0.55", "10.0.0.56"]));
+        let verdict =
+            |open, ruleset| nat_ports(Some(("10.0.1.230:6379".parse().unwrap(), open)), ruleset).verdict;
+        assert_eq!([51_609, 51_610, 64_512].map(|open| verdict(open, &one)), [Ok, Warn, Fail]);
+        assert_eq!([103_219, 103_220, 129_024].map(|open| verdict(open, &two)), [Ok, Warn, Fail]);
+        assert_eq!(nat_ports(None, &one).verdict, Ok);
     }
 
     #[test]

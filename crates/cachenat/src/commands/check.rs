@@ -280,7 +280,7 @@ fn of_host(setting: &Setting, wanted: &Wanted) -> Vec<Finding> {
     if setting.config.gateway.snat != Snat::Off
         && let Ok(counts) = Conntrack::open().and_then(|mut conntrack| conntrack.count())
     {
-        found.push(kernel_settings::nat_ports(conntrack::busiest(&counts)));
+        found.push(kernel_settings::nat_ports(conntrack::busiest(&counts), &wanted.ruleset));
     }
     found
 }

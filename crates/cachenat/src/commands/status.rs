@@ -14,7 +14,7 @@ use applier::sync::{difference, ours};
 use discovery::{Emptied, Inventory, Node, SourceReport};
 use rules::diff::Action;
 use rules::ruleset::Key;
-use rules::{Changes, Endpoint, Forward, ForwardId, Ruleset};
+use rules::{Changes, Endpoint, Family, Forward, ForwardId, Ruleset};
 use serde::Serialize;
 
 use crate::args::{Global, StatusFormat};
@@ -147,7 +147,7 @@ pub(super) fn gather(
     let drift: BTreeMap<(&str, Endpoint), Action> =
         report.forwards.iter().map(|change| ((&*change.id, change.listen), change.action)).collect();
     let moves = Moves::read(&setting.config.state_dir);
-    let Open { flows, busiest } = open(warnings);
+    let Open { flows, busiest } = open(in_force, warnings);
     let connections = connections(&dump);
     let listener = |Forward { id, listen, targets: to }: Forward| {
         let node = nodes.get(id.as_str());
@@ -223,16 +223,16 @@ fn connections(dump: &Dump) -> BTreeMap<Endpoint, u64> {
 struct Open {
     /// Through each listener, to whatever target; `None` where the kernel does not tell.
     flows: Option<BTreeMap<Endpoint, Flows>>,
-    /// To the target that has the most.
+    /// To the target that has the most, for each of the gateway's addresses that they are shared among.
     busiest: Option<u64>,
 }
 
 /// Counts them.
-fn open(warnings: &mut Vec<String>) -> Open {
+fn open(in_force: &Ruleset, warnings: &mut Vec<String>) -> Open {
     match Conntrack::open().and_then(|mut conntrack| conntrack.count()) {
         Ok(counts) => {
             let busiest = conntrack::busiest(&counts);
-            let amiss = kernel_settings::nat_ports(busiest);
+            let amiss = kernel_settings::nat_ports(busiest, in_force);
             if let (Verdict::Warn | Verdict::Fail, Some(remedy)) = (amiss.verdict, &amiss.remedy) {
                 warnings.push(format!("{}; {remedy}", amiss.what));
             }
@@ -240,7 +240,10 @@ fn open(warnings: &mut Vec<String>) -> Open {
             for ((listen, _), count) in counts {
                 flows.entry(listen).or_default().add(count);
             }
-            Open { flows: Some(flows), busiest: busiest.map(|(_, open)| open) }
+            let each = |(target, open): (Endpoint, u64)| {
+                open.div_ceil(in_force.sources(Family::of(target.address)).len().max(1) as u64)
+            };
+            Open { flows: Some(flows), busiest: busiest.map(each) }
         }
         Err(error) => {
             warnings.push(format!("open connections are not counted: {}", with_cause(&error)));

@@ -167,7 +167,12 @@ impl<'a> Node<'a> {
 
     /// The items of a list, or the one value as a list of one.
     pub(crate) fn one_or_more(&self, what: &str) -> Vec<Node<'a>> {
-        if matches!(self.value, Value::Sequence(_)) { self.list(what) } else { vec![self.clone()] }
+        if self.is_list() { self.list(what) } else { vec![self.clone()] }
+    }
+
+    /// Whether the value is a list.
+    pub(crate) fn is_list(&self) -> bool {
+        self.value.is_sequence()
     }
 
     /// Whether the value is that word.

@@ -1,12 +1,13 @@
 //! From the YAML document to [`Config`]: what each key may hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use discovery::Source;
 use ipnet::{IpNet, Ipv4Net};
+use rules::ruleset::TARGETS;
 use rules::{ForwardId, Listener};
 
 use super::document::{Document, Fields, Node};
@@ -196,11 +197,23 @@ fn public_address_of_each(gateway: &Gateway, node: &Node<'_>) {
 }
 
 fn snat(node: &Node<'_>) -> Option<Snat> {
-    node.scalar("auto, masquerade, off or an address of the gateway", |text| match text {
+    if node.is_list() {
+        let what = "an address of the gateway, such as 10.0.0.55";
+        let addresses: Vec<IpAddr> =
+            node.list(what).iter().filter_map(|node| node.scalar(what, address)).collect();
+        if addresses.iter().collect::<BTreeSet<_>>().len() < addresses.len() {
+            node.mistake("an address stands there twice", "write each once");
+        }
+        if addresses.len() > usize::from(TARGETS) {
+            node.mistake(format!("{} addresses", addresses.len()), format!("write {TARGETS} at most"));
+        }
+        return (!addresses.is_empty()).then_some(Snat::Addresses(addresses));
+    }
+    node.scalar("auto, masquerade, off or an address of the gateway, or several", |text| match text {
         "auto" => Some(Snat::Auto),
         "masquerade" => Some(Snat::Masquerade),
         "off" | "false" => Some(Snat::Off),
-        text => address(text).map(Snat::Address),
+        text => address(text).map(|address| Snat::Addresses(vec![address])),
     })
 }
 

@@ -86,7 +86,7 @@ fn several_mistakes_are_told_in_one_go_with_line_key_and_remedy() {
           config.yaml:1: clients[0]: 198.51.100.27/24 has bits behind its prefix; write 198.51.100.0/24 for the network or 198.51.100.27/32 for the one address
           config.yaml:1: clients[1]: found "nobody"; write an address or network, such as 198.51.100.27 or 198.51.100.0/24
           config.yaml:3: gateway.interfce: unknown key; did you mean interface?
-          config.yaml:4: gateway.snat: found "maybe"; write auto, masquerade, off or an address of the gateway
+          config.yaml:4: gateway.snat: found "maybe"; write auto, masquerade, off or an address of the gateway, or several
           config.yaml:5: ports: the pool 20-30 takes port 22, the way into this host (SSH); choose a range without 22, such as 6379-7378
           config.yaml:7: sources[0].replication_group: found "my cluster"; write the cache's identifier, such as my-cluster
           config.yaml:8: sources[1]: several kinds of source in one entry; write one of replication_group, cache_cluster, serverless_cache, tags, in_band, static
@@ -112,6 +112,23 @@ pins: {a: 22, b: 7000, c: 7000}
 state_dir: here
 ",
     ));
+}
+
+#[test]
+fn snat_is_one_address_or_several() {
+    let snat = |value: &str| parse(&format!("{SMALLEST}gateway: {{snat: {value}}}\n"));
+    let addresses =
+        |texts: &[&str]| Snat::Addresses(texts.iter().map(|text| text.parse().unwrap()).collect());
+    assert_eq!(snat("10.0.0.55").unwrap().gateway.snat, addresses(&["10.0.0.55"]));
+    let several = ["10.0.0.55", "10.0.0.56", "2001:db8::55"];
+    assert_eq!(snat("[10.0.0.55, 10.0.0.56, '2001:db8::55']").unwrap().gateway.snat, addresses(&several));
+    for (value, words) in [
+        ("[10.0.0.55, 10.0.0.55]", "an address stands there twice; write each once"),
+        ("[10.0.0.55, masquerade]", "snat[1]: found \"masquerade\"; write an address of the gateway"),
+    ] {
+        let refused = snat(value).unwrap_err().to_string();
+        assert!(refused.contains(words), "{refused}");
+    }
 }
 
 #[test]

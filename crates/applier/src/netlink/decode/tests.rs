@@ -58,7 +58,9 @@ fn take(decoder: &mut Decoder, message: u8, attributes: &[u8]) -> Result<(), Mal
 
 #[test]
 fn what_is_encoded_decodes_to_the_same_ruleset() {
-    let addresses = Snat::Addresses(vec!["10.0.0.55".parse().unwrap(), "2001:db8::55".parse().unwrap()]);
+    let addresses =
+        ["10.0.0.55", "10.0.0.56", "10.0.0.57", "2001:db8::55"].map(|address| address.parse().unwrap());
+    let addresses = Snat::Addresses(addresses.to_vec());
     for snat in [addresses, Snat::Masquerade, Snat::Off] {
         let mut ruleset = everything(snat);
         if ruleset.chains.contains_key(&Chain::Postrouting) {

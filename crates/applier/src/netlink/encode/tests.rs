@@ -519,7 +519,7 @@ fn rules() {
     let to = SnatTo::Address("10.0.0.55".parse().unwrap());
     add(
         Chain::Postrouting,
-        Rule::Snat { interface: interface(), family: Family::Ipv4, to },
+        Rule::Snat { interface: interface(), family: Family::Ipv4, to, place: None },
         &expect![[r#"
             1 "cachenat"
             2 "postrouting"
@@ -545,7 +545,8 @@ fn rules() {
         "#]],
     );
     // add rule inet cachenat postrouting oifname "eth0" ct status dnat ip6 daddr . tcp dport @backends6 masquerade
-    let rule = Rule::Snat { interface: interface(), family: Family::Ipv6, to: SnatTo::Masquerade };
+    let rule =
+        Rule::Snat { interface: interface(), family: Family::Ipv6, to: SnatTo::Masquerade, place: None };
     add(
         Chain::Postrouting,
         rule,

@@ -68,7 +68,7 @@ pub(in crate::commands) fn write(to: &mut Exposition, status: &Status) {
     to.metric(
         "target_connections_max",
         Kind::Gauge,
-        "The open connections to the target that has the most; one gateway address can have 64512 to one.",
+        "The open connections to the target that has the most, for each address of gateway.snat; one can have 64512.",
         status.busiest.map(|open| sample(&[], open)),
     );
 }
@@ -223,7 +223,7 @@ pub(in crate::commands) mod tests {
             # HELP cachenat_conntrack_entries_limit How many it may track; the first packet of one more is dropped.
             # TYPE cachenat_conntrack_entries_limit gauge
             cachenat_conntrack_entries_limit 100
-            # HELP cachenat_target_connections_max The open connections to the target that has the most; one gateway address can have 64512 to one.
+            # HELP cachenat_target_connections_max The open connections to the target that has the most, for each address of gateway.snat; one can have 64512.
             # TYPE cachenat_target_connections_max gauge
             cachenat_target_connections_max 4
         "##]]
