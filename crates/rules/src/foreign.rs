@@ -9,11 +9,12 @@ mod walk;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
-use std::net::IpAddr;
 
 use bits::{Bits, Truth};
-pub use flow::{Flow, Interface, Message, ReplyTo};
+pub use flow::{Flow, Flows, Interface, Message, ReplyTo};
 pub use walk::{Answer, Doubt, Fate, Place};
+
+use crate::ruleset::Family;
 
 /// Everything that others have in the kernel's packet filters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -336,11 +337,11 @@ impl Display for Table {
 }
 
 impl TableFamily {
-    /// Whether its chains see packets to an address.
-    fn sees(self, address: IpAddr) -> bool {
+    /// Whether its chains see packets of a family.
+    fn sees(self, family: Family) -> bool {
         match self {
-            Self::Ip => address.is_ipv4(),
-            Self::Ip6 => address.is_ipv6(),
+            Self::Ip => family == Family::Ipv4,
+            Self::Ip6 => family == Family::Ipv6,
             Self::Inet | Self::Netdev => true,
         }
     }

@@ -17,7 +17,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestRunner;
-use rules::foreign::{Answer, Flow, Foreign, Interface, Message, ReplyTo};
+use rules::foreign::{Answer, Flow, Flows, Foreign, Interface, Message, ReplyTo};
 
 use crate::common::applied;
 
@@ -251,16 +251,16 @@ fn judged(nat: &Namespace) -> (bool, Vec<String>) {
         (foreign, host::index(&"eth0".parse().unwrap()))
     });
     let flow = Flow {
-        interface: Interface { name: "eth0".to_owned(), index },
+        interface: Interface { name: "eth0".parse().unwrap(), index },
         client: "198.51.100.27/32".parse().unwrap(),
         listener: "10.0.0.55:6379".parse().unwrap(),
         target: "10.0.1.230:6379".parse().unwrap(),
         reply_to: ReplyTo::Gateway("10.0.0.55".parse().unwrap()),
     };
-    judge(&foreign, &[flow])
+    judge(&foreign, &Flows::new(vec![flow]))
 }
 
-fn judge(foreign: &Foreign, flows: &[Flow]) -> (bool, Vec<String>) {
+fn judge(foreign: &Foreign, flows: &Flows) -> (bool, Vec<String>) {
     let (mut is_unclear, mut stopped) = (false, Vec::new());
     for chain in foreign.chains.iter().filter(|chain| chain.table.name != "cachenat") {
         for message in Message::ALL {

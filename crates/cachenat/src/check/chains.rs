@@ -1,9 +1,9 @@
 //! Others' chains that forwarded packets pass: an accept of ours does not overrule their drop.
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use rules::foreign::{
-    Answer, Backend, Base, Chain, Doubt, Fate, Flow, Foreign, Hook, Interface, Message, Place, ReplyTo,
-    TableFamily,
+    Answer, Backend, Base, Chain, Doubt, Fate, Flow, Flows, Foreign, Hook, Interface, Message, Place,
+    ReplyTo, TableFamily,
 };
 use rules::ruleset::TABLE;
 use rules::{Family, Ruleset, SnatTo};
@@ -16,7 +16,7 @@ const CONNTRACK: i32 = -200;
 const DSTNAT: i32 = -100;
 
 /// The connections that a ruleset forwards: each client's to each listener, on to each of its targets.
-pub(crate) fn flows(ruleset: &Ruleset, clients: &[IpNet], interface: &Interface) -> Vec<Flow> {
+pub(crate) fn flows(ruleset: &Ruleset, clients: &[IpNet], interface: &Interface) -> Flows {
     let reply_to = |family| match ruleset.sources(family)[..] {
         [] => ReplyTo::Client,
         [SnatTo::Address(address)] => ReplyTo::Gateway(address),
@@ -40,11 +40,11 @@ pub(crate) fn flows(ruleset: &Ruleset, clients: &[IpNet], interface: &Interface)
             }
         }
     }
-    found
+    Flows::new(found)
 }
 
 /// Chains on a forwarded packet's way that stop it, or may.
-pub(crate) fn forward(foreign: &Foreign, flows: &[Flow]) -> Vec<Finding> {
+pub(crate) fn forward(foreign: &Foreign, flows: &Flows) -> Vec<Finding> {
     let mut found: Vec<Finding> =
         base_chains(foreign).filter_map(|(chain, base)| stopped(foreign, chain, base, flows)).collect();
     if found.is_empty() {
@@ -54,7 +54,7 @@ pub(crate) fn forward(foreign: &Foreign, flows: &[Flow]) -> Vec<Finding> {
 }
 
 /// What of a connection's packets a chain stops first, else which it may.
-fn stopped(foreign: &Foreign, chain: &Chain, base: &Base, flows: &[Flow]) -> Option<Finding> {
+fn stopped(foreign: &Foreign, chain: &Chain, base: &Base, flows: &Flows) -> Option<Finding> {
     let name = "forward chains";
     let mut unclear = None;
     for message in Message::ALL {
@@ -174,13 +174,12 @@ fn is_ours(chain: &Chain) -> bool {
 
 /// Rules that lead packets to our listeners elsewhere: of several nat chains the first that translates a flow's first
 /// packet has it.
-pub(crate) fn nat(foreign: &Foreign, flows: &[Flow]) -> Vec<Finding> {
+pub(crate) fn nat(foreign: &Foreign, flows: &Flows) -> Vec<Finding> {
     let is_of_nat = |base: &Base| base.is_nat && base.hook == Hook::Prerouting;
     let is_our_nat = |chain: &Chain| is_ours(chain) && chain.base.as_ref().is_some_and(is_of_nat);
     let ours = foreign.chains.iter().position(is_our_nat).unwrap_or(foreign.chains.len());
     // Whoever is not on the list of clients, too.
-    let anybody: Vec<Flow> =
-        flows.iter().map(|flow| Flow { client: everybody(flow), ..flow.clone() }).collect();
+    let anybody = flows.of_anybody();
     let mut found = Vec::new();
     for (at, chain) in foreign.chains.iter().enumerate() {
         let Some(base) = chain.base.as_ref().filter(|base| is_of_nat(base) && !is_ours(chain)) else {
@@ -199,12 +198,8 @@ pub(crate) fn nat(foreign: &Foreign, flows: &[Flow]) -> Vec<Finding> {
     found
 }
 
-fn everybody(flow: &Flow) -> IpNet {
-    if flow.client.addr().is_ipv4() { Ipv4Net::default().into() } else { Ipv6Net::default().into() }
-}
-
 /// A chain that packets meet before ours, as far as it leads them elsewhere.
-fn ahead(foreign: &Foreign, chain: &Chain, flows: &[Flow]) -> Option<Finding> {
+fn ahead(foreign: &Foreign, chain: &Chain, flows: &Flows) -> Option<Finding> {
     let name = "nat chains";
     match foreign.judge(chain, flows, Message::New) {
         (Answer::Stopped(Fate::LedElsewhere, place), Some(flow)) => {
@@ -234,7 +229,7 @@ fn ahead(foreign: &Foreign, chain: &Chain, flows: &[Flow]) -> Option<Finding> {
 }
 
 /// A chain that has only what ours leaves alone.
-fn behind(foreign: &Foreign, chain: &Chain, anybody: &[Flow]) -> Option<Finding> {
+fn behind(foreign: &Foreign, chain: &Chain, anybody: &Flows) -> Option<Finding> {
     match foreign.judge(chain, anybody, Message::New) {
         (Answer::Stopped(Fate::LedElsewhere, place), Some(flow)) => {
             let listener = flow.listener;
@@ -264,13 +259,13 @@ mod tests {
 
     fn told(foreign: &Foreign) -> (super::super::Verdict, String) {
         let flow = Flow {
-            interface: Interface { name: "eth0".to_owned(), index: None },
+            interface: Interface { name: "eth0".parse().unwrap(), index: None },
             client: "198.51.100.0/24".parse().unwrap(),
             listener: "10.0.0.55:6379".parse().unwrap(),
             target: "10.0.1.230:6379".parse().unwrap(),
             reply_to: ReplyTo::SomeOfGateway,
         };
-        let found = forward(foreign, &[flow]).remove(0);
+        let found = forward(foreign, &Flows::new(vec![flow])).remove(0);
         (found.verdict, format!("{}; {}", found.what, found.remedy.unwrap_or_default()))
     }
 

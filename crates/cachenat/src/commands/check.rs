@@ -191,9 +191,9 @@ fn of_chains(setting: &Setting, dump: &Dump, foreign: &Foreign, desired: Option<
     let in_force = ours(dump).ok().flatten().map(|actual| &actual.ruleset);
     let ruleset = desired.map(|desired| &desired.wanted.ruleset).or(in_force);
     let interface = &setting.gateway.interface;
-    let interface = Interface { name: interface.as_str().to_owned(), index: host::index(interface) };
-    let flows = ruleset.map(|ruleset| chains::flows(ruleset, &setting.config.clients, &interface));
-    let flows = flows.unwrap_or_default();
+    let interface = Interface { name: interface.clone(), index: host::index(interface) };
+    let nothing = Ruleset::default();
+    let flows = chains::flows(ruleset.unwrap_or(&nothing), &setting.config.clients, &interface);
     let mut found = chains::forward(foreign, &flows);
     found.extend(chains::nat(foreign, &flows));
     found

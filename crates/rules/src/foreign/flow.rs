@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{Base, Bits, Field, Hook, TuplePart};
+use crate::name::IfName;
 use crate::ruleset::{Endpoint, Family};
 
 /// `NF_IP_PRI_CONNTRACK`, `NF_IP_PRI_NAT_DST` and `NF_IP_PRI_NAT_SRC`, `linux/netfilter_ipv4.h`.
@@ -44,11 +45,19 @@ pub struct Flow {
     pub reply_to: ReplyTo,
 }
 
+/// Connections, and beside each what all of a family have in common.
+#[derive(Clone, Debug)]
+pub struct Flows {
+    each: Vec<Flow>,
+    /// One of each family that there are any of.
+    as_one: Vec<Course>,
+}
+
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
     /// Its name.
-    pub name: String,
+    pub name: IfName,
     /// Its index; `None`: unknown.
     pub index: Option<u32>,
 }
@@ -125,10 +134,90 @@ struct Tuple {
     destination_port: Bits,
 }
 
-impl Flow {
+impl Flows {
+    /// All of these, whichever they are.
+    pub fn new(each: Vec<Flow>) -> Self {
+        let mut as_one: Vec<Course> = Vec::new();
+        for course in each.iter().map(Course::of) {
+            match as_one.iter_mut().find(|all| all.family == course.family) {
+                Some(all) => *all = all.join(&course),
+                None => as_one.push(course),
+            }
+        }
+        Self { each, as_one }
+    }
+
+    /// The same from anybody to each listener, once.
+    pub fn of_anybody(&self) -> Self {
+        let anybody = |flow: &Flow| match flow.client {
+            IpNet::V4(_) => IpNet::V4(Ipv4Net::default()),
+            IpNet::V6(_) => IpNet::V6(Ipv6Net::default()),
+        };
+        let mut each: Vec<Flow> =
+            self.each.iter().map(|flow| Flow { client: anybody(flow), ..flow.clone() }).collect();
+        each.dedup_by_key(|flow| flow.listener);
+        Self::new(each)
+    }
+
+    /// Each by itself, with its course.
+    pub(super) fn each(&self) -> impl Iterator<Item = (&Flow, Course)> {
+        self.each.iter().map(|flow| (flow, Course::of(flow)))
+    }
+
+    /// For each family one course of which only that is known that all have in common.
+    pub(super) fn as_one(&self) -> &[Course] {
+        &self.as_one
+    }
+}
+
+/// The ends of a connection, as far as they are known.
+#[derive(Clone, Debug)]
+pub(super) struct Course {
+    pub(super) family: Family,
+    interface: Interface,
+    client: Peer,
+    listener: Peer,
+    target: Peer,
+    /// Where the node answers to.
+    gateway: Peer,
+    /// Whether that is an address of the gateway, else the client's.
+    answers_gateway: bool,
+}
+
+impl Course {
+    fn of(flow: &Flow) -> Self {
+        let client = Peer::client(&flow.client);
+        // Its port is the client's own where no other flow has that.
+        let gateway = match flow.reply_to {
+            ReplyTo::Client => client.clone(),
+            ReplyTo::Gateway(address) => Peer { address: address_bits(address), port: Bits::unknown(2) },
+            ReplyTo::SomeOfGateway => Peer::unknown(client.length()),
+        };
+        Self {
+            family: Family::of(flow.target.address),
+            interface: flow.interface.clone(),
+            client,
+            listener: Peer::at(flow.listener),
+            target: Peer::at(flow.target),
+            gateway,
+            answers_gateway: flow.reply_to != ReplyTo::Client,
+        }
+    }
+
+    /// What is known whichever of the two it is, of one family.
+    fn join(&self, other: &Self) -> Self {
+        Self {
+            client: self.client.join(&other.client),
+            listener: self.listener.join(&other.listener),
+            target: self.target.join(&other.target),
+            gateway: self.gateway.join(&other.gateway),
+            ..self.clone()
+        }
+    }
+
     /// The packet as a base chain meets it; `None` if it does not.
     pub(super) fn packet(&self, message: Message, base: &Base) -> Option<Packet> {
-        let listens = |device: &String| *device == self.interface.name;
+        let listens = |device: &String| *device == self.interface.name.as_str();
         let is_first = message == Message::New;
         if (base.is_nat && !is_first) || !(base.devices.is_empty() || base.devices.iter().any(listens)) {
             return None;
@@ -145,28 +234,19 @@ impl Flow {
         let is_given_source =
             hook == Hook::Egress || (hook == Hook::Postrouting && priority > SRCNAT && !base.is_nat);
 
-        let (client, listener, target) =
-            (Peer::client(&self.client), Peer::at(self.listener), Peer::at(self.target));
-        let gateway = match self.reply_to {
-            ReplyTo::Client => client.clone(),
-            // Its port is the client's own where no other flow has that.
-            ReplyTo::Gateway(address) => Peer { address: address_bits(address), port: Bits::unknown(2) },
-            ReplyTo::SomeOfGateway => {
-                Peer { address: Bits::unknown(client.length()), port: Bits::unknown(2) }
-            }
-        };
+        let Self { client, listener, target, gateway, answers_gateway, .. } = self;
         let (source, destination) = match message {
             Message::New | Message::Established => (
-                if is_given_source { &gateway } else { &client },
-                if is_given_destination { &target } else { &listener },
+                if is_given_source { gateway } else { client },
+                if is_given_destination { target } else { listener },
             ),
             Message::Reply => (
-                if is_given_source { &listener } else { &target },
-                if is_given_destination { &client } else { &gateway },
+                if is_given_source { listener } else { target },
+                if is_given_destination { client } else { gateway },
             ),
         };
         let is_reply = message == Message::Reply;
-        let answers_gateway = self.reply_to != ReplyTo::Client;
+        let answers_gateway = *answers_gateway;
         let tracked = is_tracked.then(|| Tracked {
             state: if is_first { NEW } else { ESTABLISHED },
             status: match is_first {
@@ -176,11 +256,11 @@ impl Flow {
             },
             known_status: EXPECTED | SEEN_REPLY | DST_NAT | if is_first { 0 } else { SRC_NAT },
             is_reply,
-            original: Tuple::new(&client, &listener),
+            original: Tuple::new(client, listener),
             reply: match is_first && !is_given_source {
                 // It is what it becomes only when both ends are translated.
                 true => Tuple::new(&Peer::unknown(client.length()), &Peer::unknown(client.length())),
-                false => Tuple::new(&target, &gateway),
+                false => Tuple::new(target, gateway),
             },
         });
         let none = Side { index: Bits::known(&[0; 4]), name: Bits::known(&[0; NAME]) };
@@ -188,7 +268,7 @@ impl Flow {
         let interface = self.interface.side();
         let is_at_gateway = is_before_routing && !is_given_destination;
         Some(Packet {
-            family: Family::of(self.target.address),
+            family: self.family,
             network: network_header(&source.address, &destination.address),
             transport: transport_header(&source.port, &destination.port, message),
             // Older kernels do not say behind routing where a packet came in.
@@ -207,7 +287,7 @@ impl Flow {
 }
 
 /// An address and a TCP port, as far as they are known.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Peer {
     address: Bits,
     port: Bits,
@@ -233,6 +313,10 @@ impl Peer {
         Self { address: Bits::unknown(length), port: Bits::unknown(2) }
     }
 
+    fn join(&self, other: &Self) -> Self {
+        Self { address: self.address.join(&other.address), port: self.port.join(&other.port) }
+    }
+
     fn length(&self) -> usize {
         self.address.len()
     }
@@ -248,21 +332,12 @@ impl Tuple {
             destination_port: destination.port,
         }
     }
-
-    fn join(&self, other: &Self) -> Self {
-        Self {
-            source: self.source.join(&other.source),
-            destination: self.destination.join(&other.destination),
-            source_port: self.source_port.join(&other.source_port),
-            destination_port: self.destination_port.join(&other.destination_port),
-        }
-    }
 }
 
 impl Interface {
     fn side(&self) -> Side {
         let index = self.index.map_or(Bits::unknown(4), |index| Bits::known(&index.to_ne_bytes()));
-        Side { index, name: Bits::known(self.name.as_bytes()).padded(NAME) }
+        Side { index, name: Bits::known(self.name.as_str().as_bytes()).padded(NAME) }
     }
 }
 
@@ -309,29 +384,9 @@ fn transport_header(source: &Bits, destination: &Bits, message: Message) -> Bits
 }
 
 impl Packet {
-    pub(super) fn family(&self) -> Family {
-        self.family
-    }
-
     /// Whether conntrack has seen it.
     pub(super) fn is_tracked(&self) -> bool {
         self.tracked.is_some()
-    }
-
-    /// What is known whichever of the two it is: two packets of one kind that one chain meets.
-    pub(super) fn join(&self, other: &Self) -> Self {
-        let tracked = self.tracked.as_ref().zip(other.tracked.as_ref()).map(|(one, two)| Tracked {
-            known_status: one.known_status & two.known_status & !(one.status ^ two.status),
-            original: one.original.join(&two.original),
-            reply: one.reply.join(&two.reply),
-            ..*one
-        });
-        Self {
-            network: self.network.join(&other.network),
-            transport: self.transport.join(&other.transport),
-            tracked,
-            ..self.clone()
-        }
     }
 
     /// What a register is loaded with; `None`: the packet has no such thing, and the rule does not match.

@@ -2,12 +2,11 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::flow::Packet;
+use super::flow::{Course, Packet};
 use super::{
-    Backend, Bits, Chain, Data, Element, Expression, Field, Flow, Foreign, Message, Rule, Set, Table, Truth,
-    Verdict,
+    Backend, Bits, Chain, Data, Element, Expression, Field, Flow, Flows, Foreign, Message, Rule, Set, Table,
+    Truth, Verdict,
 };
-use crate::ruleset::Family;
 
 /// Sixteen registers of 4 bytes (`NFT_REG32_COUNT`).
 const REGISTERS: usize = 64;
@@ -73,28 +72,25 @@ impl Display for Place<'_> {
 impl Foreign {
     /// What becomes of the packets of some connections in a base chain, and of which.
     ///
-    /// All are looked at as one packet whose differing bits are unknown, and each by itself only if that one may not pass. The
-    /// first that is stopped is told, else the first that may be. A chain that meets none lets all pass.
+    /// All of a family are looked at as one of which only that is known which they have in common, and each by itself only if that
+    /// one may not pass. The first that is stopped is told, else the first that may be. A chain that meets none lets all pass.
     pub fn judge<'a, 'f>(
         &'a self,
         chain: &'a Chain,
-        flows: &'f [Flow],
+        flows: &'f Flows,
         message: Message,
     ) -> (Answer<'a>, Option<&'f Flow>) {
         let Some(base) = &chain.base else { return (Answer::Passes, None) };
-        let seen = flows.iter().filter(|flow| chain.table.family.sees(flow.target.address));
-        let met = || seen.clone().filter_map(|flow| Some((flow, flow.packet(message, base)?)));
-        let passes_as_one = |family| {
-            let packets = met().map(|(_, packet)| packet).filter(|packet| packet.family() == family);
-            let all = packets.reduce(|all, one| all.join(&one));
-            all.is_none_or(|packet| Walk::new(self, packet).base_chain(chain) == Answer::Passes)
+        let answer = |course: &Course| {
+            let packet = course.packet(message, base).filter(|_| chain.table.family.sees(course.family));
+            packet.map_or(Answer::Passes, |packet| Walk::new(self, packet).base_chain(chain))
         };
-        if passes_as_one(Family::Ipv4) && passes_as_one(Family::Ipv6) {
+        if flows.as_one().iter().all(|course| answer(course) == Answer::Passes) {
             return (Answer::Passes, None);
         }
         let mut unclear = (Answer::Passes, None);
-        for (flow, packet) in met() {
-            match Walk::new(self, packet).base_chain(chain) {
+        for (flow, course) in flows.each() {
+            match answer(&course) {
                 Answer::Passes => {}
                 stopped @ Answer::Stopped(..) => return (stopped, Some(flow)),
                 doubt @ Answer::Unclear(_) if unclear.1.is_none() => unclear = (doubt, Some(flow)),
@@ -417,7 +413,7 @@ mod tests {
 
     fn flow(client: &str, port: u16) -> Flow {
         Flow {
-            interface: Interface { name: "eth0".to_owned(), index: Some(2) },
+            interface: Interface { name: "eth0".parse().unwrap(), index: Some(2) },
             client: client.parse().unwrap(),
             listener: format!("10.0.0.55:{port}").parse().unwrap(),
             target: "10.0.1.230:6379".parse().unwrap(),
@@ -427,7 +423,7 @@ mod tests {
 
     /// The answer about new connections to one node, in short.
     fn told(foreign: &Foreign) -> String {
-        let flows = [flow("198.51.100.27/32", 6379)];
+        let flows = Flows::new(vec![flow("198.51.100.27/32", 6379)]);
         short(&foreign.judge(&foreign.chains[0], &flows, Message::New).0)
     }
 
@@ -527,7 +523,7 @@ mod tests {
         };
         let foreign = foreign(vec![from(&[203, 0, 113, 9])], vec![], false);
         let judge = |clients: &[&str]| {
-            let flows: Vec<Flow> = clients.iter().map(|client| flow(client, 6379)).collect();
+            let flows = Flows::new(clients.iter().map(|client| flow(client, 6379)).collect());
             let (answer, flow) = foreign.judge(&foreign.chains[0], &flows, Message::New);
             (short(&answer), flow.map(|flow| flow.client.to_string()))
         };
