@@ -8,12 +8,13 @@ use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use ipnet::IpNet;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::SockaddrStorage;
 use rules::{Family, IfName, NameError};
 
+pub use crate::listening::{Listener, Process};
+pub use crate::netlink::rtnetlink::{Link, Route};
 use crate::netlink::{rtnetlink, sock_diag};
 
 /// How much is read at a time, at least; a socket takes 150 bytes.
@@ -26,51 +27,6 @@ pub struct InterfaceAddress {
     pub interface: String,
     /// The address.
     pub address: IpAddr,
-}
-
-/// An interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// The name that rules know it by.
-    pub name: String,
-    /// Other names that it has (`IFLA_ALT_IFNAME`, ip-link(8)): rules do not know it by them.
-    pub alternative_names: Vec<String>,
-    /// What software made it (`IFLA_INFO_KIND`): `bridge`, `wireguard`, `veth`, or `loopback`; `None` for a device of a bus.
-    pub kind: Option<String>,
-}
-
-/// A way out of this host: a unicast route of the main routing table, or one of its next hops.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Where it leads.
-    pub destination: IpNet,
-    /// Of several routes to one destination the kernel takes the one with the lowest.
-    pub metric: u32,
-    /// Whether a router advertisement brought it (`RTPROT_RA`).
-    pub is_advertised: bool,
-    /// The name of the interface that packets leave by.
-    pub interface: String,
-    /// [`Link::kind`] of that interface.
-    pub kind: Option<String>,
-}
-
-/// A TCP socket that listens on this host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listener {
-    /// The address; unspecified (`0.0.0.0`, `::`) for all addresses.
-    pub address: IpAddr,
-    /// The port.
-    pub port: u16,
-    pub(crate) inode: u64,
-}
-
-/// A process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
-    /// Its id.
-    pub pid: u32,
-    /// Its name (`/proc/PID/comm`), control characters escaped.
-    pub name: String,
 }
 
 /// Why a fact could not be read.
@@ -199,39 +155,6 @@ fn listeners_in_proc() -> Result<Vec<Listener>, HostError> {
     let mut listeners = proc_net::listeners(&read("tcp")?);
     listeners.extend(proc_net::listeners(&read_if_there("tcp6")?));
     Ok(listeners)
-}
-
-impl Listener {
-    /// Whether the socket takes connections to `port` at `address`: at that address, at all addresses, or as an
-    /// IPv6 socket for both families (`IPV6_V6ONLY`, ipv6(7), is off unless a program sets it).
-    pub fn takes(&self, address: IpAddr, port: u16) -> bool {
-        let covers = self.address == address
-            || match (self.address, address) {
-                (IpAddr::V4(listening), IpAddr::V4(_)) => listening.is_unspecified(),
-                (IpAddr::V6(listening), _) => listening.is_unspecified(),
-                (IpAddr::V4(_), IpAddr::V6(_)) => false,
-            };
-        covers && self.port == port
-    }
-
-    /// The process that listens; `None` if it is another user's and we are not root, or none is found.
-    ///
-    /// It walks all processes, so ask only for a socket that is to be named.
-    pub fn process(&self) -> Option<Process> {
-        let socket = format!("socket:[{}]", self.inode);
-        let processes = fs::read_dir("/proc").ok()?.flatten();
-        let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        let pid = pids.find(|pid| holds(*pid, &socket))?;
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        Some(Process { pid, name: name.trim_end().escape_debug().to_string() })
-    }
-}
-
-fn holds(pid: u32, socket: &str) -> bool {
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    descriptors
-        .flatten()
-        .any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == socket))
 }
 
 fn path(file: &str) -> PathBuf {

@@ -8,6 +8,7 @@ pub mod fake;
 pub mod host;
 pub mod kernel;
 pub mod legacy_iptables;
+mod listening;
 pub mod lock;
 pub mod netlink;
 pub mod plain_file;

@@ -3,6 +3,7 @@
 mod document;
 mod read;
 mod sources;
+mod values;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -20,7 +21,7 @@ use rules::{ForwardId, IfName, Listener};
 use sha2::{Digest as _, Sha256};
 
 use document::{Document, Mistake, Step};
-pub(crate) use read::SSH;
+pub(crate) use values::SSH;
 
 use crate::addresses::Addresses;
 

@@ -12,17 +12,19 @@ use std::io;
 use std::path::Path;
 use tokio::runtime::Builder;
 
+use crate::clock::now;
 use crate::config::Config;
 use crate::cut::{Cut, Uncut};
 use crate::desired::Desired;
+use crate::desired::is_whole;
 use crate::gate::{self, Admitted, Gate, Refused};
 use crate::gateway::Gateway;
 use crate::inventory;
 use crate::moves::Moves;
 use crate::output::{Output, with_cause};
 use crate::report::Report;
-use crate::setting::{Effect, Setting, is_whole, now};
-use crate::state::{State, StateError};
+use crate::setting::{Effect, Setting};
+use crate::state::{State, remembered};
 use crate::sysctls;
 
 /// Plans what is wanted from what was found and what is in force, and uses up what the state knows.
@@ -258,15 +260,6 @@ fn explained(config: &Config, error: SyncError) -> anyhow::Error {
 /// Writes the state; the rules are in force by now, so what can't be written costs memory and not traffic.
 pub(crate) fn remember(state: &State, desired: &Desired, output: Output) -> bool {
     remembered(state.save(desired), output)
-}
-
-/// Tells of state that could not be written.
-pub(crate) fn remembered(saved: Result<(), StateError>, output: Output) -> bool {
-    if let Err(error) = &saved {
-        let error = with_cause(error);
-        output.warn(&format!("{error}; the rules are in force, but the next run knows less"));
-    }
-    saved.is_ok()
 }
 
 /// Tells what was changed. The changes are made and saved by now, so nothing here is an error.

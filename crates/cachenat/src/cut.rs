@@ -13,9 +13,8 @@ use rules::{AddressRange, Ruleset};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, OnMove};
-use crate::converge::remembered;
 use crate::output::{Output, with_cause};
-use crate::state::{self, StateError};
+use crate::state::{self, StateError, remembered};
 
 const FILE: &str = "uncut.json";
 

@@ -19,7 +19,6 @@ use crate::claims::{Claimant, Denied, role_of, settle};
 use crate::config::Config;
 use crate::gate::{Admitted, Gate};
 use crate::gateway::{Gateway, Host};
-use crate::setting::is_whole;
 
 /// What is known when the plan is made, beside what discovery found now.
 #[derive(Debug)]
@@ -49,6 +48,11 @@ pub(crate) struct Desired {
     pub(crate) kept: Vec<String>,
     /// What the sources remark, and did not remark the last time.
     pub(crate) remarks: Vec<String>,
+}
+
+/// Whether every source was read whole, and every node that is not leaving has its addresses.
+pub(crate) fn is_whole(inventory: &Inventory) -> bool {
+    inventory.sources.iter().all(|report| report.outcome == Outcome::Complete)
 }
 
 impl Desired {

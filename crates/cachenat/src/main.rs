@@ -6,6 +6,7 @@ mod addresses;
 mod args;
 mod check;
 mod claims;
+mod clock;
 mod commands;
 mod config;
 mod converge;

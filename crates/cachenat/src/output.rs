@@ -9,7 +9,7 @@ use std::io::{self, IsTerminal};
 use comfy_table::{Table, presets};
 
 use crate::args::{Global, LogFormat};
-use crate::setting::now;
+use crate::clock::now;
 use event::{Level, line, printable};
 pub(crate) use voice::{Hush, finish, in_background};
 use voice::{Stream, Words, is_hushed, speak, to_stdout};

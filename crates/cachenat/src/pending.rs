@@ -24,10 +24,10 @@ use rules::{Actual, Leases, Ruleset, SysctlChange};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::converge::{admit_saved, put_back, remember, remembered};
+use crate::converge::{admit_saved, put_back, remember};
 use crate::desired::Desired;
 use crate::output::{Output, in_background, say};
-use crate::state::State;
+use crate::state::{State, remembered};
 use crate::sysctls;
 use crate::turn::{Moment, Turn};
 use place::{Found, Place, Stage};

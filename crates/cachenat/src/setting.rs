@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use discovery::{Emptied, Imds, InstanceFacts, Inventory, Options, Outcome};
+use discovery::{Emptied, Imds, InstanceFacts, Inventory, Options};
 use ipnet::IpNet;
 use rules::Ruleset;
 use tokio::runtime::Builder;
 
 use crate::args::Global;
 use crate::check::access::everybody;
+use crate::clock::now;
 use crate::config::{Auto, Config, PublicAddress};
 use crate::desired::{Desired, Known, desired};
 use crate::gateway::{Gateway, GatewayError, Host};
@@ -178,14 +179,4 @@ pub(crate) fn ask(imds: &Imds) -> Option<InstanceFacts> {
         runtime.block_on(imds.facts()).as_deref().cloned()
     };
     thread::scope(|scope| scope.spawn(ask).join().ok().flatten())
-}
-
-/// Seconds since 1970, the one place where the clock is read.
-pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// Whether every source was read whole, and every node that is not leaving has its addresses.
-pub(crate) fn is_whole(inventory: &Inventory) -> bool {
-    inventory.sources.iter().all(|report| report.outcome == Outcome::Complete)
 }

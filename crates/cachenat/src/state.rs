@@ -17,6 +17,7 @@ use rules::{Leases, Ruleset};
 use serde::{Deserialize, Serialize};
 
 use crate::desired::Desired;
+use crate::output::{Output, with_cause};
 
 const VERSION: u32 = 1;
 
@@ -361,6 +362,15 @@ fn clear(path: &Path) -> io::Result<()> {
         Err(error) => Err(error),
     };
     cleared.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+/// Tells of state that could not be written.
+pub(crate) fn remembered(saved: Result<(), StateError>, output: Output) -> bool {
+    if let Err(error) = &saved {
+        let error = with_cause(error);
+        output.warn(&format!("{error}; the rules are in force, but the next run knows less"));
+    }
+    saved.is_ok()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::Listener;
+use crate::listening::Listener;
 
 /// `RTF_UP` and `RTF_REJECT`, `linux/route.h`.
 const UP: u32 = 0x1;

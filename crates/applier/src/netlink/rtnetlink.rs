@@ -10,7 +10,6 @@ use nix::libc;
 use super::attribute::{Attribute, Attributes, Fields, Malformed, shown};
 use super::message::{Answer, Message, Messages, build_raw, os_error};
 use super::socket::{Bus, Socket};
-use crate::host::{Link, Route};
 
 /// `sizeof(struct ifinfomsg)`, `linux/rtnetlink.h`
 const LINK: usize = 16;
@@ -38,6 +37,32 @@ mod route {
     pub(super) const METRIC: u16 = 6;
     pub(super) const MULTIPATH: u16 = 9;
     pub(super) const TABLE: u16 = 15;
+}
+
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The name that rules know it by.
+    pub name: String,
+    /// Other names that it has (`IFLA_ALT_IFNAME`, ip-link(8)): rules do not know it by them.
+    pub alternative_names: Vec<String>,
+    /// What software made it (`IFLA_INFO_KIND`): `bridge`, `wireguard`, `veth`, or `loopback`; `None` for a device of a bus.
+    pub kind: Option<String>,
+}
+
+/// A way out of this host: a unicast route of the main routing table, or one of its next hops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where it leads.
+    pub destination: IpNet,
+    /// Of several routes to one destination the kernel takes the one with the lowest.
+    pub metric: u32,
+    /// Whether a router advertisement brought it (`RTPROT_RA`).
+    pub is_advertised: bool,
+    /// The name of the interface that packets leave by.
+    pub interface: String,
+    /// [`Link::kind`] of that interface.
+    pub kind: Option<String>,
 }
 
 /// The interfaces, in the kernel's order.

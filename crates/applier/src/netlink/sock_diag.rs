@@ -9,7 +9,7 @@ use nix::libc;
 use super::attribute::Malformed;
 use super::message::{Answer, Message, Messages, build_raw, os_error};
 use super::socket::{Bus, Socket};
-use crate::host::Listener;
+use crate::listening::Listener;
 
 /// `SOCK_DIAG_BY_FAMILY`, `linux/sock_diag.h`
 const BY_FAMILY: u16 = 20;

@@ -12,13 +12,14 @@ use discovery::{Emptied, Inventory};
 use rules::sysctl::Place;
 
 use crate::args::Global;
+use crate::clock::now;
 use crate::converge::{Done, Until, carry_out, plan, remember, report};
 use crate::desired::Desired;
 use crate::inventory;
 use crate::output::{Exit, Hush};
 use crate::pending::{self, Verdict};
 use crate::report::Report;
-use crate::setting::{Setting, now};
+use crate::setting::Setting;
 use crate::state::State;
 use crate::sysctls;
 use crate::turn::{Moment, Turn};

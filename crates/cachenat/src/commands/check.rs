@@ -26,13 +26,14 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::args::Global;
 use crate::check::{self, Finding, access, aws, chains, host as kernel_settings, nodes, schedule};
+use crate::clock::now;
 use crate::config::{Config, Snat};
 use crate::desired::Desired;
 use crate::gateway::Gateway;
 use crate::inventory;
 use crate::output::{Exit, Output};
 use crate::report::Report;
-use crate::setting::{Effect, Setting, ask, now};
+use crate::setting::{Effect, Setting, ask};
 use crate::state::State;
 use crate::sysctls;
 

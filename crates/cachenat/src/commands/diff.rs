@@ -14,11 +14,12 @@ use rules::sysctl::{Place, SysctlChange};
 use rules::{Actual, Sysctl, diff};
 
 use crate::args::{DiffFormat, Global};
+use crate::clock::now;
 use crate::converge::{check_known, in_force};
 use crate::desired::Desired;
 use crate::output::Exit;
 use crate::report::Report;
-use crate::setting::{Effect, Setting, now};
+use crate::setting::{Effect, Setting};
 use crate::sysctls;
 
 pub(super) fn run(global: &Global, format: DiffFormat, against: Option<&Path>) -> anyhow::Result<Exit> {

@@ -6,10 +6,11 @@ use discovery::{Admission, Imds, Inventory, Node};
 
 use crate::args::Global;
 use crate::config::Config;
+use crate::desired::is_whole;
 use crate::gateway::Gateway;
 use crate::inventory;
 use crate::output::{Exit, Output, columns};
-use crate::setting::{Setting, ask, is_whole};
+use crate::setting::{Setting, ask};
 
 pub(super) fn run(global: &Global, json: bool) -> anyhow::Result<Exit> {
     let output = Output::new(global);

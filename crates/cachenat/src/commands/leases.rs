@@ -5,9 +5,9 @@ use rules::leases::{Lease, QUARANTINE};
 use rules::{ForwardId, Listener};
 
 use crate::args::{Global, LeasesAction};
+use crate::clock::now;
 use crate::config::Config;
 use crate::output::{Exit, Output, age, columns};
-use crate::setting::now;
 use crate::state::State;
 use crate::turn::Turn;
 

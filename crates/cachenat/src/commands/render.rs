@@ -8,8 +8,9 @@ use rules::Ruleset;
 use rules::iptables::iptables_restore;
 
 use crate::args::{Global, RenderFormat};
+use crate::clock::now;
 use crate::output::Exit;
-use crate::setting::{Effect, Setting, now};
+use crate::setting::{Effect, Setting};
 use crate::state::State;
 
 pub(super) fn run(global: &Global, format: RenderFormat) -> anyhow::Result<Exit> {

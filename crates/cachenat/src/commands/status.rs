@@ -19,10 +19,11 @@ use serde::Serialize;
 
 use crate::args::{Global, StatusFormat};
 use crate::check::{Verdict, host as kernel_settings};
+use crate::clock::now;
 use crate::moves::Moves;
 use crate::output::{Exit, age, columns, size, with_cause};
 use crate::report::Report;
-use crate::setting::{Effect, Setting, now};
+use crate::setting::{Effect, Setting};
 use crate::state::State;
 use crate::sysctls;
 

@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 
 use crate::args::Global;
+use crate::clock::now;
 use crate::converge::{Done, Until, carry_out, plan, remember};
 use crate::inventory;
 use crate::memory::Memory;
@@ -31,7 +32,7 @@ use crate::metrics::http::Names;
 use crate::output::{Exit, Output, in_background};
 use crate::pending as probation;
 use crate::rounds::Rounds;
-use crate::setting::{Setting, now};
+use crate::setting::Setting;
 use crate::state::State;
 use crate::sysctls;
 use crate::turn::{Moment, Turn};

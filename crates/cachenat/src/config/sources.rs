@@ -8,7 +8,7 @@ use discovery::{Also, Expose, HostPort, NodeId, RedisSeed, Secret, Seed, Source,
 
 use super::ConfiguredSource;
 use super::document::{Fields, Node};
-use super::read::{NETWORK, network, pool};
+use super::values::{NETWORK, network, pool};
 
 const KINDS: [&str; 6] =
     ["replication_group", "cache_cluster", "serverless_cache", "tags", "in_band", "static"];

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::event::{Level, line};
 use crate::args::LogFormat;
-use crate::setting::now;
+use crate::clock::now;
 
 /// How many bytes may wait for a reader in the background; one text more than fits is taken, and no other after it.
 const ROOM: usize = 1 << 20;

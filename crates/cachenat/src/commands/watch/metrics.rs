@@ -8,10 +8,11 @@ use std::time::Duration;
 use anyhow::Context;
 use discovery::{Listed, Outcome};
 
+use crate::clock::now;
 use crate::commands::status::{Status, gather, prometheus};
 use crate::metrics::http::{self, Names};
 use crate::metrics::{Exposition, Kind, sample};
-use crate::setting::{Setting, now};
+use crate::setting::Setting;
 use crate::state::State;
 
 /// The upper bounds of the time from an answer to the commit, in milliseconds.
