@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use rules::model::{Refusal, carry_out};
 use rules::ruleset::{Key, Ruleset, Set};
-use rules::transaction::{Refusal, carry_out};
 use rules::{Actual, Operation, Transaction};
 
 use crate::kernel::{CommitError, Dump, DumpError, Found, Generation, Netfilter, Table};

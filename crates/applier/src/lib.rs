@@ -1,9 +1,10 @@
 //! The kernel's side of cachenat: what is in force is dumped, the difference is committed as one transaction, and
 //! the result is read back.
 //!
-//! [`kernel::Netfilter`] is the seam: [`netlink::Kernel`] is the real one, [`fake::Fake`] keeps the same promises
+//! [`kernel::Netfilter`] is the seam: [`netlink::Kernel`] is the real one, `fake::Fake` (feature `test-support`) keeps the same promises
 //! in memory, and [`sync::sync`] works on either.
 
+#[cfg(any(test, feature = "test-support"))]
 pub mod fake;
 pub mod host;
 pub mod kernel;

@@ -13,11 +13,14 @@ pub mod foreign;
 pub mod iptables;
 pub mod json;
 pub mod leases;
+#[cfg(any(test, feature = "test-support"))]
+pub mod model;
 pub mod name;
 pub mod render;
 pub mod ruleset;
 pub mod sysctl;
 mod text;
+#[cfg(any(test, feature = "test-support"))]
 pub mod trace;
 pub mod transaction;
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use proptest::prelude::*;
 use rules::json::Wanted;
+use rules::model::carry_out;
 use rules::trace::{Packet, trace};
-use rules::transaction::carry_out;
 use rules::{
     Actual, Endpoint, Family, Flowtable, Forward, ForwardId, Gateway, Leases, Listener, Pool, Request,
     Ruleset, Snat, Sysctl, assign, diff, render,
