@@ -35,7 +35,7 @@ const HOOKS: [(&str, &[&str]); 9] = [
 ];
 
 /// Conditions of nft: most are of what is known of the packets, some of what is not.
-const CONDITIONS: [&str; 50] = [
+const CONDITIONS: [&str; 54] = [
     "",
     "iifname \"eth0\"",
     "iifname \"lo\"",
@@ -86,6 +86,10 @@ const CONDITIONS: [&str; 50] = [
     "fib daddr type local",
     "fib saddr type local",
     "ip dscp 0",
+    "tcp dport 6379 tcp option maxseg size 1-100",
+    "tcp option timestamp exists tcp dport 6379",
+    "meta cpu 999",
+    "rt classid 7",
 ];
 
 /// Conditions that conntrack has to have seen the packet for; a chain that is before it never meets some of them.

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use rules::foreign::{
     Answer, Backend, Base, Chain, Doubt, Fate, Flow, Flows, Foreign, Hook, Interface, Message, Place,
-    ReplyTo, TableFamily,
+    ReplyTo, Table, TableFamily,
 };
 use rules::ruleset::TABLE;
 use rules::{Family, Ruleset, SnatTo};
@@ -135,18 +135,25 @@ fn packets(message: Message, flow: &Flow) -> String {
 
 fn remedy(fate: Fate, place: Place<'_>) -> String {
     let show = command(place);
-    match (fate, place.chain.table.backend) {
-        (Fate::Dropped, Backend::NfTables) => {
-            format!("let packets of 'ct status dnat' pass there ({show} shows it)")
-        }
-        (Fate::Dropped, Backend::LegacyIptables) => {
-            format!("let packets of '-m conntrack --ctstate DNAT' pass there ({show} shows it)")
-        }
-        (Fate::Untracked, _) => {
+    match fate {
+        Fate::Dropped if is_of_iptables(place.chain) => format!(
+            "let packets of '-m conntrack --ctstate DNAT' pass there, with Docker in its chain DOCKER-USER ({show} shows it)"
+        ),
+        Fate::Dropped => format!("let packets of 'ct status dnat' pass there ({show} shows it)"),
+        Fate::Untracked => {
             format!("except the ports of the pool, and your nodes', from it ({show} shows it)")
         }
-        (Fate::LedElsewhere | Fate::Queued, _) => format!("take that rule out: {show} shows it"),
+        Fate::LedElsewhere | Fate::Queued => format!("take that rule out: {show} shows it"),
     }
+}
+
+/// Whether iptables made it, whose tables nft(8) should not touch.
+fn is_of_iptables(chain: &Chain) -> bool {
+    const TABLES: [&str; 5] = ["raw", "mangle", "nat", "filter", "security"];
+    let Table { backend, family, name } = &chain.table;
+    let is_shared = matches!(family, TableFamily::Ip | TableFamily::Ip6) && TABLES.contains(&name.as_str());
+    // Its base chains are written in capitals, and one like that has no other maker.
+    *backend == Backend::LegacyIptables || (is_shared && chain.name.chars().any(|c| c.is_ascii_uppercase()))
 }
 
 /// The command that shows a rule.
@@ -244,13 +251,14 @@ fn behind(foreign: &Foreign, chain: &Chain, anybody: &Flows) -> Option<Finding> 
 
 #[cfg(test)]
 mod tests {
-    use rules::foreign::{Expression, Field, Relation, Rule, Table, Verdict};
+    use rules::foreign::{Expression, Field, Relation, Rule, Verdict};
 
     use super::super::Verdict::{Fail, Ok, Warn};
     use super::*;
 
     fn chain(backend: Backend, hook: Hook, expressions: Vec<Expression>) -> Foreign {
-        let table = Table { backend, family: TableFamily::Ip, name: "filter".to_owned() };
+        let name = if backend == Backend::NfTables { "fw" } else { "filter" };
+        let table = Table { backend, family: TableFamily::Ip, name: name.to_owned() };
         let base = Base { is_nat: false, hook, priority: -300, devices: vec![], drops_by_policy: false };
         let rules = vec![Rule { number: 4, expressions }];
         let chains = vec![Chain { table, name: "FORWARD".to_owned(), base: Some(base), rules }];
@@ -273,8 +281,8 @@ mod tests {
     fn what_stops_packets_is_told_with_what_helps() {
         let connections =
             "new connections from 198.51.100.0/24 to 10.0.0.55:6379, which lead on to 10.0.1.230:6379";
-        let rule = "rule handle 4 of chain ip filter FORWARD";
-        let show = "'nft -a list chain ip filter FORWARD'";
+        let rule = "rule handle 4 of chain ip fw FORWARD";
+        let show = "'nft -a list chain ip fw FORWARD'";
         let verdict = |verdict| vec![Expression::Verdict(verdict)];
         let unclear =
             |name: &str, verdict| vec![Expression::Unclear(name.to_owned()), Expression::Verdict(verdict)];
@@ -358,10 +366,7 @@ mod tests {
             legacy
                 .starts_with("rule 4 of chain FORWARD in table filter of iptables-legacy at forward drops ")
         );
-        assert!(
-            legacy.ends_with(&format!("'-m conntrack --ctstate DNAT' pass there ({command} shows it)")),
-            "{legacy}"
-        );
+        assert!(legacy.ends_with(&format!("in its chain DOCKER-USER ({command} shows it)")), "{legacy}");
         let mut ours = chain(Backend::NfTables, Hook::Forward, verdict(Verdict::Drop));
         ours.chains[0].table =
             Table { family: TableFamily::Inet, name: TABLE.to_owned(), ..ours.chains[0].table.clone() };

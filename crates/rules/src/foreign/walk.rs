@@ -259,6 +259,8 @@ impl<'a> Walk<'a> {
                     return vec![Said { truth, unclear, verdict }];
                 }
                 Expression::Unclear(name) => {
+                    // It may have loaded any of them.
+                    registers = Bits::unknown(REGISTERS);
                     unclear = Some(name.as_str());
                     Truth::Maybe
                 }
@@ -273,6 +275,7 @@ impl<'a> Walk<'a> {
                 }
                 Expression::Lookup { from, set, to, negated } => {
                     let Some(set) = self.foreign.sets.get(&(chain.table.clone(), set.clone())) else {
+                        registers = Bits::unknown(REGISTERS);
                         unclear = Some("lookup");
                         truth = truth.and(Truth::Maybe);
                         continue;
@@ -510,6 +513,19 @@ mod tests {
                 "{base:?} {of_inner:?}"
             );
         }
+    }
+
+    /// What is not understood may load registers, such as `socket` or `numgen`.
+    #[test]
+    fn behind_what_is_not_understood_no_register_is_known() {
+        let port = Expression::Load { field: Field::Transport(2), to: 0, length: 2 };
+        let is_22 = Expression::Compare { from: 0, relation: Relation::Equal, value: vec![0, 22] };
+        let drop = Expression::Verdict(Verdict::Drop);
+        let rule = vec![port.clone(), is_22.clone(), drop.clone()];
+        assert_eq!(told(&foreign(vec![rule], vec![], false)), "passes");
+        let rule = vec![port, Expression::Unclear("socket".to_owned()), is_22, drop];
+        let unclear = "Some(Dropped) by rule handle 1 of chain inet fw c for Some(\"socket\")";
+        assert_eq!(told(&foreign(vec![rule], vec![], false)), unclear);
     }
 
     #[test]
