@@ -61,7 +61,7 @@ struct Document {
     sysctls: Vec<Sysctl>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct ElementForm {
     key: SmolStr,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -80,7 +80,9 @@ enum RuleForm {
     Spread {
         interface: IfName,
         family: FamilyForm,
-        place: PlaceForm,
+        /// Documents from before each target had a map have none.
+        #[serde(default)]
+        place: Option<PlaceForm>,
     },
     Snat {
         interface: IfName,
@@ -174,7 +176,7 @@ impl From<&Rule> for RuleForm {
         match rule.clone() {
             Rule::Forward { interface, family } => Self::Forward { interface, family: family.into() },
             Rule::Spread { interface, family, place } => {
-                Self::Spread { interface, family: family.into(), place: PlaceForm(place) }
+                Self::Spread { interface, family: family.into(), place: Some(PlaceForm(place)) }
             }
             Rule::Snat { interface, family, to, place } => {
                 let to = match to {
@@ -191,30 +193,32 @@ impl From<&Rule> for RuleForm {
     }
 }
 
-impl From<RuleForm> for Rule {
-    fn from(form: RuleForm) -> Self {
-        match form {
-            RuleForm::Forward { interface, family } => Self::Forward { interface, family: family.into() },
-            RuleForm::Spread { interface, family, place } => {
-                Self::Spread { interface, family: family.into(), place: place.0 }
+impl RuleForm {
+    /// The rule; `None`: one over slots, which is not made any more. The elements tell all of it.
+    fn rule(self) -> Option<Rule> {
+        Some(match self {
+            Self::Forward { interface, family } => Rule::Forward { interface, family: family.into() },
+            Self::Spread { interface, family, place } => {
+                let PlaceForm(place) = place?;
+                Rule::Spread { interface, family: family.into(), place }
             }
-            RuleForm::Snat { interface, family, to, place } => {
+            Self::Snat { interface, family, to, place } => {
                 let to = match to {
                     SnatForm::Address(address) => SnatTo::Address(address),
                     SnatForm::Masquerade => SnatTo::Masquerade,
                 };
-                Self::Snat {
+                Rule::Snat {
                     interface,
                     family: family.into(),
                     to,
                     place: place.map(|PlaceForm(place)| place),
                 }
             }
-            RuleForm::Offload { interface, family } => Self::Offload { interface, family: family.into() },
-            RuleForm::DropInvalidAnswers { family } => Self::DropInvalidAnswers { family: family.into() },
-            RuleForm::DropInvalidRequests { family } => Self::DropInvalidRequests { family: family.into() },
-            RuleForm::DropOthers { interface } => Self::DropOthers { interface },
-        }
+            Self::Offload { interface, family } => Rule::Offload { interface, family: family.into() },
+            Self::DropInvalidAnswers { family } => Rule::DropInvalidAnswers { family: family.into() },
+            Self::DropInvalidRequests { family } => Rule::DropInvalidRequests { family: family.into() },
+            Self::DropOthers { interface } => Rule::DropOthers { interface },
+        })
     }
 }
 
@@ -277,17 +281,57 @@ impl Wanted {
         let unknown = |place: String, text: &str| JsonError::Unknown { place, text: text.to_owned() };
         let mut ruleset = Ruleset { flowtable: document.flowtable, ..Ruleset::default() };
         for (name, forms) in document.sets {
+            if let Some(family) = family_of_slots(&name) {
+                for (set, key, element) in from_slots(family, forms)? {
+                    ruleset.sets.entry(set).or_default().insert(key, element);
+                }
+                continue;
+            }
             let set = Set::from_name(&name).ok_or_else(|| unknown("sets".to_owned(), &name))?;
             let elements: Result<Elements, JsonError> =
                 forms.into_iter().map(|form| element(set, form)).collect();
-            ruleset.sets.insert(set, elements?);
+            ruleset.sets.entry(set).or_default().extend(elements?);
         }
         for (name, forms) in document.chains {
             let chain = Chain::from_name(&name).ok_or_else(|| unknown("chains".to_owned(), &name))?;
-            ruleset.chains.insert(chain, forms.into_iter().map(Rule::from).collect());
+            let rules = forms.into_iter().filter_map(RuleForm::rule);
+            ruleset.chains.insert(chain, rules.collect());
         }
         Ok(Self { ruleset, sysctls: document.sysctls })
     }
+}
+
+/// The family of a map of slots, `spread4` and `spread6`, as documents had it before each of a listener's targets had a map.
+fn family_of_slots(name: &str) -> Option<Family> {
+    match name {
+        "spread4" => Some(Family::Ipv4),
+        "spread6" => Some(Family::Ipv6),
+        _ => None,
+    }
+}
+
+/// The elements of such a map, `10.0.0.55 . 6390 . 0-29`: a listener's targets in the order of their slots.
+fn from_slots(family: Family, forms: Vec<ElementForm>) -> Result<Vec<(Set, Key, Element)>, JsonError> {
+    let mut targets: BTreeMap<(Key, u8), Element> = BTreeMap::new();
+    let forward = Set::new(SetKind::Forward, family);
+    for form in forms {
+        let unknown = || JsonError::Unknown { place: "sets.spread".to_owned(), text: form.key.to_string() };
+        let (listen, slots) = form.key.rsplit_once(" . ").ok_or_else(unknown)?;
+        let first = slots.split('-').next().and_then(|first| first.parse().ok()).ok_or_else(unknown)?;
+        let (key, element) = element(forward, ElementForm { key: listen.into(), ..form.clone() })?;
+        targets.insert((key, first), element);
+    }
+    let mut counts: BTreeMap<Key, usize> = BTreeMap::new();
+    let placed = targets.into_iter().filter_map(|((key, _), element)| {
+        let count = counts.entry(key).or_default();
+        *count += 1;
+        let set = match *count {
+            1 => forward,
+            number => Set::new(SetKind::Spread(Place::new(number)?), family),
+        };
+        Some((set, key, element))
+    });
+    Ok(placed.collect())
 }
 
 /// What stands before each entry of a list that has a line for each.
@@ -353,6 +397,32 @@ impl Key {
                 [address, port],
             ) => Some(Self::Endpoint(endpoint(address, port)?)),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_from_before_each_target_had_a_map_has_the_same_forwards() {
+        let text = r#"{"version":1,"table":"inet cachenat","sets":{
+            "forward4":[{"key":"10.0.0.55 . 6379","to":"10.0.1.230:6379","id":"c-001"}],
+            "spread4":[
+                {"key":"10.0.0.55 . 6390 . 20-39","to":"10.0.1.232:6379","id":"c/reader"},
+                {"key":"10.0.0.55 . 6390 . 0-19","to":"10.0.1.231:6379","id":"c/reader"},
+                {"key":"10.0.0.55 . 6390 . 40-59","to":"10.0.1.233:6379","id":"c/reader"}]},
+            "chains":{"prerouting":[{"rule":"forward","interface":"eth0","family":"ip"},
+                                    {"rule":"spread","interface":"eth0","family":"ip"}]},
+            "sysctls":[]}"#;
+        let found = Wanted::from_json(text).unwrap().ruleset.forwards();
+        let targets: Vec<String> =
+            found.iter().map(|forward| crate::diff::targets(&forward.targets)).collect();
+        assert_eq!(targets, ["10.0.1.230:6379", "10.0.1.231:6379, 10.0.1.232:6379, 10.0.1.233:6379"]);
+        for key in ["10.0.0.55 . 6390", "10.0.0.55 . 6390 . x", ""] {
+            let broken = text.replace("10.0.0.55 . 6390 . 20-39", key);
+            assert!(matches!(Wanted::from_json(&broken), Err(JsonError::Unknown { .. })), "{key}");
         }
     }
 }
