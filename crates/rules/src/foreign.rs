@@ -5,6 +5,7 @@
 
 mod bits;
 mod flow;
+mod lookup;
 mod walk;
 
 use std::collections::BTreeMap;
