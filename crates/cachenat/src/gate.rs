@@ -10,6 +10,7 @@ use std::ops::Deref;
 use discovery::{Admission, Refusal, admit};
 use ipnet::IpNet;
 use rules::json::Wanted;
+use rules::ruleset::TARGETS;
 use rules::{
     AddressRange, Element, Endpoint, Family, Forward, ForwardId, Key, Ruleset, SetKind, Sysctl, render,
 };
@@ -53,6 +54,10 @@ pub(crate) enum Refused {
     Family { id: ForwardId, listen: Endpoint, target: Endpoint },
     #[error("{id}: {target} is the address of {owner} as well; it is not forwarded")]
     Twin { id: ForwardId, target: Endpoint, owner: ForwardId },
+    #[error(
+        "{id}: {listen} has {targets} targets and can lead to {TARGETS}; only the first {TARGETS} are used"
+    )]
+    Surplus { id: ForwardId, listen: Endpoint, targets: usize },
 }
 
 /// What the gate goes by.
@@ -132,6 +137,11 @@ impl Gate<'_> {
                 }
                 checked.map_err(|why| refused.push(why)).is_ok()
             });
+            if forward.targets.len() > usize::from(TARGETS) {
+                let (id, listen, targets) = (forward.id.clone(), forward.listen, forward.targets.len());
+                refused.push(Refused::Surplus { id, listen, targets });
+                forward.targets.truncate(TARGETS.into());
+            }
             if !forward.targets.is_empty() {
                 admitted.push(forward);
             }

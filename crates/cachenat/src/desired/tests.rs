@@ -499,3 +499,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn targets_beyond_the_limit_are_named() {
+    let mut world = World::new();
+    let addresses: Vec<String> = (1..=20).map(|host| format!("10.0.1.{host}")).collect();
+    let forwards = world.run(&inventory(&[&format!("my-cluster-001 {}", addresses.join(","))], &BOTH));
+    assert!(forwards[0].ends_with(" 10.0.1.15:6379, 10.0.1.16:6379"), "{forwards:?}");
+    let words =
+        "my-cluster-001: 10.0.0.55:6379 has 20 targets and can lead to 16; only the first 16 are used";
+    assert_eq!(world.kept, [words]);
+    world.run(&inventory(&[&format!("my-cluster-001 {}", addresses[..16].join(","))], &BOTH));
+    assert_eq!(world.kept, [""; 0]);
+}
