@@ -11,15 +11,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use applier::conntrack::{Bytes, Conntrack, ConntrackError};
-use applier::kernel::Netfilter as _;
+use applier::kernel::{Netfilter as _, Table};
 use applier::netlink::Kernel;
 use applier::sync::{ours, sync};
 use cachenat_tests::lab::namespace::Namespace;
 use cachenat_tests::lab::shell::{run, run_with_input};
 use rules::flows::{Fate, Former, Leg};
 use rules::ruleset::{Endpoint, Family};
-use rules::{Forward, Ruleset, render};
-use rulesets::{at, forward, gateway, to_gateway};
+use rules::{Actual, Forward, Ruleset, render};
+use rulesets::{FORMER, at, forward, gateway, to_gateway};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use segment::Segment;
 
@@ -198,6 +198,41 @@ fn a_reader_that_loses_a_replica_keeps_its_flows_to_the_others() {
     let lost = expected.remove(&(at(reader), at(B))).unwrap();
     assert_eq!(follow(&segment, &[forward("c/reader", reader, &[A, c])]) as u64, lost);
     assert_eq!(listed(&segment.gateway), expected);
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_reader_of_the_former_version_keeps_its_connections() {
+    let segment = Segment::new();
+    let _nodes = (segment.node(1), segment.node(2));
+    let node = forward("c-001", "10.0.0.55:6379", &[A]);
+    let node6 = forward("c-001", "[2001:db8::55]:6379", &[A6]);
+    apply(&segment, &[node.clone(), node6.clone()]);
+    segment.gateway.nft(FORMER);
+    let readers = ["10.0.0.55:6390", "[2001:db8::55]:6390"];
+    // That all of 40 go to one of two nodes has a chance of 2^-39.
+    let dial = || readers.map(|reader| (0..40).map(|_| segment.dial(reader)).collect::<Vec<_>>());
+    let _old = dial();
+    let before = listed(&segment.gateway);
+    assert_eq!(before.len(), 4);
+
+    let dump = || segment.gateway.enter(|| Kernel::open().unwrap()).dump().unwrap();
+    let former = dump();
+    let forwards = [
+        node,
+        node6,
+        forward("c/reader", readers[0], &[A, B]),
+        forward("c/reader", readers[1], &[A6, "[2001:db8:1::2]:6379"]),
+    ];
+    assert_eq!(follow(&segment, &forwards), 0);
+    let now = dump();
+    assert_eq!(now.generation, former.generation.next(), "one commit");
+    let desired = Actual { ruleset: rendered(&forwards), strangers: vec![] };
+    assert_eq!(now.table, Table::Ours(desired));
+    assert_eq!(listed(&segment.gateway), before);
+    let _new = dial();
+    let after = listed(&segment.gateway);
+    assert!(before.iter().all(|(way, flows)| after[way] > *flows), "{before:?} {after:?}");
 }
 
 #[test]

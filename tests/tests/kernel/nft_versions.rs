@@ -2,15 +2,13 @@
 
 use std::process::Command;
 
-use applier::kernel::Table;
 use applier::sync::{Outcome, difference, sync};
 use cachenat_tests::lab::namespace::Namespace;
 use cachenat_tests::lab::shell::{run, run_with_input};
 use cachenat_tests::programs;
-use rules::Snat;
 
-use crate::rulesets::{everything, forward, gateway, to_several};
-use crate::{dump, open, ours};
+use crate::rulesets::{everything, to_several};
+use crate::{dump, open};
 
 /// A firewall of the host's own, of which not a word may be lost.
 const FIREWALL: &str = "table inet filter {
@@ -22,14 +20,6 @@ const FIREWALL: &str = "table inet filter {
     }
 }";
 
-/// What cachenat itself wrote before a listener's targets had a map each.
-const FORMER: &str = "
-    add map inet cachenat spread4 { typeof ip daddr . tcp dport . numgen random mod 60 : ip daddr . tcp dport; flags interval; counter; }
-    add element inet cachenat spread4 { 10.0.0.55 . 6390 . 0-29 comment \"my-cluster/reader\" : 10.0.1.231 . 6379 }
-    add element inet cachenat spread4 { 10.0.0.55 . 6390 . 30-59 comment \"my-cluster/reader\" : 10.0.1.232 . 6379 }
-    add rule inet cachenat prerouting iifname \"eth0\" ip saddr @clients4 dnat ip to ip daddr . tcp dport . numgen random mod 60 map @spread4
-";
-
 fn nft_of(release: &str, namespace: &Namespace) -> Command {
     let words = programs::nft_of(release);
     let mut command = namespace.command(&words[0]);
@@ -40,6 +30,22 @@ fn nft_of(release: &str, namespace: &Namespace) -> Command {
 /// The whole ruleset, without what was counted.
 fn saved(release: &str, namespace: &Namespace) -> String {
     run(nft_of(release, namespace).args(["--stateless", "list", "ruleset"]))
+}
+
+/// The words between a listing's lines and commas, in order: elements come as the kernel's hash has them, or sorted.
+fn parts(listing: &str) -> Vec<String> {
+    // nft 0.9.8 shows these counters although it is not asked to, and others show that there is one.
+    let listing = listing.replace(" counter packets 0 bytes 0", "").replace(" counter comment", " comment");
+    // nft 0.9.8 shows the last network of all as a range, and writes out what a rule's other words imply.
+    let listing = listing.replace("255.255.255.0-255.255.255.255", "255.255.255.0/24");
+    let listing = listing.replace("ffff::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "ffff::/16");
+    let listing = listing.replace(" addr . port to ", " to ");
+    let listing = listing.replace(" meta nfproto ipv4 ", " ").replace(" meta nfproto ipv6 ", " ");
+    let listing = listing.replace("elements = {", "").replace([',', '}'], "\n");
+    let mut parts: Vec<String> = listing.lines().map(|part| part.trim().to_owned()).collect();
+    parts.retain(|part| !part.is_empty());
+    parts.sort_unstable();
+    parts
 }
 
 /// Each of them lists the table, saves it and loads it again, beside a firewall of the host's own.
@@ -58,6 +64,8 @@ fn lists_saves_and_loads(release: &str) {
 
     let whole = run(nft_of(release, &namespace).args(["list", "ruleset"]));
     assert_eq!(whole.matches("comment \"my-cluster/reader\" : ").count(), 3, "{release}: {whole}");
+    let table = run(nft_of(release, &namespace).args(["--stateless", "list", "table", "inet", "cachenat"]));
+    assert_eq!(parts(&table), parts(&desired.to_string()), "{release}");
     let saved_once = saved(release, &namespace);
     // nft 0.9.8 does not read the counters of a map's elements that it lists itself; it is no matter of readers.
     let loadable = match release {
@@ -90,26 +98,4 @@ fn the_nft_of_debian_12_lists_saves_and_loads_the_table() {
 #[ignore = "needs a network namespace: scripts/test"]
 fn the_nft_of_debian_13_lists_saves_and_loads_the_table() {
     lists_saves_and_loads("trixie");
-}
-
-#[test]
-#[ignore = "needs a network namespace: scripts/test"]
-fn what_cachenat_wrote_before_becomes_what_it_writes_now() {
-    let namespace = Namespace::new();
-    let kernel = &mut open(&namespace);
-    let families = [rules::Family::Ipv4];
-    let single = [forward("my-cluster-001", "10.0.0.55:6379", &["10.0.1.230:6379"])];
-    let several = [
-        forward("my-cluster-001", "10.0.0.55:6379", &["10.0.1.230:6379"]),
-        forward("my-cluster/reader", "10.0.0.55:6390", &["10.0.1.231:6379", "10.0.1.232:6379"]),
-    ];
-    let of = |forwards| {
-        let clients = ["198.51.100.27/32".parse().unwrap()];
-        rules::render(forwards, &clients, &gateway(&families, Snat::Masquerade))
-    };
-    sync(kernel, Some(&of(&single))).unwrap();
-    namespace.nft(FORMER);
-    sync(kernel, Some(&of(&several))).unwrap();
-    assert_eq!(dump(kernel).table, ours(of(&several)));
-    assert!(matches!(dump(kernel).table, Table::Ours(actual) if actual.strangers.is_empty()));
 }

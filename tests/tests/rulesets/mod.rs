@@ -46,6 +46,23 @@ pub(crate) fn example() -> Ruleset {
     render(&forwards, &["198.51.100.27/32".parse().unwrap()], &gateway(&[Family::Ipv4], to_gateway()))
 }
 
+/// What nft adds to a table with `forward` rules so that `10.0.0.55:6390` and `[2001:db8::55]:6390` lead to nodes 1 and 2 as
+/// cachenat made it before a listener's targets had a map each.
+pub(crate) const FORMER: &str = r#"
+    add map inet cachenat spread4 { typeof ip daddr . tcp dport . numgen random mod 60 : ip daddr . tcp dport; flags interval; counter; }
+    add element inet cachenat spread4 { 10.0.0.55 . 6390 . 0-29 comment "c/reader" : 10.0.1.1 . 6379 }
+    add element inet cachenat spread4 { 10.0.0.55 . 6390 . 30-59 comment "c/reader" : 10.0.1.2 . 6379 }
+    add element inet cachenat backends4 { 10.0.1.1 . 6379, 10.0.1.2 . 6379 }
+    add element inet cachenat listeners4 { 10.0.0.55 . 6390 }
+    add rule inet cachenat prerouting iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport . numgen random mod 60 map @spread4
+    add map inet cachenat spread6 { typeof ip6 daddr . tcp dport . numgen random mod 60 : ip6 daddr . tcp dport; flags interval; counter; }
+    add element inet cachenat spread6 { 2001:db8::55 . 6390 . 0-29 comment "c/reader" : 2001:db8:1::1 . 6379 }
+    add element inet cachenat spread6 { 2001:db8::55 . 6390 . 30-59 comment "c/reader" : 2001:db8:1::2 . 6379 }
+    add element inet cachenat backends6 { 2001:db8:1::1 . 6379, 2001:db8:1::2 . 6379 }
+    add element inet cachenat listeners6 { 2001:db8::55 . 6390 }
+    add rule inet cachenat prerouting iifname "eth0" ip6 saddr @clients6 dnat ip6 to ip6 daddr . tcp dport . numgen random mod 60 map @spread6
+"#;
+
 /// So many nodes, each on a port of its own.
 pub(crate) fn nodes(count: u16) -> Ruleset {
     let forwards: Vec<Forward> = (0..count)
