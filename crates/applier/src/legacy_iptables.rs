@@ -11,16 +11,10 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use rules::Family;
 use rules::foreign::{Backend, Chain, Table, TableFamily};
 
 use socket::Socket;
-
-/// A family of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
-    Ipv4,
-    Ipv6,
-}
 
 /// The chains of all tables that have been loaded in this network namespace, for either family; none without legacy
 /// iptables.

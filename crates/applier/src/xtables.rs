@@ -78,18 +78,23 @@ fn load(field: Field, length: usize) -> Expression {
     Expression::Load { field, to: REGISTER, length }
 }
 
-fn equality(is_inverted: bool) -> Relation {
+pub(crate) fn equality(is_inverted: bool) -> Relation {
     if is_inverted { Relation::NotEqual } else { Relation::Equal }
+}
+
+/// How the bits of a field that a mask has compare with a value.
+pub(crate) fn masked(field: Field, mask: Vec<u8>, relation: Relation, value: Vec<u8>) -> Vec<Expression> {
+    let xor = vec![0; mask.len()];
+    vec![
+        load(field, mask.len()),
+        Expression::Mask { from: REGISTER, to: REGISTER, mask, xor },
+        Expression::Compare { from: REGISTER, relation, value },
+    ]
 }
 
 /// Whether a field has one of these bits.
 fn has_bits(field: Field, mask: &[u8], is_inverted: bool) -> Vec<Expression> {
-    let zero = vec![0; mask.len()];
-    vec![
-        load(field, mask.len()),
-        Expression::Mask { from: REGISTER, to: REGISTER, mask: mask.to_vec(), xor: zero.clone() },
-        Expression::Compare { from: REGISTER, relation: equality(!is_inverted), value: zero },
-    ]
+    masked(field, mask.to_vec(), equality(!is_inverted), vec![0; mask.len()])
 }
 
 /// Whether a field lies in one of these ranges.
@@ -115,10 +120,7 @@ fn tcp(info: Info<'_>) -> Option<Vec<Expression>> {
         found.extend(unclear("tcp-option"));
     }
     if mask != 0 {
-        let relation = equality(inverted & 4 != 0);
-        found.push(load(Field::Transport(13), 1));
-        found.push(Expression::Mask { from: REGISTER, to: REGISTER, mask: vec![mask], xor: vec![0] });
-        found.push(Expression::Compare { from: REGISTER, relation, value: vec![flags] });
+        found.extend(masked(Field::Transport(13), vec![mask], equality(inverted & 4 != 0), vec![flags]));
     }
     Some(found)
 }
@@ -185,13 +187,8 @@ fn address_type(info: Info<'_>) -> Option<Vec<Expression>> {
 /// `struct xt_mark_mtinfo1` and `struct xt_connmark_mtinfo1`
 fn mark(field: Field, info: Info<'_>) -> Option<Vec<Expression>> {
     let (mark, mask, is_inverted) = (info.u32(0)?, info.u32(4)?, info.u8(8)? != 0);
-    let (mask, xor) = (mask.to_ne_bytes().to_vec(), vec![0; 4]);
-    let (relation, value) = (equality(is_inverted), mark.to_ne_bytes().to_vec());
-    Some(vec![
-        load(field, 4),
-        Expression::Mask { from: REGISTER, to: REGISTER, mask, xor },
-        Expression::Compare { from: REGISTER, relation, value },
-    ])
+    let (mask, value) = (mask.to_ne_bytes().to_vec(), mark.to_ne_bytes().to_vec());
+    Some(masked(field, mask, equality(is_inverted), value))
 }
 
 /// `struct xt_mark_tginfo2`: `(mark & ~mask) ^ value`

@@ -15,7 +15,10 @@ use bits::{Bits, Truth};
 pub use flow::{Flow, Flows, Interface, Message, ReplyTo};
 pub use walk::{Answer, Doubt, Fate, Place};
 
-use crate::ruleset::Family;
+use crate::ruleset::{Family, TABLE};
+
+/// `NF_IP_PRI_CONNTRACK`, `linux/netfilter_ipv4.h`.
+const CONNTRACK: i32 = -200;
 
 /// Everything that others have in the kernel's packet filters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -333,6 +336,24 @@ impl Display for Table {
             (Backend::NfTables, family) => write!(f, "{family} {name}"),
             (Backend::LegacyIptables, TableFamily::Ip6) => write!(f, "{name} of ip6tables-legacy"),
             (Backend::LegacyIptables, _) => write!(f, "{name} of iptables-legacy"),
+        }
+    }
+}
+
+impl Table {
+    /// Whether it is cachenat's own, or somebody else's of its name.
+    pub fn is_ours(&self) -> bool {
+        self.backend == Backend::NfTables && self.family == TableFamily::Inet && self.name == TABLE
+    }
+}
+
+impl Base {
+    /// Whether conntrack has seen the packets that come here: it looks at them at prerouting.
+    pub fn is_tracked(&self) -> bool {
+        match self.hook {
+            Hook::Ingress => false,
+            Hook::Prerouting => self.is_nat || self.priority > CONNTRACK,
+            Hook::Forward | Hook::Postrouting | Hook::Egress => true,
         }
     }
 }

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use smol_str::{SmolStr, SmolStrBuilder};
 
 use crate::ruleset::{
-    AddressRange, Chain, Element, Endpoint, Family, Flowtable, Key, Rule, Ruleset, Set, SetKind, SnatTo,
-    TABLE, TABLE_COMMENT,
+    AddressRange, Chain, Element, Endpoint, Family, Flowtable, Key, Place, Rule, Ruleset, Set, SetKind,
+    SnatTo, TABLE, TABLE_COMMENT,
 };
 
 impl Family {
@@ -227,22 +227,19 @@ impl Display for Rule {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Forward { interface, family } => {
-                let (ip, forward) = (family.keyword(), Set::new(SetKind::Forward, *family));
-                let clients = Set::new(SetKind::Clients, *family);
                 write!(f, "iifname \"{interface}\" ")?;
-                write!(f, "{ip} saddr @{clients} dnat {ip} to {ip} daddr . tcp dport map @{forward}")
+                translated(f, Set::new(SetKind::Forward, *family))
             }
             Self::Spread { interface, family, place } => {
-                let (ip, spread) = (family.keyword(), Set::new(SetKind::Spread(*place), *family));
-                let clients = Set::new(SetKind::Clients, *family);
-                write!(f, "iifname \"{interface}\" numgen random mod {} 0 ", place.number())?;
-                write!(f, "{ip} saddr @{clients} dnat {ip} to {ip} daddr . tcp dport map @{spread}")
+                write!(f, "iifname \"{interface}\" ")?;
+                turn_of(f, *place)?;
+                translated(f, Set::new(SetKind::Spread(*place), *family))
             }
             Self::Snat { interface, family, to, place } => {
                 let ip = family.keyword();
                 write!(f, "oifname \"{interface}\" ")?;
                 if let Some(place) = place {
-                    write!(f, "numgen random mod {} 0 ", place.number())?;
+                    turn_of(f, *place)?;
                 }
                 f.write_str("ct status dnat ")?;
                 ours(f, *family)?;
@@ -269,6 +266,16 @@ impl Display for Rule {
             }
         }
     }
+}
+
+fn turn_of(f: &mut Formatter<'_>, place: Place) -> fmt::Result {
+    write!(f, "numgen random mod {} 0 ", place.number())
+}
+
+/// What a map leads clients' packets to.
+fn translated(f: &mut Formatter<'_>, map: Set) -> fmt::Result {
+    let (ip, clients) = (map.family.keyword(), Set::new(SetKind::Clients, map.family));
+    write!(f, "{ip} saddr @{clients} dnat {ip} to {ip} daddr . tcp dport map @{map}")
 }
 
 /// A flow from a listener to a target. The target comes first: nft reads `ct original proto-dst` only where it knows the

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use rules::foreign::{Base, Chain, Expression, Field, Hook, Relation, Rule, Table, TableFamily, Verdict};
+use rules::Family;
+use rules::foreign::{Base, Chain, Expression, Field, Hook, Rule, Table, TableFamily, Verdict};
 
-use super::Family;
-use crate::xtables;
+use crate::xtables::{self, equality, masked};
 
 /// Where things stand in an entry of a family.
 struct Layout {
@@ -247,19 +247,19 @@ impl<'a> Entry<'a> {
             (0, 2 * address, Field::Network(source), is_inverted(INVERTED_SOURCE)),
             (address, 3 * address, Field::Network(destination), is_inverted(INVERTED_DESTINATION)),
         ] {
-            found.extend(masked(field, bytes(value, address)?, bytes(mask, address)?, is_not));
+            found.extend(compared(field, bytes(value, address)?, bytes(mask, address)?, is_not));
         }
         for (at, field, is_not) in [
             (0, Field::InputName, is_inverted(INVERTED_INPUT)),
             (INTERFACE, Field::OutputName, is_inverted(INVERTED_OUTPUT)),
         ] {
             let (name, mask) = (bytes(interfaces + at, INTERFACE)?, bytes(masks + at, INTERFACE)?);
-            found.extend(masked(field, name, mask, is_not));
+            found.extend(compared(field, name, mask, is_not));
         }
         let protocol = u16_at(self.bytes, protocol)?;
         if protocol != 0 {
             let value = vec![protocol.to_le_bytes()[0]];
-            found.extend(masked(Field::Protocol, value, vec![0xff], is_inverted(INVERTED_PROTOCOL)));
+            found.extend(compared(Field::Protocol, value, vec![0xff], is_inverted(INVERTED_PROTOCOL)));
         }
         let is_ipv6 = address == 16;
         if (!is_ipv6 && flags & FRAGMENT != 0) || (is_ipv6 && flags & TOS_6 != 0) {
@@ -270,18 +270,12 @@ impl<'a> Entry<'a> {
 }
 
 /// Whether a field is a value where a mask has bits; nothing where it has none.
-fn masked(field: Field, value: Vec<u8>, mask: Vec<u8>, is_inverted: bool) -> Vec<Expression> {
+fn compared(field: Field, value: Vec<u8>, mask: Vec<u8>, is_inverted: bool) -> Vec<Expression> {
     if mask.iter().all(|&byte| byte == 0) {
         return vec![];
     }
-    let (length, xor) = (mask.len(), vec![0; mask.len()]);
     let value = value.iter().zip(&mask).map(|(value, mask)| value & mask).collect();
-    let relation = if is_inverted { Relation::NotEqual } else { Relation::Equal };
-    vec![
-        Expression::Load { field, to: 0, length },
-        Expression::Mask { from: 0, to: 0, mask, xor },
-        Expression::Compare { from: 0, relation, value },
-    ]
+    masked(field, mask, equality(is_inverted), value)
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {

@@ -8,8 +8,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
-
-use super::Family;
+use rules::Family;
 
 /// `IPT_SO_GET_INFO`, `IPT_SO_GET_ENTRIES`, and `IP6T_SO_` likewise.
 const GET_INFO: i32 = 64;

@@ -8,10 +8,9 @@ use nix::libc;
 use rules::foreign::{
     Backend, Base, Chain, Data, Element, Expression, Foreign, Hook, Rule, Set, Table, TableFamily,
 };
-use rules::ruleset::TABLE;
 
 use super::Kernel;
-use super::attribute::{Attributes, Fields, Malformed, shown};
+use super::attribute::{Attributes, Fields, Malformed, Writer, shown};
 use super::read::{End, Request};
 use super::uapi::{DATA_VALUE, chain, element, elements, rule, set, table};
 use crate::kernel::DumpError;
@@ -32,88 +31,110 @@ impl Kernel {
     ///
     /// See [`DumpError`].
     pub fn foreign(&mut self) -> Result<Foreign, DumpError> {
-        let all = libc::NFPROTO_UNSPEC as u8;
         let mut chains: Vec<Chain> = Vec::new();
-        self.ask_family(
-            Request::CHAINS,
-            all,
-            None,
-            |_| {},
-            |family, attributes| {
-                chains.extend(parse_chain(family, attributes)?);
-                Ok(())
-            },
-        )?;
-        self.ask_family(
-            Request::RULES,
-            all,
-            None,
-            |_| {},
-            |family, attributes| {
-                let fields = Fields::<16>::parse(attributes)?;
-                let Some(table) = table_of(family, fields.name(rule::TABLE)) else { return Ok(()) };
-                let name = shown(fields.name(rule::CHAIN));
-                let chain = chains.iter_mut().find(|chain| chain.name == name && chain.table == table);
-                // A chain that came in between is a chain of the next look.
-                if let Some(chain) = chain.filter(|chain| !is_ours(&chain.table)) {
-                    let list = fields.get(rule::EXPRESSIONS).unwrap_or_default();
-                    let expressions = expression::parse_list(list, table.family)?;
-                    chain.rules.push(Rule { number: fields.be64(rule::HANDLE).unwrap_or(0), expressions });
-                }
-                Ok(())
-            },
-        )?;
-        let mut sets = BTreeMap::new();
-        let mut is_interval = BTreeMap::new();
-        self.ask_family(
-            Request::SETS,
-            all,
-            None,
-            |_| {},
-            |family, attributes| {
-                let fields = Fields::<24>::parse(attributes)?;
-                let Some(table) = table_of(family, fields.name(set::TABLE)) else { return Ok(()) };
-                let name = fields.name(set::NAME).to_vec();
-                let flags = fields.be32(set::FLAGS).unwrap_or(0).cast_signed();
-                is_interval.insert((table.clone(), shown(&name)), flags & libc::NFT_SET_INTERVAL != 0);
-                let empty = Set { fields: field_lengths(&fields)?, ..Set::default() };
-                sets.insert((table, shown(&name)), (family, fields.name(set::TABLE).to_vec(), name, empty));
-                Ok(())
-            },
-        )?;
+        self.ask_all(Request::CHAINS, |family, attributes| {
+            chains.extend(parse_chain(family, attributes)?);
+            Ok(())
+        })?;
+        let names =
+            chains.iter().enumerate().map(|(at, chain)| ((chain.table.clone(), chain.name.clone()), at));
+        let places: BTreeMap<Key, usize> = names.collect();
+        self.ask_all(Request::RULES, |family, attributes| {
+            let fields = Fields::<16>::parse(attributes)?;
+            let Some(table) = table_of(family, fields.name(rule::TABLE)).filter(|table| !table.is_ours())
+            else {
+                return Ok(());
+            };
+            let list = fields.get(rule::EXPRESSIONS).unwrap_or_default();
+            let expressions = expression::parse_list(list, table.family)?;
+            let place = places.get(&(table, shown(fields.name(rule::CHAIN))));
+            // A chain that came in between is a chain of the next look.
+            if let Some(chain) = place.and_then(|&at| chains.get_mut(at)) {
+                chain.rules.push(Rule { number: fields.be64(rule::HANDLE).unwrap_or(0), expressions });
+            }
+            Ok(())
+        })?;
+        let mut declared = BTreeMap::new();
+        self.ask_all(Request::SETS, |family, attributes| {
+            if let Some((key, set)) = Declared::parse(family, attributes)? {
+                declared.insert(key, set);
+            }
+            Ok(())
+        })?;
         let mut foreign = Foreign { chains, sets: BTreeMap::new() };
         for key in looked_up(&foreign.chains) {
-            let Some((family, table, name, mut found)) = sets.remove(&key) else { continue };
-            let mut bounds = Vec::new();
-            let of_set = |writer: &mut super::attribute::Writer| {
-                writer.put(table::NAME, &[&table[..], &[0]].concat());
-                writer.put(elements::SET, &[&name[..], &[0]].concat());
-            };
-            let end = self.ask_family(Request::ELEMENTS, family, None, of_set, |_, attributes| {
-                let list = Fields::<4>::parse(attributes)?.get(elements::LIST).unwrap_or_default();
-                for one in Attributes(list) {
-                    parse_element(one?.value, &mut found, &mut bounds)?;
-                }
-                Ok(())
-            })?;
             // One that is gone meanwhile is left out: what looks it up is not understood.
-            if end == End::Missing {
-                continue;
+            if let Some(declared) = declared.remove(&key)
+                && let Some(set) = self.elements_of(declared)?
+            {
+                foreign.sets.insert(key, set);
             }
-            found.elements = match is_interval.get(&key) {
-                Some(true) => intervals(bounds),
-                _ => bounds.into_iter().map(Bound::alone).collect(),
-            };
-            found.elements.sort_by(|one, other| one.first.cmp(&other.first));
-            foreign.sets.insert(key, found);
         }
         Ok(foreign)
     }
+
+    /// Asks for the objects of all families.
+    fn ask_all(
+        &mut self,
+        request: Request,
+        take: impl FnMut(u8, &[u8]) -> Result<(), Malformed>,
+    ) -> Result<(), DumpError> {
+        self.ask_family(request, libc::NFPROTO_UNSPEC as u8, None, |_| {}, take).map(drop)
+    }
+
+    /// A set with its elements; `None`: it is gone.
+    fn elements_of(&mut self, declared: Declared) -> Result<Option<Set>, DumpError> {
+        let Declared { family, table, name, is_interval, mut set } = declared;
+        let mut bounds = Vec::new();
+        let of_set = |writer: &mut Writer| {
+            writer.put(table::NAME, &[&table[..], &[0]].concat());
+            writer.put(elements::SET, &[&name[..], &[0]].concat());
+        };
+        let end = self.ask_family(Request::ELEMENTS, family, None, of_set, |_, attributes| {
+            let list = Fields::<4>::parse(attributes)?.get(elements::LIST).unwrap_or_default();
+            for one in Attributes(list) {
+                parse_element(one?.value, &mut set, &mut bounds)?;
+            }
+            Ok(())
+        })?;
+        set.elements = match is_interval {
+            true => intervals(bounds),
+            false => bounds.into_iter().map(Bound::alone).collect(),
+        };
+        set.elements.sort_by(|one, other| one.first.cmp(&other.first));
+        Ok((end != End::Missing).then_some(set))
+    }
 }
 
-/// Whether it is our own table, or somebody else's of its name.
-fn is_ours(table: &Table) -> bool {
-    table.family == TableFamily::Inet && table.name == TABLE
+/// A chain or a set by its table and its name, control characters escaped.
+type Key = (Table, String);
+
+/// A set as it is declared, with the names that its elements are asked for by.
+struct Declared {
+    family: u8,
+    table: Vec<u8>,
+    name: Vec<u8>,
+    is_interval: bool,
+    /// Without elements yet.
+    set: Set,
+}
+
+impl Declared {
+    /// `NFT_MSG_NEWSET`, by table and name; `None` for one of a family that routed packets do not pass.
+    fn parse(family: u8, attributes: &[u8]) -> Result<Option<(Key, Self)>, Malformed> {
+        let fields = Fields::<24>::parse(attributes)?;
+        let (table, name) = (fields.name(set::TABLE), fields.name(set::NAME));
+        let Some(of) = table_of(family, table) else { return Ok(None) };
+        let flags = fields.be32(set::FLAGS).unwrap_or(0).cast_signed();
+        let declared = Self {
+            family,
+            table: table.to_vec(),
+            name: name.to_vec(),
+            is_interval: flags & libc::NFT_SET_INTERVAL != 0,
+            set: Set { fields: field_lengths(&fields)?, ..Set::default() },
+        };
+        Ok(Some(((of, shown(name)), declared)))
+    }
 }
 
 /// A table of a family whose chains routed packets pass.
@@ -123,8 +144,8 @@ fn table_of(family: u8, name: &[u8]) -> Option<Table> {
 }
 
 /// The sets that rules look packets up in.
-fn looked_up(chains: &[Chain]) -> Vec<(Table, String)> {
-    let mut found: Vec<(Table, String)> = Vec::new();
+fn looked_up(chains: &[Chain]) -> Vec<Key> {
+    let mut found: Vec<Key> = Vec::new();
     for chain in chains {
         for expression in chain.rules.iter().flat_map(|rule| &rule.expressions) {
             if let Expression::Lookup { set, .. } = expression {
@@ -273,6 +294,7 @@ mod tests {
         #[test]
         fn any_bytes_end_and_never_panic(family in 0..12_u8, bytes: Vec<u8>) {
             let _ = parse_chain(family, &bytes);
+            let _ = Declared::parse(family, &bytes);
             let _ = parse_element(&bytes, &mut Set::default(), &mut vec![]);
             let _ = expression::parse_list(&bytes, TableFamily::Inet);
         }

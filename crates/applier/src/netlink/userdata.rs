@@ -80,30 +80,19 @@ const BIG_ENDIAN: u32 = 2;
 /// `EXPR_CONCAT` (nftables `include/expression.h`).
 const CONCATENATION: u32 = 13;
 
-/// How nft lists the set: the order of its bytes, and the expressions that its `typeof` names.
+/// How nft lists the set: the order of its bytes, and that no expressions stand for its fields (`type`, not `typeof`).
 pub(super) fn set(set: Set) -> Vec<u8> {
-    // What `type` declares has no expressions.
-    let empty = || expression(CONCATENATION, Buffer::default());
+    // NFTNL_UDATA_SET_TYPEOF_EXPR and NFTNL_UDATA_SET_TYPEOF_DATA
+    let no_typeof = || Buffer::default().number(0, CONCATENATION).nest(1, Buffer::default());
+    let order = |order| Buffer::default().number(set_field::KEY_BYTEORDER, order);
     let buffer = match set.kind {
-        SetKind::Clients => Buffer::default().number(set_field::KEY_BYTEORDER, BIG_ENDIAN),
-        SetKind::Backends | SetKind::Listeners => {
-            Buffer::default().number(set_field::KEY_BYTEORDER, MIXED).nest(set_field::KEY_TYPEOF, empty())
-        }
-        SetKind::Forward | SetKind::Spread(_) => map(empty(), empty()),
+        SetKind::Clients => order(BIG_ENDIAN),
+        SetKind::Backends | SetKind::Listeners => order(MIXED).nest(set_field::KEY_TYPEOF, no_typeof()),
+        SetKind::Forward | SetKind::Spread(_) => order(MIXED)
+            .number(set_field::DATA_BYTEORDER, MIXED)
+            .nest(set_field::KEY_TYPEOF, no_typeof())
+            .nest(set_field::DATA_TYPEOF, no_typeof())
+            .number(set_field::DATA_INTERVAL, 0),
     };
     buffer.0
-}
-
-fn map(key: Buffer, data: Buffer) -> Buffer {
-    Buffer::default()
-        .number(set_field::KEY_BYTEORDER, MIXED)
-        .number(set_field::DATA_BYTEORDER, MIXED)
-        .nest(set_field::KEY_TYPEOF, key)
-        .nest(set_field::DATA_TYPEOF, data)
-        .number(set_field::DATA_INTERVAL, 0)
-}
-
-/// `NFTNL_UDATA_SET_TYPEOF_EXPR` and `NFTNL_UDATA_SET_TYPEOF_DATA`.
-fn expression(kind: u32, data: Buffer) -> Buffer {
-    Buffer::default().number(0, kind).nest(1, data)
 }

@@ -5,14 +5,11 @@ use rules::foreign::{
     Answer, Backend, Base, Chain, Doubt, Fate, Flow, Flows, Foreign, Hook, Interface, Message, Place,
     ReplyTo, Table, TableFamily,
 };
-use rules::ruleset::TABLE;
 use rules::{Family, Ruleset, SnatTo};
 
 use super::Finding;
 
-/// `NF_IP_PRI_CONNTRACK` and `NF_IP_PRI_NAT_DST`, `linux/netfilter_ipv4.h`: conntrack's priority at prerouting, and that of
-/// `dstnat`, legacy iptables' as well.
-const CONNTRACK: i32 = -200;
+/// `NF_IP_PRI_NAT_DST`, `linux/netfilter_ipv4.h`: the priority `dstnat`, legacy iptables' as well.
 const DSTNAT: i32 = -100;
 
 /// The connections that a ruleset forwards: each client's to each listener, on to each of its targets.
@@ -72,7 +69,7 @@ fn stopped(foreign: &Foreign, chain: &Chain, base: &Base, flows: &Flows) -> Opti
                 let what = format!("{place} at {} {does} {}{end}", base.hook, packets(message, flow));
                 let remedy = match fate {
                     // Nothing is translated yet.
-                    Fate::Dropped if !is_tracked(base) => {
+                    Fate::Dropped if !base.is_tracked() => {
                         format!(
                             "except your clients, your nodes and their ports from it ({} shows it)",
                             command(place)
@@ -89,15 +86,6 @@ fn stopped(foreign: &Foreign, chain: &Chain, base: &Base, flows: &Flows) -> Opti
         }
     }
     unclear
-}
-
-/// Whether conntrack has seen the packets that a chain meets.
-fn is_tracked(base: &Base) -> bool {
-    match base.hook {
-        Hook::Ingress => false,
-        Hook::Prerouting => base.is_nat || base.priority > CONNTRACK,
-        Hook::Forward | Hook::Postrouting | Hook::Egress => true,
-    }
 }
 
 fn doubtful(doubt: &Doubt<'_>, chain: &Chain, base: &Base, packets: &str) -> Finding {
@@ -170,26 +158,21 @@ fn command(place: Place<'_>) -> String {
 
 /// The base chains of others.
 fn base_chains(foreign: &Foreign) -> impl Iterator<Item = (&Chain, &Base)> {
-    let foreign = foreign.chains.iter().filter(|chain| !is_ours(chain));
+    let foreign = foreign.chains.iter().filter(|chain| !chain.table.is_ours());
     foreign.filter_map(|chain| Some((chain, chain.base.as_ref()?)))
-}
-
-fn is_ours(chain: &Chain) -> bool {
-    let table = &chain.table;
-    table.backend == Backend::NfTables && table.family == TableFamily::Inet && table.name == TABLE
 }
 
 /// Rules that lead packets to our listeners elsewhere: of several nat chains the first that translates a flow's first
 /// packet has it.
 pub(crate) fn nat(foreign: &Foreign, flows: &Flows) -> Vec<Finding> {
     let is_of_nat = |base: &Base| base.is_nat && base.hook == Hook::Prerouting;
-    let is_our_nat = |chain: &Chain| is_ours(chain) && chain.base.as_ref().is_some_and(is_of_nat);
+    let is_our_nat = |chain: &Chain| chain.table.is_ours() && chain.base.as_ref().is_some_and(is_of_nat);
     let ours = foreign.chains.iter().position(is_our_nat).unwrap_or(foreign.chains.len());
     // Whoever is not on the list of clients, too.
     let anybody = flows.of_anybody();
     let mut found = Vec::new();
     for (at, chain) in foreign.chains.iter().enumerate() {
-        let Some(base) = chain.base.as_ref().filter(|base| is_of_nat(base) && !is_ours(chain)) else {
+        let Some(base) = chain.base.as_ref().filter(|base| is_of_nat(base) && !chain.table.is_ours()) else {
             continue;
         };
         // Which of two came first is known only of tables of one kind.
@@ -211,17 +194,11 @@ fn ahead(foreign: &Foreign, chain: &Chain, flows: &Flows) -> Option<Finding> {
     match foreign.judge(chain, flows, Message::New) {
         (Answer::Stopped(Fate::LedElsewhere, place), Some(flow)) => {
             let (listener, remedy) = (flow.listener, remedy(Fate::LedElsewhere, place));
-            Some(match chain.table.backend {
-                Backend::NfTables => {
-                    let what = format!("{place} leads {listener} elsewhere before cachenat sees it");
-                    Finding::fail(name, what, remedy)
-                }
-                Backend::LegacyIptables => {
-                    let what =
-                        format!("{place} leads {listener} elsewhere, before cachenat sees it or as well");
-                    Finding::fail(name, what, remedy)
-                }
-            })
+            let when = match chain.table.backend {
+                Backend::NfTables => " before cachenat sees it",
+                Backend::LegacyIptables => ", before cachenat sees it or as well",
+            };
+            Some(Finding::fail(name, format!("{place} leads {listener} elsewhere{when}"), remedy))
         }
         (Answer::Unclear(Doubt { place, what, fate: Some(Fate::LedElsewhere) }), Some(flow)) => {
             let why = reason(what);
@@ -252,6 +229,7 @@ fn behind(foreign: &Foreign, chain: &Chain, anybody: &Flows) -> Option<Finding> 
 #[cfg(test)]
 mod tests {
     use rules::foreign::{Expression, Field, Relation, Rule, Verdict};
+    use rules::ruleset::TABLE;
 
     use super::super::Verdict::{Fail, Ok, Warn};
     use super::*;

@@ -84,11 +84,16 @@ pub(crate) fn conntrack(fill: Option<ConntrackFill>) -> Finding {
     }
 }
 
+/// Among how many addresses of the gateway the connections to a target are shared; one that keeps its clients' is one.
+pub(crate) fn sources(in_force: &Ruleset, target: Endpoint) -> u64 {
+    in_force.sources(Family::of(target.address)).len().max(1) as u64
+}
+
 /// Whether the target with the most connections has room for more: from one address there are so many ports and no more.
 pub(crate) fn nat_ports(busiest: Option<(Endpoint, u64)>, in_force: &Ruleset) -> Finding {
     let name = "NAT ports";
     let Some((target, open)) = busiest else { return Finding::ok(name, "no connection is open") };
-    let sources = in_force.sources(Family::of(target.address)).len().max(1) as u64;
+    let sources = sources(in_force, target);
     let ports = PORTS * sources;
     let from =
         if sources == 1 { "one gateway address".to_owned() } else { format!("{sources} gateway addresses") };

@@ -14,7 +14,7 @@ use applier::sync::{difference, ours};
 use discovery::{Emptied, Inventory, Node, SourceReport};
 use rules::diff::Action;
 use rules::ruleset::Key;
-use rules::{Changes, Endpoint, Family, Forward, ForwardId, Ruleset};
+use rules::{Changes, Endpoint, Forward, ForwardId, Ruleset};
 use serde::Serialize;
 
 use crate::args::{Global, StatusFormat};
@@ -241,9 +241,8 @@ fn open(in_force: &Ruleset, warnings: &mut Vec<String>) -> Open {
             for ((listen, _), count) in counts {
                 flows.entry(listen).or_default().add(count);
             }
-            let each = |(target, open): (Endpoint, u64)| {
-                open.div_ceil(in_force.sources(Family::of(target.address)).len().max(1) as u64)
-            };
+            let each =
+                |(target, open): (Endpoint, u64)| open.div_ceil(kernel_settings::sources(in_force, target));
             Open { flows: Some(flows), busiest: busiest.map(each) }
         }
         Err(error) => {

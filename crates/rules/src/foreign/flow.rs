@@ -8,8 +8,7 @@ use super::{Base, Bits, Field, Hook, TuplePart};
 use crate::name::IfName;
 use crate::ruleset::{Endpoint, Family};
 
-/// `NF_IP_PRI_CONNTRACK`, `NF_IP_PRI_NAT_DST` and `NF_IP_PRI_NAT_SRC`, `linux/netfilter_ipv4.h`.
-const CONNTRACK: i32 = -200;
+/// `NF_IP_PRI_NAT_DST` and `NF_IP_PRI_NAT_SRC`, `linux/netfilter_ipv4.h`.
 const DSTNAT: i32 = -100;
 const SRCNAT: i32 = 100;
 
@@ -225,11 +224,10 @@ impl Course {
         let (hook, priority) = (base.hook, base.priority);
         let is_before_routing = matches!(hook, Hook::Ingress | Hook::Prerouting);
         // nf_tables' nat chains are all called at this one priority, ours among them (`nf_nat_register_fn`).
-        let (is_tracked, is_given_destination) = match hook {
-            Hook::Ingress => (false, false),
-            Hook::Prerouting if base.is_nat => (true, false),
-            Hook::Prerouting => (priority > CONNTRACK, priority > DSTNAT),
-            Hook::Forward | Hook::Postrouting | Hook::Egress => (true, true),
+        let is_given_destination = match hook {
+            Hook::Ingress => false,
+            Hook::Prerouting => priority > DSTNAT && !base.is_nat,
+            Hook::Forward | Hook::Postrouting | Hook::Egress => true,
         };
         let is_given_source =
             hook == Hook::Egress || (hook == Hook::Postrouting && priority > SRCNAT && !base.is_nat);
@@ -247,7 +245,7 @@ impl Course {
         };
         let is_reply = message == Message::Reply;
         let answers_gateway = *answers_gateway;
-        let tracked = is_tracked.then(|| Tracked {
+        let tracked = base.is_tracked().then(|| Tracked {
             state: if is_first { NEW } else { ESTABLISHED },
             status: match is_first {
                 true if is_given_destination || is_given_source => DST_NAT,
