@@ -15,11 +15,10 @@ mod restore;
 mod status;
 mod watch;
 
-use discovery::Emptied;
-
 use crate::args::{Cli, Command};
 use crate::metrics::http::Names;
 use crate::output::Exit;
+use plan::OnEmptyAnswer;
 
 /// Runs the command.
 pub(crate) fn run(cli: &Cli) -> anyhow::Result<Exit> {
@@ -29,7 +28,7 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<Exit> {
         Command::Render { format } => render::run(global, *format),
         Command::Diff { format, against } => diff::run(global, *format, against.as_deref()),
         Command::Apply { json, allow_empty, confirm, wait } => {
-            let emptied = if *allow_empty { Emptied::Remove } else { Emptied::Keep };
+            let emptied = if *allow_empty { OnEmptyAnswer::Remove } else { OnEmptyAnswer::Keep };
             apply::run(global, *json, emptied, *confirm, wait.get())
         }
         Command::Confirm { accept } => confirm::run(global, *accept),

@@ -15,15 +15,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use discovery::{Secret, Seed, Source, SourceName};
+use discovery::{Secret, Seed, Source};
 use ipnet::IpNet;
-use rules::{ForwardId, IfName, Listener};
+use plan::{Addresses, Listener, PlanConfig, PlanSource};
+use rules::{ForwardId, IfName};
 use sha2::{Digest as _, Sha256};
 
 use document::{Document, Mistake, Step};
-pub(crate) use values::SSH;
-
-use crate::addresses::Addresses;
 
 /// Everything that the configuration file says, with the defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -276,16 +274,21 @@ impl Config {
         if mistakes.is_empty() { Ok(config) } else { Err(mistaken(mistakes)) }
     }
 
-    /// The pool that is a source's own, and the key that sets the one that it draws from, for messages.
-    pub(crate) fn pool(&self, source: &SourceName) -> (Option<&Pool>, String) {
-        // Few have one, and to put a name together for all others takes long where there are thousands.
-        let mut own = self.sources.iter().enumerate().filter(|(_, configured)| configured.ports.is_some());
-        let own = own.find(|(_, configured)| configured.source.name() == *source);
-        match own {
-            Some((index, ConfiguredSource { ports: Some(pool), .. })) => {
-                (Some(pool), format!("sources[{index}].ports"))
-            }
-            _ => (None, "ports".to_owned()),
+    /// What of it a plan goes by.
+    pub(crate) fn plan(&self) -> PlanConfig {
+        let source = |ConfiguredSource { source, ports }: &ConfiguredSource| PlanSource {
+            name: source.name(),
+            ports: ports.as_ref().map(Pool::range),
+            is_asked: !matches!(source, Source::Static { .. }),
+        };
+        PlanConfig {
+            clients: self.clients.clone(),
+            ports: self.ports.range(),
+            sources: self.sources.iter().map(source).collect(),
+            pins: self.pins.clone(),
+            max_removed_percent: self.removal_guard,
+            flowtable: self.gateway.flowtable,
+            forward_others: self.gateway.forward_others,
         }
     }
 
@@ -293,12 +296,6 @@ impl Config {
     pub(crate) fn asked(&self) -> impl Iterator<Item = &Source> {
         let sources = self.sources.iter().map(|configured| &configured.source);
         sources.filter(|source| !matches!(source, Source::Static { .. }))
-    }
-
-    /// Whether a pool or a pin takes the port.
-    pub(crate) fn uses(&self, port: NonZeroU16) -> bool {
-        let pools = self.sources.iter().filter_map(|source| source.ports.as_ref());
-        pools.chain([&self.ports]).any(|pool| pool.contains(port)) || self.is_pinned(port)
     }
 
     /// What this host can't do of a key of the `gateway` section, at its line.

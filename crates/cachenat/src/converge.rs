@@ -5,7 +5,8 @@ use applier::host;
 use applier::kernel::{CommitError, Dump, Generation, Netfilter};
 use applier::sync::{Outcome, SyncError, Synced, ours, sync_from};
 use applier::sysctl::Applied;
-use discovery::{Admission, Emptied, Imds, Inventory, Refusal, admit};
+use discovery::{Admission, Imds, Inventory, Refusal, admit};
+use plan::{Admitted, Desired, Gate, OnEmptyAnswer, Refused, is_whole};
 use rules::{Operation, Rule, Ruleset};
 use std::borrow::Cow;
 use std::io;
@@ -15,10 +16,7 @@ use tokio::runtime::Builder;
 use crate::clock::now;
 use crate::config::Config;
 use crate::cut::{Cut, Uncut};
-use crate::desired::Desired;
-use crate::desired::is_whole;
-use crate::gate::{self, Admitted, Gate, Refused};
-use crate::gateway::Gateway;
+use crate::gateway;
 use crate::inventory;
 use crate::moves::Moves;
 use crate::output::{Output, with_cause};
@@ -37,7 +35,7 @@ pub(crate) fn plan(
     state: &mut State,
     fresh: Inventory,
     dump: &Dump,
-    emptied: Emptied,
+    emptied: OnEmptyAnswer,
 ) -> anyhow::Result<Desired> {
     let actual = &*in_force(state.dir(), dump)?;
     let desired = setting.desired(Effect::Here, fresh, state, actual, emptied)?;
@@ -81,7 +79,7 @@ pub(crate) fn admit_saved(
     offloads: bool,
     output: Output,
 ) -> anyhow::Result<(Admitted, Vec<Refused>)> {
-    let gateway = Gateway::of_saved(config, saved)?;
+    let gateway = gateway::of_saved(config, saved)?;
     let setting = Setting::new(config.clone(), gateway, Imds::default(), output);
     let mut admission = setting.host(&setting.gateway, Effect::Here)?.admission;
     let mut targets = saved.forwards().into_iter().flat_map(|forward| forward.targets);
@@ -90,7 +88,7 @@ pub(crate) fn admit_saved(
         let runtime = Builder::new_current_thread().enable_all().build().context("starting tokio")?;
         admission = runtime.block_on(options.admission());
     }
-    let gate = Gate { config, gateway: &setting.gateway, admission: &admission, offloads };
+    let gate = Gate { config: &config.plan(), gateway: &setting.gateway, admission: &admission, offloads };
     Ok(gate.admit_saved(saved))
 }
 
@@ -202,11 +200,11 @@ pub(crate) fn replace(
 /// What of rules that were in force may be so again.
 fn admit_former(config: &Config, before: Ruleset, output: Output) -> anyhow::Result<Admitted> {
     // Rules without a forward name no interface, and lead nowhere.
-    let admission = match Gateway::of_saved(config, &before) {
-        Ok(gateway) => gateway.host(vec![])?.admission,
+    let admission = match gateway::of_saved(config, &before) {
+        Ok(gateway) => gateway::host(&gateway, vec![])?.admission,
         Err(_) => Admission::default(),
     };
-    let (admitted, refused) = gate::admit_former(before, &admission);
+    let (admitted, refused) = plan::admit_former(before, &admission);
     refused.iter().for_each(|why| output.warn(&why.to_string()));
     Ok(admitted)
 }

@@ -145,7 +145,7 @@ impl Note {
     fn former(&self, config: &Config) -> Former {
         let legs = self.legs.iter().filter_map(|(listen, target)| {
             let leg = Leg { listen: listen.parse().ok()?, target: target.parse().ok()? };
-            config.uses(leg.listen.port).then_some(leg)
+            config.plan().uses(leg.listen.port).then_some(leg)
         });
         let clients = self.clients.iter().filter_map(|&(first, last)| AddressRange::new(first, last));
         Former { legs: legs.collect(), clients: clients.collect() }

@@ -23,10 +23,10 @@ use std::net::IpAddr;
 
 use clap::ValueEnum;
 use discovery::{Inventory, Node, Role};
-use rules::{Family, ForwardId, Leases, Listener};
+use plan::{Addresses, Leases, Listener};
+use rules::{Family, ForwardId};
 use serde::{Deserialize, Serialize};
 
-use crate::addresses::Addresses;
 pub(crate) use cache::joined;
 use cache::{Cache, caches, protocol};
 pub(crate) use names::keep_own;

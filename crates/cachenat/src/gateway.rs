@@ -8,27 +8,10 @@ use applier::host::{self, HostError, InterfaceAddress};
 use applier::surroundings::source_towards;
 use discovery::{Admission, InstanceFacts, Refusal, Route, admit};
 use ipnet::IpNet;
-use rules::{Family, IfName, Listener, Ruleset};
+use plan::{Addresses, Gateway, Host, Listener, SSH};
+use rules::{Family, IfName, Ruleset};
 
-use crate::addresses::Addresses;
-use crate::config::{Auto, Config, ConfigError, SSH, Snat};
-
-/// The gateway with its addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Gateway {
-    pub(crate) interface: IfName,
-    pub(crate) addresses: Addresses,
-    pub(crate) snat: rules::Snat,
-}
-
-/// What of a host a plan goes by, asked for each plan.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Host {
-    /// Which addresses may be targets.
-    pub(crate) admission: Admission,
-    /// Where programs listen on the gateway's addresses, and the address that they named (`0.0.0.0` for all).
-    pub(crate) listening: BTreeMap<Listener, IpAddr>,
-}
+use crate::config::{Auto, Config, ConfigError, Snat};
 
 /// Why it is not clear what the gateway is.
 #[derive(Debug, thiserror::Error)]
@@ -52,221 +35,210 @@ impl GatewayError {
     }
 }
 
-impl Gateway {
-    /// Reads what is `auto` off this host: the default route's interface, and the address that it sends from.
-    ///
-    /// `instance` is asked where an interface has several addresses of a family: the instance metadata tell which is the
-    /// primary one.
-    pub(crate) fn resolve(
-        config: &Config,
-        instance: impl FnOnce() -> Option<InstanceFacts>,
-    ) -> Result<Self, GatewayError> {
-        let file = || config.file.display().to_string();
-        let interface = match &config.gateway.interface {
-            Auto::Set(interface) => real_name(interface)?,
-            Auto::Auto => match host::default_interface(Family::Ipv4)? {
-                Some(interface) => interface,
-                None => host::default_interface(Family::Ipv6)?
-                    .ok_or_else(|| GatewayError::NoInterface { file: file() })?,
-            },
-        };
-        let addresses = match &config.gateway.addresses {
-            Auto::Set(addresses) => addresses.clone(),
-            Auto::Auto => Addresses::new(read_off(&host::addresses()?, &interface, instance)),
-        };
-        if addresses.is_empty() {
-            check_interface(config, &interface)?;
-            return Err(GatewayError::NoAddress { interface, file: file() });
-        }
-        let snat = snat(config, &addresses);
-        Ok(Self { interface, addresses, snat })
+/// Reads what is `auto` off this host: the default route's interface, and the address that it sends from.
+///
+/// `instance` is asked where an interface has several addresses of a family: the instance metadata tell which is the
+/// primary one.
+pub(crate) fn resolve(
+    config: &Config,
+    instance: impl FnOnce() -> Option<InstanceFacts>,
+) -> Result<Gateway, GatewayError> {
+    let file = || config.file.display().to_string();
+    let interface = match &config.gateway.interface {
+        Auto::Set(interface) => real_name(interface)?,
+        Auto::Auto => match host::default_interface(Family::Ipv4)? {
+            Some(interface) => interface,
+            None => host::default_interface(Family::Ipv6)?
+                .ok_or_else(|| GatewayError::NoInterface { file: file() })?,
+        },
+    };
+    let addresses = match &config.gateway.addresses {
+        Auto::Set(addresses) => addresses.clone(),
+        Auto::Auto => Addresses::new(read_off(&host::addresses()?, &interface, instance)),
+    };
+    if addresses.is_empty() {
+        check_interface(config, &interface)?;
+        return Err(GatewayError::NoAddress { interface, file: file() });
     }
+    let snat = snat(config, &addresses);
+    Ok(Gateway { interface, addresses, snat })
+}
 
-    /// The gateway on the addresses that the rules in force are on, where `auto` reads another one off the interface
-    /// although it still has those; each such family is named.
-    ///
-    /// The kernel's order of addresses changes with a reboot or a second address, and clients would be cut off for it.
-    pub(crate) fn as_in_force(
-        &self,
-        config: &Config,
-        in_force: &Ruleset,
-    ) -> Result<(Self, Vec<String>), GatewayError> {
-        let mut gateway = self.clone();
-        let Auto::Auto = config.gateway.addresses else { return Ok((gateway, vec![])) };
-        let listen: BTreeSet<IpAddr> =
-            in_force.forwards().into_iter().map(|forward| forward.listen.address).collect();
-        if listen.iter().all(|address| self.addresses.contains(address)) {
-            return Ok((gateway, vec![]));
-        }
-        let local = host::addresses()?;
-        let still_has = |address: &&IpAddr| {
-            local.iter().any(|here| here.address == **address && here.interface == self.interface.as_str())
-        };
-        let mut kept = Vec::new();
-        let addresses = self.addresses.iter().map(|&read| {
-            let mut of_family = listen.iter().filter(|listen| listen.is_ipv4() == read.is_ipv4());
-            match of_family.find(still_has) {
-                Some(&stays) if !listen.contains(&read) => {
-                    kept.push(format!(
-                        "gateway.addresses: auto now reads {read} off {}, which still has {stays}: the forwards stay on \
-                         {stays}; write the address that is meant into {}",
-                        self.interface,
-                        config.file.display()
-                    ));
-                    stays
-                }
-                _ => read,
+/// The gateway on the addresses that the rules in force are on, where `auto` reads another one off the interface
+/// although it still has those; each such family is named.
+///
+/// The kernel's order of addresses changes with a reboot or a second address, and clients would be cut off for it.
+pub(crate) fn as_in_force(
+    gateway: &Gateway,
+    config: &Config,
+    in_force: &Ruleset,
+) -> Result<(Gateway, Vec<String>), GatewayError> {
+    let mut gateway = gateway.clone();
+    let Auto::Auto = config.gateway.addresses else { return Ok((gateway, vec![])) };
+    let listen: BTreeSet<IpAddr> =
+        in_force.forwards().into_iter().map(|forward| forward.listen.address).collect();
+    if listen.iter().all(|address| gateway.addresses.contains(address)) {
+        return Ok((gateway, vec![]));
+    }
+    let local = host::addresses()?;
+    let still_has = |address: &&IpAddr| {
+        local.iter().any(|here| here.address == **address && here.interface == gateway.interface.as_str())
+    };
+    let mut kept = Vec::new();
+    let addresses = gateway.addresses.iter().map(|&read| {
+        let mut of_family = listen.iter().filter(|listen| listen.is_ipv4() == read.is_ipv4());
+        match of_family.find(still_has) {
+            Some(&stays) if !listen.contains(&read) => {
+                kept.push(format!(
+                    "gateway.addresses: auto now reads {read} off {}, which still has {stays}: the forwards stay on \
+                     {stays}; write the address that is meant into {}",
+                    gateway.interface,
+                    config.file.display()
+                ));
+                stays
             }
-        });
-        gateway.addresses = Addresses::new(addresses.collect());
-        gateway.snat = snat(config, &gateway.addresses);
-        Ok((gateway, kept))
-    }
-
-    /// Checks what the configuration says of this host: the interface is there, and the way back is an address of it.
-    ///
-    /// # Errors
-    ///
-    /// The mistake, with its key and line.
-    pub(crate) fn check_configured(&self, config: &Config) -> Result<(), GatewayError> {
-        check_interface(config, &self.interface)?;
-        let Snat::Addresses(sources) = &config.gateway.snat else { return Ok(()) };
-        let local = host::addresses()?;
-        let is_here = |source: &&IpAddr| local.iter().any(|local| local.address == **source);
-        if let Some(source) = sources.iter().find(|source| !is_here(source)) {
-            let what = format!("no interface of this host has {source}, so no answer would come back to it");
-            return Err(config
-                .gateway_mistake("snat", what, "write auto, or an address of this host")
-                .into());
+            _ => read,
         }
-        let has_source =
-            |address: &&IpAddr| sources.iter().any(|source| source.is_ipv4() == address.is_ipv4());
-        if let Some(without) = self.addresses.iter().find(|address| !has_source(address)) {
-            let family = if without.is_ipv4() { "IPv4" } else { "IPv6" };
-            let sources = sources.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let what =
-                format!("{sources} is no way back for {family}, in which the gateway has {without} as well");
-            let remedy = "write auto or masquerade, or leave that family out of gateway.addresses";
-            return Err(config.gateway_mistake("snat", what, remedy).into());
+    });
+    gateway.addresses = Addresses::new(addresses.collect());
+    gateway.snat = snat(config, &gateway.addresses);
+    Ok((gateway, kept))
+}
+
+/// Checks what the configuration says of this host: the interface is there, and the way back is an address of it.
+///
+/// # Errors
+///
+/// The mistake, with its key and line.
+pub(crate) fn check_configured(gateway: &Gateway, config: &Config) -> Result<(), GatewayError> {
+    check_interface(config, &gateway.interface)?;
+    let Snat::Addresses(sources) = &config.gateway.snat else { return Ok(()) };
+    let local = host::addresses()?;
+    let is_here = |source: &&IpAddr| local.iter().any(|local| local.address == **source);
+    if let Some(source) = sources.iter().find(|source| !is_here(source)) {
+        let what = format!("no interface of this host has {source}, so no answer would come back to it");
+        return Err(config.gateway_mistake("snat", what, "write auto, or an address of this host").into());
+    }
+    let has_source = |address: &&IpAddr| sources.iter().any(|source| source.is_ipv4() == address.is_ipv4());
+    if let Some(without) = gateway.addresses.iter().find(|address| !has_source(address)) {
+        let family = if without.is_ipv4() { "IPv4" } else { "IPv6" };
+        let sources = sources.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let what =
+            format!("{sources} is no way back for {family}, in which the gateway has {without} as well");
+        let remedy = "write auto or masquerade, or leave that family out of gateway.addresses";
+        return Err(config.gateway_mistake("snat", what, remedy).into());
+    }
+    Ok(())
+}
+
+/// The gateway of a ruleset that is put in force again, for what the configuration leaves to `auto`: at boot there may
+/// be no address and no route to read off yet.
+///
+/// An address counts if an interface has it, or if the gateway's interface has none of its family yet.
+///
+/// # Errors
+///
+/// If neither the configuration nor the ruleset names an interface, or this host's addresses can't be listed.
+pub(crate) fn of_saved(config: &Config, saved: &Ruleset) -> Result<Gateway, GatewayError> {
+    let interface = match &config.gateway.interface {
+        Auto::Set(interface) => interface.clone(),
+        Auto::Auto => {
+            let file = config.file.display().to_string();
+            saved.ingress().cloned().ok_or(GatewayError::NoInterface { file })?
         }
-        Ok(())
-    }
-
-    /// The gateway of a ruleset that is put in force again, for what the configuration leaves to `auto`: at boot there may
-    /// be no address and no route to read off yet.
-    ///
-    /// An address counts if an interface has it, or if the gateway's interface has none of its family yet.
-    ///
-    /// # Errors
-    ///
-    /// If neither the configuration nor the ruleset names an interface, or this host's addresses can't be listed.
-    pub(crate) fn of_saved(config: &Config, saved: &Ruleset) -> Result<Self, GatewayError> {
-        let interface = match &config.gateway.interface {
-            Auto::Set(interface) => interface.clone(),
-            Auto::Auto => {
-                let file = config.file.display().to_string();
-                saved.ingress().cloned().ok_or(GatewayError::NoInterface { file })?
-            }
-        };
-        let addresses = match &config.gateway.addresses {
-            Auto::Set(addresses) => addresses.clone(),
-            Auto::Auto => {
-                let local = host::addresses()?;
-                let may_come = |address: &IpAddr| {
-                    let is_here = local.iter().any(|other| other.address == *address);
-                    let family = Family::of(*address);
-                    let is_awaited = host::usable_addresses(&local, &interface, family).next().is_none();
-                    let of_others = admit(*address, &Admission::default());
-                    is_here || (is_awaited && matches!(of_others, Ok(()) | Err(Refusal::Outside(_))))
-                };
-                let listen = saved.forwards().into_iter().map(|forward| forward.listen.address);
-                let listen: BTreeSet<IpAddr> = listen.filter(may_come).collect();
-                Addresses::new(listen.into_iter().collect())
-            }
-        };
-        let snat = snat(config, &addresses);
-        Ok(Self { interface, addresses, snat })
-    }
-
-    /// Checks that no pin takes a port that something on this host listens on.
-    ///
-    /// A forward would take the service's port away from everybody on the client list.
-    pub(crate) fn check_pins(&self, config: &Config) -> Result<(), GatewayError> {
-        if config.pins.is_empty() {
-            return Ok(());
+    };
+    let addresses = match &config.gateway.addresses {
+        Auto::Set(addresses) => addresses.clone(),
+        Auto::Auto => {
+            let local = host::addresses()?;
+            let may_come = |address: &IpAddr| {
+                let is_here = local.iter().any(|other| other.address == *address);
+                let family = Family::of(*address);
+                let is_awaited = host::usable_addresses(&local, &interface, family).next().is_none();
+                let of_others = admit(*address, &Admission::default());
+                is_here || (is_awaited && matches!(of_others, Ok(()) | Err(Refusal::Outside(_))))
+            };
+            let listen = saved.forwards().into_iter().map(|forward| forward.listen.address);
+            let listen: BTreeSet<IpAddr> = listen.filter(may_come).collect();
+            Addresses::new(listen.into_iter().collect())
         }
-        let mut listening: BTreeMap<NonZeroU16, String> = BTreeMap::new();
-        for listener in host::listeners()? {
-            let Some(port) = NonZeroU16::new(listener.port) else { continue };
-            if config.is_pinned(port)
-                && self.addresses.iter().any(|&address| listener.takes(address, listener.port))
-            {
-                listening.entry(port).or_insert_with(|| who(&listener));
-            }
-        }
-        Ok(config.check_pins(&listening)?)
-    }
+    };
+    let snat = snat(config, &addresses);
+    Ok(Gateway { interface, addresses, snat })
+}
 
-    /// What of this host a plan goes by; `vpc` are the VPC's ranges, as far as they are known.
-    pub(crate) fn host(&self, vpc: Vec<IpNet>) -> Result<Host, GatewayError> {
-        let local = host::addresses()?;
-        let own = local.iter().map(|local| local.address).chain(self.addresses.iter().copied());
-        let own: BTreeSet<IpAddr> = own.collect();
-        let routes = host::routes()?.into_iter().map(|route| Route {
-            destination: route.destination,
-            metric: route.metric,
-            leads_to_caches: self.leads_to_caches(&route, &local),
-            interface: route.interface,
-        });
-        let admission = Admission { vpc, own: own.into_iter().collect(), routes: routes.collect() };
-        Ok(Host { admission, listening: self.listening()? })
+/// Checks that no pin takes a port that something on this host listens on.
+///
+/// A forward would take the service's port away from everybody on the client list.
+pub(crate) fn check_pins(gateway: &Gateway, config: &Config) -> Result<(), GatewayError> {
+    if config.pins.is_empty() {
+        return Ok(());
     }
-
-    /// Whether caches may be behind a route: it leaves by the gateway's interface, by a network card, or by what is one to a
-    /// container, a veth with an address of its own.
-    fn leads_to_caches(&self, route: &host::Route, local: &[InterfaceAddress]) -> bool {
-        let has_address = || {
-            let name = route.interface.parse().ok();
-            let of_family =
-                |family| name.as_ref().and_then(|name| host::usable_addresses(local, name, family).next());
-            [Family::Ipv4, Family::Ipv6].into_iter().find_map(of_family).is_some()
-        };
-        match route.kind.as_deref() {
-            _ if route.interface == self.interface.as_str() => true,
-            None => true,
-            Some("veth") => has_address(),
-            Some(_) => false,
+    let mut listening: BTreeMap<NonZeroU16, String> = BTreeMap::new();
+    for listener in host::listeners()? {
+        let Some(port) = NonZeroU16::new(listener.port) else { continue };
+        if config.is_pinned(port)
+            && gateway.addresses.iter().any(|&address| listener.takes(address, listener.port))
+        {
+            listening.entry(port).or_insert_with(|| who(&listener));
         }
     }
+    Ok(config.check_pins(&listening)?)
+}
 
-    /// What of another host than the gateway a plan goes by: nothing but the gateway's addresses.
-    pub(crate) fn elsewhere(&self, vpc: Vec<IpNet>) -> Host {
-        let admission = Admission { vpc, own: self.addresses.to_vec(), routes: vec![] };
-        Host { admission, listening: BTreeMap::new() }
+/// What of this host a plan goes by; `vpc` are the VPC's ranges, as far as they are known.
+pub(crate) fn host(gateway: &Gateway, vpc: Vec<IpNet>) -> Result<Host, GatewayError> {
+    let local = host::addresses()?;
+    let own = local.iter().map(|local| local.address).chain(gateway.addresses.iter().copied());
+    let own: BTreeSet<IpAddr> = own.collect();
+    let routes = host::routes()?.into_iter().map(|route| Route {
+        destination: route.destination,
+        metric: route.metric,
+        leads_to_caches: leads_to_caches(gateway, &route, &local),
+        interface: route.interface,
+    });
+    let admission = Admission { vpc, own: own.into_iter().collect(), routes: routes.collect() };
+    Ok(Host { admission, listening: listening(gateway)? })
+}
+
+/// Whether caches may be behind a route: it leaves by the gateway's interface, by a network card, or by what is one to a
+/// container, a veth with an address of its own.
+fn leads_to_caches(gateway: &Gateway, route: &host::Route, local: &[InterfaceAddress]) -> bool {
+    let has_address = || {
+        let name = route.interface.parse().ok();
+        let of_family =
+            |family| name.as_ref().and_then(|name| host::usable_addresses(local, name, family).next());
+        [Family::Ipv4, Family::Ipv6].into_iter().find_map(of_family).is_some()
+    };
+    match route.kind.as_deref() {
+        _ if route.interface == gateway.interface.as_str() => true,
+        None => true,
+        Some("veth") => has_address(),
+        Some(_) => false,
     }
+}
 
-    fn listening(&self) -> Result<BTreeMap<Listener, IpAddr>, GatewayError> {
-        let mut listening = BTreeMap::new();
-        let leased = |address| self.addresses.are_several().then_some(address);
-        for socket in host::listeners()? {
-            let Some(port) = NonZeroU16::new(socket.port) else { continue };
-            for address in self.addresses.leased().filter(|&address| socket.takes(address, socket.port)) {
-                listening.insert(Listener { address: leased(address), port }, socket.address);
-            }
+fn listening(gateway: &Gateway) -> Result<BTreeMap<Listener, IpAddr>, GatewayError> {
+    let mut listening = BTreeMap::new();
+    let leased = |address| gateway.addresses.are_several().then_some(address);
+    for socket in host::listeners()? {
+        let Some(port) = NonZeroU16::new(socket.port) else { continue };
+        for address in gateway.addresses.leased().filter(|&address| socket.takes(address, socket.port)) {
+            listening.insert(Listener { address: leased(address), port }, socket.address);
         }
-        // The way into this host is none of the nodes', also while nothing listens there.
-        for address in self.addresses.leased() {
-            listening.entry(Listener { address: leased(address), port: SSH }).or_insert(address);
-        }
-        Ok(listening)
     }
+    // The way into this host is none of the nodes', also while nothing listens there.
+    for address in gateway.addresses.leased() {
+        listening.entry(Listener { address: leased(address), port: SSH }).or_insert(address);
+    }
+    Ok(listening)
+}
 
-    /// The addresses that no interface of this host has; packets to them don't come this way unless routed here.
-    pub(crate) fn absent_addresses(&self) -> Result<Vec<IpAddr>, GatewayError> {
-        let local = host::addresses()?;
-        let here = |address: &IpAddr| local.iter().any(|other| other.address == *address);
-        Ok(self.addresses.iter().filter(|address| !here(address)).copied().collect())
-    }
+/// The addresses that no interface of this host has; packets to them don't come this way unless routed here.
+pub(crate) fn absent_addresses(gateway: &Gateway) -> Result<Vec<IpAddr>, GatewayError> {
+    let local = host::addresses()?;
+    let here = |address: &IpAddr| local.iter().any(|other| other.address == *address);
+    Ok(gateway.addresses.iter().filter(|address| !here(address)).copied().collect())
 }
 
 fn snat(config: &Config, addresses: &Addresses) -> rules::Snat {

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use discovery::{
-    Admission, Imds, Inventory, Options, Source, SourceName, SourceReport, admit, list, recall, resolve,
+    Admission, Imds, Inventory, Options, Source, SourceName, SourceReport, admit, list, resolve,
 };
+use plan::readd_unread_nodes;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::args::Global;
@@ -70,7 +71,7 @@ fn discovered(
     let deadline = Instant::now() + wait;
     loop {
         let inventory = runtime.block_on(async {
-            let listed = recall(list(&sources, options).await, last_good);
+            let listed = readd_unread_nodes(list(&sources, options).await, last_good);
             resolve(listed, options).await.0
         });
         if inventory.is_complete() || Instant::now() + PAUSE > deadline {

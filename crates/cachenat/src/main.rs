@@ -2,10 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-mod addresses;
 mod args;
 mod check;
-mod claims;
 mod clock;
 mod commands;
 mod config;
@@ -13,11 +11,9 @@ mod converge;
 #[cfg(test)]
 mod corpus;
 mod cut;
-mod desired;
 mod endpoints;
 #[cfg(test)]
 mod examples;
-mod gate;
 mod gateway;
 mod inventory;
 mod memory;
@@ -29,8 +25,6 @@ mod probe;
 mod report;
 mod rounds;
 mod setting;
-#[cfg(test)]
-mod simulation;
 mod state;
 mod sysctls;
 mod turn;

@@ -19,13 +19,13 @@ use applier::lock::WAIT;
 use applier::netlink::Kernel;
 use applier::sysctl::Sysctls;
 use discovery::Inventory;
+use plan::{Desired, Leases};
 use rules::json::Wanted;
-use rules::{Actual, Leases, Ruleset, SysctlChange};
+use rules::{Actual, Ruleset, SysctlChange};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::converge::{admit_saved, put_back, remember};
-use crate::desired::Desired;
 use crate::output::{Output, in_background, say};
 use crate::state::{State, remembered};
 use crate::sysctls;

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use discovery::{Emptied, Imds, InstanceFacts, Inventory, Options};
+use discovery::{Imds, InstanceFacts, Inventory, Options};
 use ipnet::IpNet;
+use plan::{Desired, Gateway, Host, OnEmptyAnswer, PlanInputs, plan};
 use rules::Ruleset;
 use tokio::runtime::Builder;
 
@@ -14,8 +15,7 @@ use crate::args::Global;
 use crate::check::access::everybody;
 use crate::clock::now;
 use crate::config::{Auto, Config, PublicAddress};
-use crate::desired::{Desired, Known, desired};
-use crate::gateway::{Gateway, GatewayError, Host};
+use crate::gateway::{self, GatewayError};
 use crate::inventory;
 use crate::output::{Output, with_cause};
 use crate::state::State;
@@ -50,7 +50,7 @@ impl Setting {
         let output = Output::new(global);
         let config = Config::read(&global.config)?;
         let imds = Imds::default();
-        let gateway = Gateway::resolve(&config, || ask(&imds))?;
+        let gateway = gateway::resolve(&config, || ask(&imds))?;
         for client in everybody(&config.clients) {
             output.warn(&format!("clients: {client} lets everybody connect; the caches have no other guard"));
         }
@@ -89,9 +89,9 @@ impl Setting {
 
     /// Checks what only matters where the rules take effect: on this host.
     pub(crate) fn check_host(&self) -> anyhow::Result<()> {
-        self.gateway.check_configured(&self.config)?;
-        self.gateway.check_pins(&self.config)?;
-        for address in self.gateway.absent_addresses()? {
+        gateway::check_configured(&self.gateway, &self.config)?;
+        gateway::check_pins(&self.gateway, &self.config)?;
+        for address in gateway::absent_addresses(&self.gateway)? {
             self.output.warn(&format!("gateway.addresses: no interface of this host has {address}"));
         }
         Ok(())
@@ -149,21 +149,22 @@ impl Setting {
         fresh: Inventory,
         state: &mut State,
         actual: &Ruleset,
-        emptied: Emptied,
+        emptied: OnEmptyAnswer,
     ) -> anyhow::Result<Desired> {
         let (last_good, leases) = (state.last_good.take(), state.leases.take());
-        let known = Known { last_good, emptied, leases, actual, now: now() };
-        let (gateway, kept) = self.gateway.as_in_force(&self.config, actual)?;
-        let mut desired = desired(&self.config, &gateway, &self.host(&gateway, effect)?, fresh, known)?;
+        let inputs = PlanInputs { last_good, emptied, leases, actual, now: now() };
+        let (gateway, kept) = gateway::as_in_force(&self.gateway, &self.config, actual)?;
+        let host = self.host(&gateway, effect)?;
+        let mut desired = plan(&self.config.plan(), &gateway, &host, fresh, inputs)?;
         desired.kept.extend(kept);
         Ok(desired)
     }
 
     /// What of this host a plan goes by, asked for each plan.
     pub(crate) fn host(&self, gateway: &Gateway, effect: Effect) -> anyhow::Result<Host> {
-        let is_gateway = gateway.absent_addresses()?.len() < gateway.addresses.len();
+        let is_gateway = gateway::absent_addresses(gateway)?.len() < gateway.addresses.len();
         let counts = is_gateway || effect == Effect::Here;
-        Ok(if counts { gateway.host(self.vpc())? } else { gateway.elsewhere(self.vpc()) })
+        Ok(if counts { gateway::host(gateway, self.vpc())? } else { gateway.elsewhere(self.vpc()) })
     }
 
     /// The VPC's ranges, if somebody has asked for them.

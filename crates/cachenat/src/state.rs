@@ -12,11 +12,11 @@ use std::time::UNIX_EPOCH;
 
 use applier::plain_file;
 use discovery::{Inventory, InventoryError};
+use plan::{Desired, Leases};
+use rules::Ruleset;
 use rules::json::{JsonError, Wanted};
-use rules::{Leases, Ruleset};
 use serde::{Deserialize, Serialize};
 
-use crate::desired::Desired;
 use crate::output::{Output, with_cause};
 
 const VERSION: u32 = 1;

@@ -5,11 +5,11 @@ use std::path::Path;
 use applier::host;
 use applier::surroundings::{self, AtBoot};
 use applier::sysctl::{Applied, Interfaces, SysctlError, Sysctls};
+use plan::Admitted;
 use rules::json::Wanted;
 use rules::{IfName, Sysctl};
 
 use crate::config::Config;
-use crate::gate::Admitted;
 use crate::output::{Output, with_cause};
 
 /// The kernel settings of this host, seen from the interfaces that matter to these rules.

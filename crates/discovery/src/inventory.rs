@@ -257,7 +257,7 @@ impl Inventory {
     }
 
     /// Puts nodes in order: by their source's place, then shard, then id.
-    pub(crate) fn sort(&mut self) {
+    pub fn sort(&mut self) {
         let places: HashMap<&SourceName, usize> =
             self.sources.iter().enumerate().map(|(place, report)| (&report.source, place)).collect();
         let place = |node: &Node| places.get(&node.source).copied().unwrap_or(usize::MAX);

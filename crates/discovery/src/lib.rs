@@ -1,7 +1,7 @@
 //! Finds the nodes of ElastiCache caches, and says how sure it is of them.
 //!
 //! [`discover`] turns sources into an [`Inventory`]. It does not fail as a whole: what could not be read stands in the
-//! source's report or in the node's `error`, and [`over_last_good`] decides what is kept for it. Two halves make it:
+//! source's report or in the node's `error`, and the plan decides what is kept for it. Two halves make it:
 //! [`list`] asks the API (seldom), [`resolve`] asks DNS (often).
 
 #![forbid(unsafe_code)]
@@ -14,7 +14,6 @@ mod imds;
 mod in_band;
 mod inventory;
 mod json;
-mod last_good;
 mod names;
 mod resolve;
 mod source;
@@ -38,7 +37,6 @@ pub use imds::{Imds, InstanceFacts, instance_facts};
 pub use in_band::{Dial, GreetError, Greeting, InBandError, Speaks, greet_all};
 pub use inventory::{Coverage, Engine, Inventory, Network, Node, Outcome, Role, SourceReport};
 pub use json::InventoryError;
-pub use last_good::{Emptied, Merged, Policy, Warning, over_last_good, recall};
 pub use names::{MAX_NAME, NameError, NodeId, SourceName};
 pub use resolve::{LookupError, ResolverSettings};
 pub use source::{

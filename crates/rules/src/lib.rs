@@ -1,18 +1,16 @@
-//! The pure core of cachenat: which port leads to which node, the nftables ruleset that makes it so, and what
-//! separates two rulesets.
+//! nftables as values: the ruleset that makes ports lead to nodes, what separates two rulesets, and the transaction
+//! between them.
 //!
 //! Nothing here reads a clock, a file, a socket or the environment; what a function must know is a parameter, and
 //! the same input gives the same bytes.
 
 #![forbid(unsafe_code)]
 
-pub mod assign;
 pub mod diff;
 pub mod flows;
 pub mod foreign;
 pub mod iptables;
 pub mod json;
-pub mod leases;
 #[cfg(any(test, feature = "test-support"))]
 pub mod model;
 pub mod name;
@@ -24,9 +22,7 @@ mod text;
 pub mod trace;
 pub mod transaction;
 
-pub use assign::{Assigned, PlanError, Pool, Request, assign};
 pub use diff::{Action, Actual, Change, Changes, diff};
-pub use leases::{Leases, Listener};
 pub use name::{ForwardId, IfName, NameError};
 pub use render::{Forward, Gateway, Snat, render};
 pub use ruleset::{
@@ -34,4 +30,5 @@ pub use ruleset::{
     SetKind, SnatTo,
 };
 pub use sysctl::{Switch, Sysctl, SysctlChange};
+pub use text::SyntaxError;
 pub use transaction::{Operation, Transaction};

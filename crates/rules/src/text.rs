@@ -64,8 +64,10 @@ fn joined(address: Ipv4Addr, separator: &str, port: u16) -> SmolStr {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not {expected}")]
 pub struct SyntaxError {
-    pub(crate) text: String,
-    pub(crate) expected: &'static str,
+    /// What was found.
+    pub text: String,
+    /// What it should be: `an address and port`.
+    pub expected: &'static str,
 }
 
 impl FromStr for Endpoint {

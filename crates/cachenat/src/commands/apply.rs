@@ -7,14 +7,14 @@ use applier::kernel::{Dump, Netfilter};
 use applier::lock::WAIT;
 use applier::netlink::Kernel;
 use applier::sync::{difference, ours};
-use discovery::{Emptied, Inventory};
+use discovery::Inventory;
 
+use plan::{Desired, OnEmptyAnswer};
 use rules::sysctl::Place;
 
 use crate::args::Global;
 use crate::clock::now;
 use crate::converge::{Done, Until, carry_out, plan, remember, report};
-use crate::desired::Desired;
 use crate::inventory;
 use crate::output::{Exit, Hush};
 use crate::pending::{self, Verdict};
@@ -31,7 +31,7 @@ const OVERTAKEN: usize = 5;
 pub(super) fn run(
     global: &Global,
     json: bool,
-    emptied: Emptied,
+    emptied: OnEmptyAnswer,
     confirm: Option<u64>,
     wait: Duration,
 ) -> anyhow::Result<Exit> {

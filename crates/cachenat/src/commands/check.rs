@@ -16,8 +16,9 @@ use applier::surroundings;
 use applier::sync::{difference, ours};
 use applier::sysctl::{Applied, Sysctls};
 use applier::{host, lock};
-use discovery::{Emptied, Imds, InstanceFacts, Inventory, Source, Survey};
+use discovery::{Imds, InstanceFacts, Inventory, Source, Survey};
 use ipnet::IpNet;
+use plan::{Desired, OnEmptyAnswer};
 use rules::Ruleset;
 use rules::foreign::{Foreign, Interface};
 use rules::json::Wanted;
@@ -28,8 +29,7 @@ use crate::args::Global;
 use crate::check::{self, Finding, access, aws, chains, host as kernel_settings, nodes, schedule};
 use crate::clock::now;
 use crate::config::{Config, Snat};
-use crate::desired::Desired;
-use crate::gateway::Gateway;
+use crate::gateway;
 use crate::inventory;
 use crate::output::{Exit, Output};
 use crate::report::Report;
@@ -60,7 +60,7 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
     found.push(Finding::ok("configuration", config.file.display().to_string()));
     found.push(access::clients(&config.clients));
     let imds = Imds::default();
-    let gateway = match Gateway::resolve(&config, || ask(&imds)) {
+    let gateway = match gateway::resolve(&config, || ask(&imds)) {
         Ok(gateway) => gateway,
         Err(error) => {
             found.push(Finding::error("gateway", &error));
@@ -140,12 +140,12 @@ fn survey(
 fn of_gateway(setting: &Setting) -> anyhow::Result<Vec<Finding>> {
     let gateway = &setting.gateway;
     let addresses: Vec<String> = gateway.addresses.iter().map(ToString::to_string).collect();
-    let absent = gateway.absent_addresses()?;
-    let listening = match gateway.check_pins(&setting.config) {
+    let absent = gateway::absent_addresses(gateway)?;
+    let listening = match gateway::check_pins(gateway, &setting.config) {
         Ok(()) => of_pool(setting)?,
         Err(error) => Finding::error("listening", &error),
     };
-    if let Err(error) = gateway.check_configured(&setting.config) {
+    if let Err(error) = gateway::check_configured(gateway, &setting.config) {
         return Ok(vec![Finding::error("gateway", &error), listening]);
     }
     let address = match absent.first() {
@@ -162,7 +162,8 @@ fn of_gateway(setting: &Setting) -> anyhow::Result<Vec<Finding>> {
 /// The ports of the pool that the nodes can't have.
 fn of_pool(setting: &Setting) -> anyhow::Result<Finding> {
     let host = setting.host(&setting.gateway, Effect::Shown)?;
-    let in_pool = |listener: &&rules::Listener| setting.config.uses(listener.port);
+    let config = setting.config.plan();
+    let in_pool = |listener: &&plan::Listener| config.uses(listener.port);
     let taken: Vec<String> = host.listening.keys().filter(in_pool).map(ToString::to_string).collect();
     Ok(if taken.is_empty() {
         Finding::ok("listening", "nothing on this host listens on the ports of the pool")
@@ -216,7 +217,7 @@ fn plan(
             &nothing
         }
     };
-    match setting.desired(Effect::Shown, fresh, state, actual, Emptied::Keep) {
+    match setting.desired(Effect::Shown, fresh, state, actual, OnEmptyAnswer::Keep) {
         Ok(desired) => Some(desired),
         Err(error) => {
             found.push(Finding::error("ports", error.as_ref()));

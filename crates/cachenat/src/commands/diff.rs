@@ -8,7 +8,7 @@ use applier::kernel::Netfilter;
 use applier::netlink::Kernel;
 use applier::sync::difference;
 use applier::sysctl::Applied;
-use discovery::Emptied;
+use plan::{Desired, OnEmptyAnswer};
 use rules::json::Wanted;
 use rules::sysctl::{Place, SysctlChange};
 use rules::{Actual, Sysctl, diff};
@@ -16,7 +16,6 @@ use rules::{Actual, Sysctl, diff};
 use crate::args::{DiffFormat, Global};
 use crate::clock::now;
 use crate::converge::{check_known, in_force};
-use crate::desired::Desired;
 use crate::output::Exit;
 use crate::report::Report;
 use crate::setting::{Effect, Setting};
@@ -52,7 +51,7 @@ fn against_kernel(setting: &Setting, global: &Global) -> anyhow::Result<(Report,
     let dump = Kernel::open()?.dump()?;
     let (mut state, fresh) = setting.state_and_inventory(global)?;
     let actual = &*in_force(state.dir(), &dump)?;
-    let desired = setting.desired(Effect::Shown, fresh, &mut state, actual, Emptied::Keep)?;
+    let desired = setting.desired(Effect::Shown, fresh, &mut state, actual, OnEmptyAnswer::Keep)?;
     // What `apply` would refuse is not promised.
     check_known(&desired, actual)?;
     let mut warnings = warn(setting, &desired);
@@ -71,7 +70,7 @@ fn against_file(setting: &Setting, global: &Global, file: &Path) -> anyhow::Resu
     let name = || format!("rendered ruleset {}", file.display());
     let before = Wanted::from_json(&fs::read_to_string(file).with_context(name)?).with_context(name)?;
     let (mut state, fresh) = setting.state_and_inventory(global)?;
-    let after = setting.desired(Effect::Shown, fresh, &mut state, &before.ruleset, Emptied::Keep)?;
+    let after = setting.desired(Effect::Shown, fresh, &mut state, &before.ruleset, OnEmptyAnswer::Keep)?;
     let warnings = warn(setting, &after);
     let actual = Actual { ruleset: before.ruleset, strangers: vec![] };
     let changes = diff(Some(&actual), Some(&after.wanted.ruleset));

@@ -6,11 +6,11 @@ use discovery::{Admission, Imds, Inventory, Node};
 
 use crate::args::Global;
 use crate::config::Config;
-use crate::desired::is_whole;
-use crate::gateway::Gateway;
+use crate::gateway;
 use crate::inventory;
 use crate::output::{Exit, Output, columns};
 use crate::setting::{Setting, ask};
+use plan::is_whole;
 
 pub(super) fn run(global: &Global, json: bool) -> anyhow::Result<Exit> {
     let output = Output::new(global);
@@ -18,7 +18,7 @@ pub(super) fn run(global: &Global, json: bool) -> anyhow::Result<Exit> {
     inventory::clear_text_passwords(&config).for_each(|warning| output.warn(&warning));
     // Discovery works off the gateway too; only there are addresses known that can be no target.
     let imds = Imds::default();
-    let options = match Gateway::resolve(&config, || ask(&imds)) {
+    let options = match gateway::resolve(&config, || ask(&imds)) {
         Ok(gateway) => Setting::new(config.clone(), gateway, imds, output).options()?,
         Err(_) => inventory::options(&config, Admission::default(), &imds),
     };

@@ -4,15 +4,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use discovery::Emptied;
-
 use super::render::remembered;
 use crate::args::Global;
-use crate::desired::Desired;
 use crate::endpoints::{self, Format, Public, keep_own};
 use crate::inventory;
 use crate::output::Exit;
 use crate::setting::{Effect, Setting};
+use plan::{Desired, OnEmptyAnswer};
 
 pub(super) fn run(global: &Global, format: Format, cluster: Option<&str>) -> anyhow::Result<Exit> {
     let setting = Setting::read(global)?;
@@ -54,7 +52,7 @@ fn known(setting: &Setting, global: &Global) -> anyhow::Result<Desired> {
         ),
     };
     let actual = remembered(&state);
-    setting.desired(Effect::Shown, fresh, &mut state, &actual, Emptied::Keep)
+    setting.desired(Effect::Shown, fresh, &mut state, &actual, OnEmptyAnswer::Keep)
 }
 
 /// What clients dial.

@@ -1,8 +1,9 @@
 //! `leases`: who holds which port, and whose port rests.
 
 use applier::lock::WAIT;
-use rules::leases::{Lease, QUARANTINE};
-use rules::{ForwardId, Listener};
+use plan::Listener;
+use plan::leases::{Lease, QUARANTINE};
+use rules::ForwardId;
 
 use crate::args::{Global, LeasesAction};
 use crate::clock::now;

@@ -108,7 +108,7 @@ fn targets(whom: &str) -> anyhow::Result<Vec<Target>> {
 }
 
 /// How many servers can be greeted at once: what the limit of open files leaves, and no more than are of use.
-pub(super) fn at_once() -> NonZeroUsize {
+pub(super) fn max_removed_percent() -> NonZeroUsize {
     const MOST: u64 = 256;
     /// What is open besides: the standard streams, the runtime's own.
     const BESIDES: u64 = 16;
@@ -129,5 +129,5 @@ fn ask(targets: &[Target], asking: &Asking<'_>) -> anyhow::Result<Vec<Result<Gre
     let dials: Vec<Dial> = targets.iter().map(dial).collect();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
-    Ok(runtime.block_on(greet_all(&dials, asking.patience, at_once())))
+    Ok(runtime.block_on(greet_all(&dials, asking.patience, max_removed_percent())))
 }

@@ -3,24 +3,25 @@
 use applier::kernel::Netfilter;
 use applier::netlink::Kernel;
 use applier::sync::ours;
-use discovery::Emptied;
+use plan::OnEmptyAnswer;
 use rules::Ruleset;
 use rules::iptables::iptables_restore;
 
 use crate::args::{Global, RenderFormat};
 use crate::clock::now;
+use crate::gateway;
 use crate::output::Exit;
 use crate::setting::{Effect, Setting};
 use crate::state::State;
 
 pub(super) fn run(global: &Global, format: RenderFormat) -> anyhow::Result<Exit> {
     let setting = Setting::read(global)?;
-    if setting.gateway.absent_addresses()?.is_empty() {
-        setting.gateway.check_pins(&setting.config)?;
+    if gateway::absent_addresses(&setting.gateway)?.is_empty() {
+        gateway::check_pins(&setting.gateway, &setting.config)?;
     }
     let (mut state, fresh) = setting.state_and_inventory(global)?;
     let actual = remembered(&state);
-    let desired = setting.desired(Effect::Shown, fresh, &mut state, &actual, Emptied::Keep)?;
+    let desired = setting.desired(Effect::Shown, fresh, &mut state, &actual, OnEmptyAnswer::Keep)?;
     desired.warnings(now()).iter().for_each(|line| setting.output.warn(line));
     let sysctls =
         || -> String { desired.wanted.sysctls.iter().map(|sysctl| format!("# sysctl {sysctl}\n")).collect() };

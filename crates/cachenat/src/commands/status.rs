@@ -11,7 +11,8 @@ use applier::lock;
 use applier::netlink::Kernel;
 use applier::surroundings::{self, ConntrackFill};
 use applier::sync::{difference, ours};
-use discovery::{Emptied, Inventory, Node, SourceReport};
+use discovery::{Inventory, Node, SourceReport};
+use plan::OnEmptyAnswer;
 use rules::diff::Action;
 use rules::ruleset::Key;
 use rules::{Changes, Endpoint, Forward, ForwardId, Ruleset};
@@ -125,7 +126,8 @@ pub(super) fn gather(
     let (expected, is_leased) = (state.last_good.is_some(), state.leases.is_some());
     let last_good = state.last_good.clone().unwrap_or_default();
 
-    let desired = setting.desired(Effect::Shown, last_good.clone(), &mut state, in_force, Emptied::Keep)?;
+    let desired =
+        setting.desired(Effect::Shown, last_good.clone(), &mut state, in_force, OnEmptyAnswer::Keep)?;
     warnings.extend(desired.warnings(now()));
     let changes =
         if expected { difference(&dump, Some(&desired.wanted.ruleset))? } else { Changes::default() };

@@ -16,7 +16,8 @@ use applier::kernel::{Generation, Netfilter};
 use applier::lock::LockError;
 use applier::monitor::{Monitor, MonitorError, Noticed, Port};
 use applier::netlink::Kernel;
-use discovery::{Emptied, Inventory, Listed, Options, Source, SourceName, recall};
+use discovery::{Inventory, Listed, Options, Source, SourceName};
+use plan::{OnEmptyAnswer, readd_unread_nodes};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -211,7 +212,7 @@ impl<'a> Watch<'a> {
                     }
                     let listed = self.rounds.heard(&self.sources, answers);
                     let state = self.memory.complete(State::open(&self.setting.config.state_dir));
-                    self.listed = Some(recall(listed, state.last_good.as_ref()));
+                    self.listed = Some(readd_unread_nodes(listed, state.last_good.as_ref()));
                     self.listed_at = asked;
                     self.is_listed_anew = true;
                     // The answer may have come because something changed: what the names lead to is asked at once.
@@ -369,7 +370,7 @@ impl<'a> Watch<'a> {
             state.forget_held();
         }
         let dump = self.kernel.dump()?;
-        let desired = plan(&self.setting, &mut state, found, &dump, Emptied::Keep)?;
+        let desired = plan(&self.setting, &mut state, found, &dump, OnEmptyAnswer::Keep)?;
         let done =
             carry_out(&self.setting.config, &mut self.kernel, dump, &desired.wanted, Until::Changed, output)?;
         let Done { report, generation, is_verified, uncut } = done;

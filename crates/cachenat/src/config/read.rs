@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use discovery::Source;
 use ipnet::IpNet;
+use plan::{Addresses, Listener, SSH};
+use rules::ForwardId;
 use rules::ruleset::TARGETS;
-use rules::{ForwardId, Listener};
 
 use super::document::{Document, Fields, Node};
 use super::sources;
-use super::values::{SSH, network, pool};
+use super::values::{network, pool};
 use super::{Auto, Config, Gateway, OnMove, PublicAddress, Snat};
-use crate::addresses::Addresses;
 
 const KEYS: [&str; 11] = [
     "clients",

@@ -61,8 +61,9 @@ lock_file: /tmp/lock
     assert_eq!(config.gateway.snat, Snat::Masquerade);
     assert_eq!(config.region.as_deref(), Some("us-east-2"));
     assert_eq!(config.on_move, OnMove::Drain);
-    assert_eq!(config.pool(&config.sources[0].source.name()).1, "sources[0].ports");
-    assert_eq!(config.pool(&config.sources[1].source.name()).1, "ports");
+    let plan = config.plan();
+    let own = plan.sources.iter().map(|source| (source.ports.is_some(), source.is_asked));
+    assert_eq!(own.take(2).collect::<Vec<_>>(), [(true, true), (false, true)]);
 }
 
 #[test]
@@ -235,7 +236,8 @@ pins:
     let listening =
         listening.iter().map(|&(port, who)| (NonZeroU16::new(port).unwrap(), who.to_owned())).collect();
     expect![[r#"config.yaml:5: pins.one-001: port 8000 is taken on this host: nginx (pid 9) on :: listens on it; pin one-001 to another port, or move that service"#]].assert_eq(&config.check_pins(&listening).unwrap_err().to_string());
-    assert!(config.uses(NonZeroU16::new(8000).unwrap()) && !config.uses(NonZeroU16::new(8001).unwrap()));
+    let uses = |port| config.plan().uses(NonZeroU16::new(port).unwrap());
+    assert!(uses(8000) && !uses(8001));
 }
 
 #[test]

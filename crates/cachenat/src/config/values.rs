@@ -1,9 +1,9 @@
 //! Values that several keys of the file have.
 
 use std::net::IpAddr;
-use std::num::NonZeroU16;
 
 use ipnet::{IpNet, Ipv4Net};
+use plan::SSH;
 
 use super::Pool;
 use super::document::Node;
@@ -47,6 +47,3 @@ pub(super) fn pool(node: &Node<'_>) -> Option<Pool> {
     }
     Some(pool)
 }
-
-/// A forward on it would lock the operator out, whether or not sshd happens to run now.
-pub(crate) const SSH: NonZeroU16 = NonZeroU16::new(22).expect("22 is not 0");

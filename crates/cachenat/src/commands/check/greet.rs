@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use discovery::{Dial, HostPort, Node, Seed, Source, TlsTrust, greet_all};
+use plan::Desired;
 use rules::{Endpoint, Forward, ForwardId};
 
 use crate::check::nodes::Dialled;
-use crate::commands::probe::at_once;
+use crate::commands::probe::max_removed_percent;
 use crate::config::Config;
-use crate::desired::Desired;
 
 /// How long a node may take for each answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -28,7 +28,7 @@ pub(super) async fn greet(config: &Config, desired: &Desired) -> Vec<Dialled> {
         Dial { address: HostPort { host: target.address.to_string(), port: target.port }, tls }
     };
     let dials: Vec<Dial> = targets.iter().map(dial).collect();
-    let heard = greet_all(&dials, PATIENCE, at_once()).await;
+    let heard = greet_all(&dials, PATIENCE, max_removed_percent()).await;
     let mut dialled: Vec<Dialled> =
         targets.into_iter().zip(heard).map(|((id, target), heard)| Dialled { id, target, heard }).collect();
     dialled.sort_by(|one, other| (&one.id, one.target).cmp(&(&other.id, other.target)));

@@ -1,19 +1,15 @@
-use std::path::Path;
-
 use proptest::prelude::*;
 use rules::Sysctl;
 
 use super::*;
 use crate::addresses::Addresses;
+use crate::test_support::config;
 
-const CONFIG: &str = "clients: [198.51.100.27]
-sources:
-  - {replication_group: my-cluster, ports: 6379-6382}
-  - cache_cluster: sessions
-";
-
-fn config(text: &str) -> Config {
-    Config::parse(Path::new("config.yaml"), text.to_owned()).unwrap()
+/// The same with one pool for all.
+fn without_own_pool() -> PlanConfig {
+    let mut config = config();
+    config.sources[0].ports = None;
+    config
 }
 
 fn gateway(addresses: &[&str]) -> Gateway {
@@ -52,7 +48,7 @@ fn inventory(nodes: &[&str], sources: &[&str]) -> Inventory {
 const BOTH: [&str; 2] = ["replication_group/my-cluster complete", "cache_cluster/sessions complete"];
 
 struct World {
-    config: Config,
+    config: PlanConfig,
     gateway: Gateway,
     host: Host,
     last_good: Option<Inventory>,
@@ -64,7 +60,7 @@ struct World {
 impl World {
     fn new() -> Self {
         Self {
-            config: config(CONFIG),
+            config: config(),
             gateway: gateway(&["10.0.0.55"]),
             host: Host::default(),
             last_good: None,
@@ -80,14 +76,14 @@ impl World {
     }
 
     fn try_run(&mut self, fresh: &Inventory) -> Result<Vec<String>, PlanError> {
-        let known = Known {
+        let inputs = PlanInputs {
             last_good: self.last_good.clone(),
-            emptied: Emptied::Keep,
+            emptied: OnEmptyAnswer::Keep,
             leases: self.leases.clone(),
             actual: &self.actual,
             now: 1_000_000,
         };
-        let desired = desired(&self.config, &self.gateway, &self.host, fresh.clone(), known)?;
+        let desired = plan(&self.config, &self.gateway, &self.host, fresh.clone(), inputs)?;
         self.last_good = Some(desired.inventory);
         self.leases = Some(desired.leases);
         self.actual = desired.wanted.ruleset.clone();
@@ -184,7 +180,7 @@ fn a_source_that_only_a_file_names_is_taken_as_it_is_and_a_configured_one_is_gua
     assert_eq!(world.run(&inventory(&nodes[..1], &BOTH)).len(), 3, "held for one more answer");
     assert_eq!(world.run(&inventory(&nodes[..1], &BOTH)).len(), 1);
 
-    let mut world = World { config: config("clients: [198.51.100.27]\n"), ..World::new() };
+    let mut world = World { config: PlanConfig { sources: vec![], ..config() }, ..World::new() };
     world.run(&inventory(&nodes, &BOTH));
     assert_eq!(world.run(&inventory(&nodes[..1], &BOTH)).len(), 1);
 }
@@ -287,7 +283,7 @@ fn an_address_family_is_forwarded_where_gateway_and_node_both_have_it() {
 
 #[test]
 fn with_several_addresses_each_node_keeps_its_port_and_a_source_s_own_pool_is_on_the_first() {
-    let mut world = World { config: config(&CONFIG.replace(", ports: 6379-6382", "")), ..World::new() };
+    let mut world = World { config: without_own_pool(), ..World::new() };
     let nodes = ["my-cluster-001 10.0.1.230", "my-cluster-002 10.0.1.231,fd00:1::9"];
     assert_eq!(world.run(&inventory(&nodes, &BOTH))[1], "my-cluster-002 10.0.0.55:6380 10.0.1.231:6379");
 
@@ -302,7 +298,7 @@ fn with_several_addresses_each_node_keeps_its_port_and_a_source_s_own_pool_is_on
     let after = world.run(&inventory(&nodes[1..], &BOTH));
     assert_eq!(after[1..], own[1..], "the kernel tells whose address it is");
 
-    world.config = config(CONFIG);
+    world.config = config();
     assert_eq!(
         world.run(&inventory(&nodes, &BOTH)),
         [
@@ -315,7 +311,7 @@ fn with_several_addresses_each_node_keeps_its_port_and_a_source_s_own_pool_is_on
 
 #[test]
 fn too_few_addresses_are_an_error_that_says_what_to_add() {
-    let mut world = World { config: config(&CONFIG.replace(", ports: 6379-6382", "")), ..World::new() };
+    let mut world = World { config: without_own_pool(), ..World::new() };
     world.gateway = gateway(&["10.0.0.55", "10.0.0.56"]);
     let nodes = ["my-cluster-001 10.0.1.230", "my-cluster-002 10.0.1.231", "my-cluster-003 10.0.1.232"];
     let error = world.try_run(&inventory(&nodes, &BOTH)).unwrap_err().to_string();
@@ -448,7 +444,8 @@ proptest! {
     fn no_history_leads_two_ids_to_one_address(
         history in proptest::collection::vec((said(), said(), 0..8_u8), 1..12),
     ) {
-        let mut world = World { config: config(&CONFIG.replace("6379-6382", "6379-6399")), ..World::new() };
+        let mut world = World::new();
+        world.config.sources[0].ports = Some(6379..=6399);
         for (of_group, of_sessions, mishap) in history {
             let sources = ["replication_group/my-cluster", "cache_cluster/sessions"];
             let ids = [
@@ -481,7 +478,7 @@ proptest! {
             for (at, one) in forwards.iter().enumerate() {
                 for other in &forwards[at + 1..] {
                     let shared = one.targets.iter().any(|target| other.targets.contains(target));
-                    let may = crate::claims::may_share_by_name(&one.id, &other.id);
+                    let may = crate::conflicts::may_share_by_name(&one.id, &other.id);
                     prop_assert!(!shared || may, "{} and {} at one address", one.id, other.id);
                 }
             }

@@ -1,10 +1,11 @@
 //! The gate: what may be in force, whatever it came from.
 //!
 //! A plan, the state directory's last ruleset, a change that is rolled back and the kernel's own memory all pass here
-//! right before they are committed; [`converge`](crate::converge) takes nothing but what the gate has made. It is pure:
+//! right before they are committed, and nothing is committed but what the gate has made. It is pure:
 //! what it has to know of this host is asked before, for each plan.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
 use std::ops::Deref;
 
 use discovery::{Admission, Refusal, admit};
@@ -14,14 +15,18 @@ use rules::ruleset::TARGETS;
 use rules::{
     AddressRange, Element, Endpoint, Family, Forward, ForwardId, Key, Ruleset, SetKind, Sysctl, render,
 };
+use thiserror::Error;
 
-use crate::claims::may_share_by_name;
-use crate::config::{Config, SSH};
+use crate::config::PlanConfig;
+use crate::conflicts::may_share_by_name;
 use crate::gateway::Gateway;
+
+/// The way into this host: no lease, pin or forward takes this TCP port.
+pub const SSH: NonZeroU16 = NonZeroU16::new(22).expect("22 is not 0");
 
 /// What may be in force. Only [`Gate`] makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Admitted(Wanted);
+pub struct Admitted(Wanted);
 
 impl Deref for Admitted {
     type Target = Wanted;
@@ -31,44 +36,60 @@ impl Deref for Admitted {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "test-support"))]
 impl From<Wanted> for Admitted {
     fn from(wanted: Wanted) -> Self {
         Self(wanted)
     }
 }
 
+/// A forward, or a target of it, that may not be in force.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{id}: {why}")]
+pub struct Refused {
+    /// The node or role that it was for.
+    pub id: ForwardId,
+    /// Why.
+    pub why: Reason,
+}
+
 /// Why a forward may not be in force.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refused {
-    /// The target is none for anybody.
-    #[error("{id}: {refusal}; it is not forwarded")]
-    Target { id: ForwardId, refusal: Refusal },
-    #[error("{id}: {listen} is not an address of the gateway ({gateway}); it is not forwarded")]
-    Address { id: ForwardId, listen: Endpoint, gateway: String },
-    #[error("{id}: {listen} is the way into this host (SSH); it is not forwarded")]
-    Ssh { id: ForwardId, listen: Endpoint },
-    #[error("{id}: port {} is in no pool of the configuration (keys ports and pins); it is not forwarded", listen.port)]
-    Port { id: ForwardId, listen: Endpoint },
-    #[error("{id}: {listen} and {target} are of two address families; it is not forwarded")]
-    Family { id: ForwardId, listen: Endpoint, target: Endpoint },
-    #[error("{id}: {target} is the address of {owner} as well; it is not forwarded")]
-    Twin { id: ForwardId, target: Endpoint, owner: ForwardId },
-    #[error(
-        "{id}: {listen} has {targets} targets and can lead to {TARGETS}; only the first {TARGETS} are used"
-    )]
-    Surplus { id: ForwardId, listen: Endpoint, targets: usize },
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Reason {
+    /// The target may be nobody's.
+    #[error("{0}; it is not forwarded")]
+    Target(Refusal),
+    /// The listener is on none of the gateway's addresses, which are named.
+    #[error("{0} is not an address of the gateway ({1}); it is not forwarded")]
+    Address(Endpoint, String),
+    /// The listener would take the operator's way in.
+    #[error("{0} is the way into this host (SSH); it is not forwarded")]
+    Ssh(Endpoint),
+    /// The configuration gives no node the listener's port.
+    #[error("port {} is in no pool of the configuration (keys ports and pins); it is not forwarded", .0.port)]
+    Port(Endpoint),
+    /// The listener and the target can't be translated into one another.
+    #[error("{0} and {1} are of two address families; it is not forwarded")]
+    Family(Endpoint, Endpoint),
+    /// Two nodes have one address: the target, and the node that has it already.
+    #[error("{0} is the address of {1} as well; it is not forwarded")]
+    Twin(Endpoint, ForwardId),
+    /// The listener has more targets, so many, than rules can spread connections over.
+    #[error("{0} has {1} targets and can lead to {TARGETS}; only the first {TARGETS} are used")]
+    Surplus(Endpoint, usize),
 }
 
 /// What the gate goes by.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Gate<'a> {
-    pub(crate) config: &'a Config,
-    pub(crate) gateway: &'a Gateway,
+pub struct Gate<'a> {
+    /// Which ports and clients the configuration allows.
+    pub config: &'a PlanConfig,
+    /// On which addresses listeners may be.
+    pub gateway: &'a Gateway,
     /// Which addresses may be targets on this host now.
-    pub(crate) admission: &'a Admission,
+    pub admission: &'a Admission,
     /// Whether a flowtable may be had, where the configuration wants one.
-    pub(crate) offloads: bool,
+    pub offloads: bool,
 }
 
 impl Gate<'_> {
@@ -76,7 +97,7 @@ impl Gate<'_> {
     ///
     /// `stays` tells of a target outside the private ranges, while the VPC's ranges are not known, whether it is in force
     /// already and still where its source says.
-    pub(crate) fn admit(
+    pub fn admit(
         &self,
         forwards: Vec<Forward>,
         stays: impl Fn(&ForwardId, Endpoint) -> bool,
@@ -87,7 +108,7 @@ impl Gate<'_> {
 
     /// The same for what a run of earlier left in the state directory: of its clients those that the configuration still
     /// lists, and nothing of its rules but the forwards.
-    pub(crate) fn admit_saved(&self, saved: &Ruleset) -> (Admitted, Vec<Refused>) {
+    pub fn admit_saved(&self, saved: &Ruleset) -> (Admitted, Vec<Refused>) {
         let (forwards, refused) = self.filtered(saved.forwards(), |_, _| false);
         let mut wanted = self.rendered(&forwards, &self.config.clients);
         for (set, elements) in &mut wanted.ruleset.sets {
@@ -101,10 +122,10 @@ impl Gate<'_> {
 
     fn rendered(&self, forwards: &[Forward], clients: &[IpNet]) -> Wanted {
         let mut ruleset = render(forwards, clients, &as_seen_by_rules(self.gateway, forwards));
-        if self.config.gateway.flowtable && self.offloads {
+        if self.config.flowtable && self.offloads {
             ruleset.offload(&self.gateway.interface);
         }
-        if self.config.gateway.forward_others == Some(false) {
+        if self.config.forward_others == Some(false) {
             ruleset.drop_others(&self.gateway.interface);
         }
         let sysctls = Sysctl::needed_by(&ruleset);
@@ -121,25 +142,25 @@ impl Gate<'_> {
         let mut admitted = Vec::with_capacity(forwards.len());
         for mut forward in forwards {
             if let Err(why) = self.check_listener(&forward) {
-                refused.push(why);
+                refused.push(Refused { id: forward.id, why });
                 continue;
             }
             forward.targets.retain(|&target| {
                 let checked = check_target(self.admission, &forward.id, forward.listen, target, &stays);
                 let owners = owners.entry(target).or_default();
                 let twin = owners.iter().find(|owner| !may_share_by_name(owner, &forward.id)).cloned();
-                let checked = checked.and_then(|()| match twin {
-                    Some(owner) => Err(Refused::Twin { id: forward.id.clone(), target, owner }),
+                let checked = checked.and(match twin {
+                    Some(owner) => Err(Reason::Twin(target, owner)),
                     None => Ok(()),
                 });
                 if checked.is_ok() && owners.last() != Some(&forward.id) {
                     owners.push(forward.id.clone());
                 }
-                checked.map_err(|why| refused.push(why)).is_ok()
+                checked.map_err(|why| refused.push(Refused { id: forward.id.clone(), why })).is_ok()
             });
             if forward.targets.len() > usize::from(TARGETS) {
-                let (id, listen, targets) = (forward.id.clone(), forward.listen, forward.targets.len());
-                refused.push(Refused::Surplus { id, listen, targets });
+                let why = Reason::Surplus(forward.listen, forward.targets.len());
+                refused.push(Refused { id: forward.id.clone(), why });
                 forward.targets.truncate(TARGETS.into());
             }
             if !forward.targets.is_empty() {
@@ -149,20 +170,19 @@ impl Gate<'_> {
         (admitted, refused)
     }
 
-    fn check_listener(&self, Forward { id, listen, targets }: &Forward) -> Result<(), Refused> {
-        let (id, listen) = (id.clone(), *listen);
+    fn check_listener(&self, &Forward { listen, ref targets, .. }: &Forward) -> Result<(), Reason> {
         let addresses = &self.gateway.addresses;
         if !addresses.contains(&listen.address) {
             let gateway = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            return Err(Refused::Address { id, listen, gateway });
+            return Err(Reason::Address(listen, gateway));
         }
         if listen.port == SSH {
-            return Err(Refused::Ssh { id, listen });
+            return Err(Reason::Ssh(listen));
         }
         // One of several addresses is a node's own, and so it keeps its port.
         let is_own = addresses.are_several() && targets.iter().any(|target| target.port == listen.port);
         if !is_own && !self.config.uses(listen.port) {
-            return Err(Refused::Port { id, listen });
+            return Err(Reason::Port(listen));
         }
         Ok(())
     }
@@ -174,34 +194,30 @@ fn check_target(
     listen: Endpoint,
     target: Endpoint,
     stays: impl Fn(&ForwardId, Endpoint) -> bool,
-) -> Result<(), Refused> {
+) -> Result<(), Reason> {
     if Family::of(listen.address) != Family::of(target.address) {
-        return Err(Refused::Family { id: id.clone(), listen, target });
+        return Err(Reason::Family(listen, target));
     }
     match admit(target.address, admission) {
         Ok(()) => Ok(()),
         Err(Refusal::Outside(_)) if admission.vpc.is_empty() && stays(id, target) => Ok(()),
-        Err(refusal) => Err(Refused::Target { id: id.clone(), refusal }),
+        Err(refusal) => Err(Reason::Target(refusal)),
     }
 }
 
 /// What of the rules before a change may be in force again. They were, so their clients and their way back may; their
 /// targets are looked at as any others.
-pub(crate) fn admit_former(mut before: Ruleset, admission: &Admission) -> (Admitted, Vec<Refused>) {
-    let mut refused = Vec::new();
+pub fn admit_former(mut before: Ruleset, admission: &Admission) -> (Admitted, Vec<Refused>) {
+    let mut refused: Vec<Refused> = Vec::new();
     for Forward { id, listen, targets } in before.forwards() {
-        if listen.port == SSH {
-            refused.push((id.clone(), Refused::Ssh { id: id.clone(), listen }));
-        }
-        let checked = targets.iter().filter_map(|&target| {
-            let checked = check_target(admission, &id, listen, target, |_, _| true);
-            Some((id.clone(), checked.err()?))
-        });
-        refused.extend(checked);
+        let ssh = (listen.port == SSH).then_some(Reason::Ssh(listen));
+        let checked = targets.iter().map(|&target| check_target(admission, &id, listen, target, |_, _| true));
+        let reasons = ssh.into_iter().chain(checked.filter_map(Result::err));
+        refused.extend(reasons.map(|why| Refused { id: id.clone(), why }));
     }
-    before.retain_forwards(|id| refused.iter().all(|(other, _)| other != id));
+    before.retain_forwards(|id| refused.iter().all(|other| other.id != *id));
     let sysctls = Sysctl::needed_by(&before);
-    (Admitted(Wanted { ruleset: before, sysctls }), refused.into_iter().map(|(_, why)| why).collect())
+    (Admitted(Wanted { ruleset: before, sysctls }), refused)
 }
 
 /// A family without a single forward would only be empty sets to read; IPv4 stands even so, as the table's frame.
@@ -233,14 +249,13 @@ fn in_both<'a>(
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use proptest::prelude::*;
     use proptest::sample::select;
     use rules::Snat;
 
     use super::*;
     use crate::addresses::Addresses;
+    use crate::test_support::config;
 
     const ADDRESSES: [&str; 10] = [
         "10.0.1.230",
@@ -294,8 +309,8 @@ mod tests {
                 forwards.into_iter().map(|forward| (forward.listen, forward)).collect();
             let saved = render(&unique.into_values().collect::<Vec<_>>(), &clients, &frame);
 
-            let text = "clients: [198.51.100.0/24]\nsources: [{cache_cluster: b}]\n".to_owned();
-            let config = Config::parse(Path::new("config.yaml"), text).unwrap();
+            let clients = vec!["198.51.100.0/24".parse().unwrap()];
+            let config = PlanConfig { clients, ..config() };
             let gateway = Gateway {
                 interface: "eth0".parse().unwrap(),
                 addresses: Addresses::new(vec!["10.0.0.55".parse().unwrap()]),

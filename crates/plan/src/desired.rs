@@ -6,63 +6,62 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use discovery::{
-    Coverage, Emptied, Inventory, Merged, Node, NodeId, Outcome, Policy, Role, Route, Source, SourceName,
-    SourceReport, over_last_good,
-};
-use rules::{
-    Assigned, Endpoint, Family, Forward, ForwardId, Leases, Listener, PlanError, Pool, Request, Ruleset,
-    assign,
-};
+use discovery::{Coverage, Inventory, Node, NodeId, Outcome, Role, Route, SourceName, SourceReport};
+use rules::{Endpoint, Family, Forward, ForwardId, Ruleset};
 
-use crate::claims::{Claimant, Denied, role_of, settle};
-use crate::config::Config;
+use crate::assign::{Assigned, PlanError, Pool, Request, assign};
+use crate::config::PlanConfig;
+use crate::conflicts::{Claimant, Denied, resolve_conflicts, role_of};
 use crate::gate::{Admitted, Gate};
 use crate::gateway::{Gateway, Host};
+use crate::leases::{Leases, Listener};
+use crate::merge::{Merged, OnEmptyAnswer, Policy, merge_with_last_good};
 
 /// What is known when the plan is made, beside what discovery found now.
 #[derive(Debug)]
-pub(crate) struct Known<'a> {
+pub struct PlanInputs<'a> {
     /// What discovery found when it was last sure.
-    pub(crate) last_good: Option<Inventory>,
+    pub last_good: Option<Inventory>,
     /// What to make of a source that has no node any more.
-    pub(crate) emptied: Emptied,
+    pub emptied: OnEmptyAnswer,
     /// The leases so far, which the kernel's comments add to; `None`: the state is lost.
-    pub(crate) leases: Option<Leases>,
+    pub leases: Option<Leases>,
     /// What is in force.
-    pub(crate) actual: &'a Ruleset,
+    pub actual: &'a Ruleset,
     /// Seconds since 1970.
-    pub(crate) now: u64,
+    pub now: u64,
 }
 
 /// What is wanted of the kernel, and what goes with it.
 #[derive(Debug)]
-pub(crate) struct Desired {
-    pub(crate) wanted: Admitted,
-    pub(crate) leases: Leases,
+pub struct Desired {
+    /// The ruleset and the sysctls.
+    pub wanted: Admitted,
+    /// Who has which listener.
+    pub leases: Leases,
     /// The fresh inventory laid over the last good one: the next last good.
-    pub(crate) inventory: Inventory,
+    pub inventory: Inventory,
     /// Whether it is another than the last good one.
-    pub(crate) is_news: bool,
+    pub is_news: bool,
     /// What was kept as it was because the inventory leaves it open; each line names the node or source and why.
-    pub(crate) kept: Vec<String>,
+    pub kept: Vec<String>,
     /// What the sources remark, and did not remark the last time.
-    pub(crate) remarks: Vec<String>,
+    pub remarks: Vec<String>,
 }
 
 /// Whether every source was read whole, and every node that is not leaving has its addresses.
-pub(crate) fn is_whole(inventory: &Inventory) -> bool {
+pub fn is_whole(inventory: &Inventory) -> bool {
     inventory.sources.iter().all(|report| report.outcome == Outcome::Complete)
 }
 
 impl Desired {
     /// Whether everything could be read, and nothing had to be kept.
-    pub(crate) fn is_whole(&self) -> bool {
+    pub fn is_whole(&self) -> bool {
         is_whole(&self.inventory) && self.kept.is_empty()
     }
 
     /// What the operator has to know: sources that could not be read, for how long, and what is kept for that.
-    pub(crate) fn warnings(&self, now: u64) -> Vec<String> {
+    pub fn warnings(&self, now: u64) -> Vec<String> {
         let unread = self.inventory.sources.iter().filter(|report| report.outcome != Outcome::Complete);
         let unread = unread.map(|report| {
             let error = report.error.as_deref().unwrap_or("no reason was given");
@@ -109,45 +108,56 @@ impl<'a> Backend<'a> {
 /// # Errors
 ///
 /// [`PlanError`], if a pool is full or a pin is taken.
-pub(crate) fn desired(
-    config: &Config,
+pub fn plan(
+    config: &PlanConfig,
     gateway: &Gateway,
     host: &Host,
     fresh: Inventory,
-    known: Known<'_>,
+    inputs: PlanInputs<'_>,
 ) -> Result<Desired, PlanError> {
-    let asked: Vec<SourceName> = config.asked().map(Source::name).collect();
-    let policy =
-        Policy { emptied: known.emptied, at_once: config.removal_guard, asked: &asked, now: known.now };
+    let asked = config.sources.iter().filter(|source| source.is_asked);
+    let guarded: Vec<SourceName> = asked.map(|source| source.name.clone()).collect();
+    let policy = Policy {
+        emptied: inputs.emptied,
+        max_removed_percent: config.max_removed_percent,
+        guarded_sources: &guarded,
+        now: inputs.now,
+    };
     let of_sources = fresh.nodes.chunk_by(|one, other| one.source == other.source);
     let named: HashSet<SourceName> =
         of_sources.filter_map(|nodes| Some(nodes.first()?.source.clone())).collect();
-    let Merged { inventory, unseen, kept } = over_last_good(fresh, known.last_good.as_ref(), policy);
+    let Merged { inventory, unseen, kept } = merge_with_last_good(fresh, inputs.last_good.as_ref(), policy);
     let inventory = in_order(config, inventory);
     let mut kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
-    let in_force = InForce::new(known.actual);
+    let in_force = InForce::new(inputs.actual);
     let mut backends = backends(&inventory, &unseen, gateway, &in_force, &mut kept);
-    let unread = unread(&inventory, &named, known.emptied);
+    let unread = unread(&inventory, &named, inputs.emptied);
     if !unread.is_empty() {
-        backends.extend(unspoken(&unread, known.last_good.as_ref(), &backends, &in_force, &mut kept));
+        backends.extend(orphaned_forwards(
+            &unread,
+            inputs.last_good.as_ref(),
+            &backends,
+            &in_force,
+            &mut kept,
+        ));
     }
     settle_claims(&mut backends, &in_force, &mut kept);
 
-    let before = |report: &SourceReport| known.last_good.as_ref()?.report(&report.source);
+    let before = |report: &SourceReport| inputs.last_good.as_ref()?.report(&report.source);
     let remarks = inventory.sources.iter().flat_map(|report| {
         let before = before(report).map(|before| before.remarks.as_slice()).unwrap_or_default();
         let new = report.remarks.iter().filter(move |remark| !before.contains(remark));
         new.map(move |remark| format!("{}: {remark}; nothing of it is forwarded", report.source))
     });
     let remarks = remarks.collect();
-    let is_news = known.last_good.as_ref() != Some(&inventory);
+    let is_news = inputs.last_good.as_ref() != Some(&inventory);
     // Of 60,000 nodes it takes 21 MB, and what follows has no use for it.
-    drop(known.last_good);
+    drop(inputs.last_good);
 
-    let leases = leases(gateway, known.leases, known.actual, known.now);
+    let leases = leases(gateway, inputs.leases, inputs.actual, inputs.now);
     let taken: BTreeSet<Listener> = host.listening.keys().copied().collect();
     let requests = requests(config, gateway, &backends);
-    let Assigned { leases, left_out } = assign(&requests, &config.pins, &taken, leases, known.now)?;
+    let Assigned { leases, left_out } = assign(&requests, &config.pins, &taken, leases, inputs.now)?;
     kept.extend(left_out.iter().map(|error| format!("{error}; it is not forwarded")));
     kept.extend(listened_on(host, &leases));
     let forwards = forwards(backends, gateway, &leases);
@@ -213,9 +223,9 @@ fn leases(gateway: &Gateway, known: Option<Leases>, actual: &Ruleset, now: u64) 
 }
 
 /// The nodes in the order in which they get their ports: by the configuration's sources, then shard and id.
-fn in_order(config: &Config, mut inventory: Inventory) -> Inventory {
-    let names = config.sources.iter().map(|configured| configured.source.name());
-    let places: HashMap<SourceName, usize> = names.zip(0..).collect();
+fn in_order(config: &PlanConfig, mut inventory: Inventory) -> Inventory {
+    let names = config.sources.iter().map(|source| &source.name);
+    let places: HashMap<&SourceName, usize> = names.zip(0..).collect();
     let place = |node: &Node| places.get(&node.source).copied().unwrap_or(usize::MAX);
     // Most neighbours are of one source, whose place matters to neither.
     let by_place = |one: &Node, other: &Node| match one.source == other.source {
@@ -310,7 +320,7 @@ fn backends<'a>(
 /// Leaves each target to those who may have it, and names the others.
 fn settle_claims(backends: &mut [Backend<'_>], in_force: &InForce<'_>, kept: &mut Vec<String>) {
     let mut claimants: Vec<Claimant<'_>> = backends.iter().map(Backend::claimant).collect();
-    let denied = settle(&mut claimants, |id| in_force.get(id));
+    let denied = resolve_conflicts(&mut claimants, |id| in_force.get(id));
     if denied.is_empty() {
         return;
     }
@@ -331,12 +341,12 @@ fn settle_claims(backends: &mut [Backend<'_>], in_force: &InForce<'_>, kept: &mu
 }
 
 /// The sources whose silence about a node says nothing; `named` are those of which the fresh inventory names a node.
-fn unread(inventory: &Inventory, named: &HashSet<SourceName>, emptied: Emptied) -> Vec<String> {
+fn unread(inventory: &Inventory, named: &HashSet<SourceName>, emptied: OnEmptyAnswer) -> Vec<String> {
     let silent = |report: &&SourceReport| match (report.coverage, emptied) {
-        (Coverage::Part | Coverage::Nothing, _) | (Coverage::Absent, Emptied::Keep) => true,
+        (Coverage::Part | Coverage::Nothing, _) | (Coverage::Absent, OnEmptyAnswer::Keep) => true,
         // What it does not name is kept as well by the last good inventory, for now.
-        (Coverage::Whole, Emptied::Keep) => !named.contains(&report.source) || !report.held.is_empty(),
-        (Coverage::Whole | Coverage::Absent, Emptied::Remove) => false,
+        (Coverage::Whole, OnEmptyAnswer::Keep) => !named.contains(&report.source) || !report.held.is_empty(),
+        (Coverage::Whole | Coverage::Absent, OnEmptyAnswer::Remove) => false,
     };
     inventory.sources.iter().filter(silent).map(|report| report.source.to_string()).collect()
 }
@@ -345,7 +355,7 @@ fn unread(inventory: &Inventory, named: &HashSet<SourceName>, emptied: Emptied) 
 ///
 /// This is for a state directory that was lost: a node that the last good inventory names is no secret, and if it is
 /// not in the new one, its source has said so.
-fn unspoken(
+fn orphaned_forwards(
     unread: &[String],
     last_good: Option<&Inventory>,
     backends: &[Backend<'_>],
@@ -374,7 +384,7 @@ fn list<'a>(targets: impl IntoIterator<Item = &'a Endpoint>) -> String {
 }
 
 /// What the backends ask for; neighbours are mostly of one pool, which is made once for all of them.
-fn requests(config: &Config, gateway: &Gateway, backends: &[Backend<'_>]) -> Vec<Request> {
+fn requests(config: &PlanConfig, gateway: &Gateway, backends: &[Backend<'_>]) -> Vec<Request> {
     let are_several = gateway.addresses.are_several();
     let share_a_pool = |one: &Backend<'_>, other: &Backend<'_>| match (one.node, other.node) {
         (Some(one), Some(other)) => one.source == other.source && (!are_several || one.port == other.port),
@@ -396,7 +406,7 @@ fn requests(config: &Config, gateway: &Gateway, backends: &[Backend<'_>]) -> Vec
 }
 
 /// Where a node may listen: with several addresses on its own port, unless its source has a pool.
-fn pool(config: &Config, gateway: &Gateway, node: Option<&Node>) -> Pool {
+fn pool(config: &PlanConfig, gateway: &Gateway, node: Option<&Node>) -> Pool {
     let (own, key) = match node {
         Some(node) => config.pool(&node.source),
         None => (None, "ports".to_owned()),
@@ -404,10 +414,10 @@ fn pool(config: &Config, gateway: &Gateway, node: Option<&Node>) -> Pool {
     let addresses = &gateway.addresses;
     match own {
         _ if !addresses.are_several() => {
-            Pool { addresses: vec![None], ports: own.unwrap_or(&config.ports).range(), key }
+            Pool { addresses: vec![None], ports: own.unwrap_or(&config.ports).clone(), key }
         }
         Some(own) => {
-            Pool { addresses: addresses.leased().take(1).map(Some).collect(), ports: own.range(), key }
+            Pool { addresses: addresses.leased().take(1).map(Some).collect(), ports: own.clone(), key }
         }
         None => {
             let ports = node.map_or(1..=u16::MAX, |node| node.port.get()..=node.port.get());

@@ -12,9 +12,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::name::ForwardId;
-use crate::ruleset::Endpoint;
-use crate::text::SyntaxError;
+use rules::{Endpoint, ForwardId, SyntaxError};
 
 /// For how long a released listener is given to no other node, in seconds: 7 days.
 pub const QUARANTINE: u64 = 7 * 24 * 60 * 60;

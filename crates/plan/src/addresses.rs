@@ -3,26 +3,29 @@
 use std::net::IpAddr;
 use std::ops::Deref;
 
-use rules::{Endpoint, Family, Listener};
+use rules::{Endpoint, Family};
+
+use crate::leases::Listener;
 
 /// The gateway's private addresses: one of a family, with a port for each node; or several, with an address for each.
 ///
 /// With several IPv4 and several IPv6 addresses there are as many of both, and the first goes with the first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Addresses(Vec<IpAddr>);
+pub struct Addresses(Vec<IpAddr>);
 
 impl Addresses {
-    pub(crate) fn new(addresses: Vec<IpAddr>) -> Self {
+    /// These, in this order.
+    pub fn new(addresses: Vec<IpAddr>) -> Self {
         Self(addresses)
     }
 
     /// Whether a family has several, so that each node has one of its own.
-    pub(crate) fn are_several(&self) -> bool {
+    pub fn are_several(&self) -> bool {
         self.leased().nth(1).is_some()
     }
 
     /// Those that leases name where there are several: the IPv4 ones, or the IPv6 ones if there is no other.
-    pub(crate) fn leased(&self) -> impl Iterator<Item = IpAddr> {
+    pub fn leased(&self) -> impl Iterator<Item = IpAddr> {
         let family = if self.iter().any(IpAddr::is_ipv4) { Family::Ipv4 } else { Family::Ipv6 };
         self.of(family)
     }
@@ -32,7 +35,7 @@ impl Addresses {
     }
 
     /// Where a leased listener is in a family.
-    pub(crate) fn endpoint(&self, listener: Listener, family: Family) -> Option<Endpoint> {
+    pub fn endpoint(&self, listener: Listener, family: Family) -> Option<Endpoint> {
         let place = match listener.address {
             Some(leased) => self.leased().position(|address| address == leased)?,
             None => 0,
@@ -41,7 +44,7 @@ impl Addresses {
     }
 
     /// The listener as it is leased; the opposite of [`Addresses::endpoint`].
-    pub(crate) fn listener(&self, Endpoint { address, port }: Endpoint) -> Listener {
+    pub fn listener(&self, Endpoint { address, port }: Endpoint) -> Listener {
         let place = self.of(Family::of(address)).position(|own| own == address);
         let leased = place.and_then(|place| self.leased().nth(place));
         // One that is no longer the gateway's is still not free to be given to another.

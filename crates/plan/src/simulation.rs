@@ -3,26 +3,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
 
 use applier::fake::{CarriedOut, Fake, Faults};
 use applier::kernel::{Netfilter, Table};
 use applier::sync::{ours, sync};
-use discovery::{Coverage, Emptied, Inventory, Node, Outcome, SourceName, SourceReport, recall};
+use discovery::{Coverage, Inventory, Node, Outcome, SourceName, SourceReport};
 use fastrand::Rng;
-use rules::{Leases, Ruleset};
+use rules::Ruleset;
 
 use crate::addresses::Addresses;
-use crate::config::Config;
-use crate::desired::{Desired, Known, desired};
+use crate::config::PlanConfig;
+use crate::desired::{Desired, PlanInputs, plan};
 use crate::gateway::{Gateway, Host};
-
-const CONFIG: &str = "clients: [198.51.100.27]
-ports: 6379-7378
-sources:
-  - {replication_group: my-cluster, expose: [nodes, primary]}
-  - cache_cluster: sessions
-";
+use crate::leases::Leases;
+use crate::merge::{OnEmptyAnswer, readd_unread_nodes};
+use crate::test_support::config;
 
 /// How long a life is, in seconds.
 const LIFE: u64 = 72 * 60 * 60;
@@ -71,7 +66,7 @@ enum Mishap {
 }
 
 struct World {
-    config: Config,
+    config: PlanConfig,
     gateway: Gateway,
     rng: Rng,
     now: u64,
@@ -103,8 +98,10 @@ impl World {
             primary,
             made: 0,
         };
+        let mut config = config();
+        config.sources[0].ports = None;
         let mut world = Self {
-            config: Config::parse(Path::new("config.yaml"), CONFIG.to_owned()).unwrap(),
+            config,
             gateway: Gateway {
                 interface: "eth0".parse().unwrap(),
                 addresses: Addresses::new(vec!["10.0.0.55".parse().unwrap()]),
@@ -224,7 +221,7 @@ impl World {
             let ids = cache.nodes.keys().cloned().chain(role).enumerate();
             listed.nodes.extend(ids.filter(|(place, _)| named(*place)).map(|(_, id)| node(cache, &id)));
         }
-        let mut found = recall(listed, self.last_good.as_ref());
+        let mut found = readd_unread_nodes(listed, self.last_good.as_ref());
         for node in &mut found.nodes {
             let id = node.id.to_string();
             let address = self.caches.iter().find_map(|cache| {
@@ -255,14 +252,14 @@ impl World {
     /// What a run does with what was found, but for the writing of its state.
     fn apply(&mut self, fresh: &Inventory) -> Desired {
         let dump = self.kernel.dump().unwrap();
-        let known = Known {
+        let inputs = PlanInputs {
             last_good: self.last_good.clone(),
-            emptied: Emptied::Keep,
+            emptied: OnEmptyAnswer::Keep,
             leases: self.leases.clone(),
             actual: ours(&dump).unwrap().map_or(&self.ruleset, |actual| &actual.ruleset),
             now: self.now,
         };
-        let planned = desired(&self.config, &self.gateway, &Host::default(), fresh.clone(), known).unwrap();
+        let planned = plan(&self.config, &self.gateway, &Host::default(), fresh.clone(), inputs).unwrap();
         let commits = self.kernel.commits.len();
         let synced = sync(&mut self.kernel, Some(&planned.wanted.ruleset)).unwrap();
 

@@ -5,11 +5,11 @@ use std::{
     fmt,
 };
 
-use crate::{Coverage, Inventory, Node, NodeId, Outcome, Role, SourceName, SourceReport};
+use discovery::{Coverage, Inventory, Node, NodeId, Outcome, Role, SourceName, SourceReport};
 
 /// What to do when a whole answer has no node left for a source that had some.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Emptied {
+pub enum OnEmptyAnswer {
     /// Keep the nodes: it is more often a mistake than a wish.
     #[default]
     Keep,
@@ -21,12 +21,12 @@ pub enum Emptied {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy<'a> {
     /// What to do with a source that has no node left.
-    pub emptied: Emptied,
+    pub emptied: OnEmptyAnswer,
     /// How many percent of a source's nodes one answer may remove; if more vanish, one more answer has to say so.
-    pub at_once: u8,
+    pub max_removed_percent: u8,
     /// The sources of which that is required: those that are asked, and so can answer wrongly. What the configuration or
     /// a file spells out needs no second word.
-    pub asked: &'a [SourceName],
+    pub guarded_sources: &'a [SourceName],
     /// Seconds since 1970.
     pub now: u64,
 }
@@ -94,9 +94,9 @@ pub enum Warning {
 /// - Half an answer keeps the nodes that it does not name, of the caches that are in doubt.
 /// - A node without an address keeps its last one; a reader whose replicas are not all known keeps theirs too.
 /// - A whole answer removes the nodes that it does not name, and a config without the source removes the source's.
-/// - A whole answer that misses more than [`Policy::at_once`] percent of the nodes removes them when it comes twice.
-/// - A whole answer without any node, or the API's word that there is no such cache, removes only with [`Emptied::Remove`].
-pub fn over_last_good(fresh: Inventory, last_good: Option<&Inventory>, policy: Policy<'_>) -> Merged {
+/// - A whole answer that misses more than [`Policy::max_removed_percent`] percent of the nodes removes them when it comes twice.
+/// - A whole answer without any node, or the API's word that there is no such cache, removes only with [`OnEmptyAnswer::Remove`].
+pub fn merge_with_last_good(fresh: Inventory, last_good: Option<&Inventory>, policy: Policy<'_>) -> Merged {
     let unseen = fresh.nodes.iter().filter(|node| node.addresses.is_empty()).map(|node| node.id.clone());
     let mut merged = Merged { unseen: unseen.collect(), inventory: fresh, kept: Vec::new() };
     let reports: HashMap<&SourceName, &SourceReport> =
@@ -157,9 +157,9 @@ pub fn over_last_good(fresh: Inventory, last_good: Option<&Inventory>, policy: P
 /// A listing, with the nodes that its unread sources had: their names stay the same when a node is replaced, so DNS alone
 /// tells where they are now.
 ///
-/// Goes between [`list`](crate::list) and [`resolve`](crate::resolve).
+/// Goes between [`list`](discovery::list) and [`resolve`](discovery::resolve).
 #[must_use]
-pub fn recall(mut listed: Inventory, last_good: Option<&Inventory>) -> Inventory {
+pub fn readd_unread_nodes(mut listed: Inventory, last_good: Option<&Inventory>) -> Inventory {
     let reports: HashMap<&SourceName, &SourceReport> =
         listed.sources.iter().map(|report| (&report.source, report)).collect();
     let named: HashSet<&NodeId> = listed.nodes.iter().map(|node| &node.id).collect();
@@ -211,27 +211,27 @@ impl Missing<'_> {
         let error = report.error.clone().unwrap_or_else(|| "no reason was given".into());
         match (self.coverage, policy.emptied) {
             _ if self.nodes.is_empty() => None,
-            (Coverage::Nothing, _) | (Coverage::Absent, Emptied::Keep) => {
+            (Coverage::Nothing, _) | (Coverage::Absent, OnEmptyAnswer::Keep) => {
                 Some(vec![Warning::SourceUnread { source, nodes, error }])
             }
-            (Coverage::Whole, Emptied::Keep) if !self.has_nodes => {
+            (Coverage::Whole, OnEmptyAnswer::Keep) if !self.has_nodes => {
                 Some(vec![Warning::SourceEmptied { source, nodes }])
             }
-            (Coverage::Whole, Emptied::Keep) if self.is_suspicious(&source, policy) => {
+            (Coverage::Whole, OnEmptyAnswer::Keep) if self.is_suspicious(&source, policy) => {
                 Some(vec![Warning::RemovalHeld { source, missing: nodes, of: self.of }])
             }
             // Of a cache that has failed there is nothing to wait for, and nothing to say again and again.
             (Coverage::Part, _) if report.outcome == Outcome::Complete => Some(vec![]),
             (Coverage::Part, _) => Some(self.nodes.iter().map(|node| not_named(node, &error)).collect()),
-            (Coverage::Whole | Coverage::Absent, Emptied::Keep | Emptied::Remove) => None,
+            (Coverage::Whole | Coverage::Absent, OnEmptyAnswer::Keep | OnEmptyAnswer::Remove) => None,
         }
     }
 
     /// Whether too many are missing at once for one answer.
     fn is_suspicious(&self, source: &SourceName, policy: Policy<'_>) -> bool {
-        let many = self.nodes.len() * 100 > self.of * usize::from(policy.at_once);
+        let many = self.nodes.len() * 100 > self.of * usize::from(policy.max_removed_percent);
         let said_before = self.nodes.iter().all(|node| self.held.contains(&node.id));
-        many && !said_before && policy.asked.contains(source)
+        many && !said_before && policy.guarded_sources.contains(source)
     }
 }
 
@@ -282,9 +282,9 @@ mod tests {
         }
     }
 
-    fn policy(emptied: Emptied) -> Policy<'static> {
-        static ASKED: LazyLock<[SourceName; 1]> = LazyLock::new(|| [source()]);
-        Policy { emptied, at_once: 50, asked: &*ASKED, now: 1_000 }
+    fn policy(emptied: OnEmptyAnswer) -> Policy<'static> {
+        static GUARDED: LazyLock<[SourceName; 1]> = LazyLock::new(|| [source()]);
+        Policy { emptied, max_removed_percent: 50, guarded_sources: &*GUARDED, now: 1_000 }
     }
 
     fn unresolved(id: &str) -> Node {
@@ -295,13 +295,13 @@ mod tests {
         merged.inventory.nodes.iter().map(|node| node.id.as_str()).collect()
     }
 
-    fn merge(nodes: Vec<Node>, report: SourceReport, emptied: Emptied) -> Merged {
-        over_last_good(Inventory { nodes, sources: vec![report] }, Some(&last_good()), policy(emptied))
+    fn merge(nodes: Vec<Node>, report: SourceReport, emptied: OnEmptyAnswer) -> Merged {
+        merge_with_last_good(Inventory { nodes, sources: vec![report] }, Some(&last_good()), policy(emptied))
     }
 
     #[test]
     fn a_failed_source_keeps_its_nodes() {
-        let merged = merge(vec![], SourceReport::failed(source(), "throttled"), Emptied::Remove);
+        let merged = merge(vec![], SourceReport::failed(source(), "throttled"), OnEmptyAnswer::Remove);
         assert_eq!(ids(&merged), ["my-cluster-001", "my-cluster-002"]);
         let warning = "replication_group/my-cluster: throttled; its nodes stay as they were (2)";
         assert_eq!(merged.kept[0].to_string(), warning);
@@ -311,7 +311,7 @@ mod tests {
     fn the_names_of_an_unread_source_are_recalled_and_those_of_a_whole_answer_are_not() {
         let recalled = |report| {
             let listed = Inventory { nodes: vec![node("my-cluster-001", &[])], sources: vec![report] };
-            let recalled = recall(listed, Some(&last_good())).nodes;
+            let recalled = readd_unread_nodes(listed, Some(&last_good())).nodes;
             recalled.iter().map(|node| node.id.to_string()).collect::<Vec<_>>()
         };
         let both = ["my-cluster-001", "my-cluster-002"];
@@ -324,7 +324,8 @@ mod tests {
     #[test]
     fn half_an_answer_keeps_the_nodes_that_it_does_not_name() {
         let fresh = vec![node("my-cluster-001", &["10.0.1.240"])];
-        let merged = merge(fresh, SourceReport::partial(source(), "page 2 was not read"), Emptied::Remove);
+        let merged =
+            merge(fresh, SourceReport::partial(source(), "page 2 was not read"), OnEmptyAnswer::Remove);
         assert_eq!(ids(&merged), ["my-cluster-001", "my-cluster-002"]);
         assert_eq!(merged.inventory.nodes[0].addresses, ["10.0.1.240".parse::<std::net::IpAddr>().unwrap()]);
         assert_eq!(merged.kept.len(), 1);
@@ -339,7 +340,7 @@ mod tests {
         };
         let merged = |report: SourceReport| {
             let fresh = Inventory { nodes: vec![of("good", "good-001")], sources: vec![report] };
-            over_last_good(fresh, Some(&before), policy(Emptied::Keep))
+            merge_with_last_good(fresh, Some(&before), policy(OnEmptyAnswer::Keep))
         };
         let in_doubt =
             SourceReport { in_doubt: vec!["bad".into()], ..SourceReport::partial(source(), "bad is odd") };
@@ -355,7 +356,7 @@ mod tests {
     #[test]
     fn a_whole_answer_removes_what_it_does_not_name() {
         let fresh = vec![node("my-cluster-002", &["10.0.1.231"])];
-        let merged = merge(fresh, SourceReport::complete(source()), Emptied::Keep);
+        let merged = merge(fresh, SourceReport::complete(source()), OnEmptyAnswer::Keep);
         assert_eq!(ids(&merged), ["my-cluster-002"]);
         assert_eq!(merged.kept, []);
     }
@@ -364,7 +365,7 @@ mod tests {
     fn a_node_that_is_gone_goes_though_another_has_no_address() {
         let mut report = SourceReport::complete(source());
         report.lower_to_partial("1 node has no address");
-        let merged = merge(vec![unresolved("my-cluster-001")], report, Emptied::Keep);
+        let merged = merge(vec![unresolved("my-cluster-001")], report, OnEmptyAnswer::Keep);
         assert_eq!(ids(&merged), ["my-cluster-001"]);
         assert_eq!(merged.inventory.nodes[0].addresses.len(), 1);
     }
@@ -372,7 +373,7 @@ mod tests {
     #[test]
     fn an_unresolved_node_keeps_its_last_address() {
         let fresh = vec![unresolved("my-cluster-001"), node("my-cluster-002", &["10.0.1.231"])];
-        let merged = merge(fresh, SourceReport::complete(source()), Emptied::Keep);
+        let merged = merge(fresh, SourceReport::complete(source()), OnEmptyAnswer::Keep);
         assert_eq!(merged.inventory.nodes[0].addresses, last_good().nodes[0].addresses);
         assert_eq!(merged.kept[0].to_string(), "my-cluster-001: no such name; its last good address stays");
     }
@@ -381,7 +382,7 @@ mod tests {
     fn a_node_that_loses_its_endpoint_keeps_host_and_port() {
         let creating =
             Node { host: String::new(), port: 1.try_into().unwrap(), ..unresolved("my-cluster-001") };
-        let merged = merge(vec![creating], SourceReport::complete(source()), Emptied::Keep);
+        let merged = merge(vec![creating], SourceReport::complete(source()), OnEmptyAnswer::Keep);
         let kept = &merged.inventory.nodes[0];
         assert_eq!((kept.host.as_str(), kept.port.get()), ("my-cluster-001.example", 6379));
     }
@@ -393,7 +394,7 @@ mod tests {
         let before = Inventory { nodes: vec![reader(&["10.0.1.231", "10.0.1.232"])], sources: vec![] };
         let now = Node { error: Some("SERVFAIL".into()), ..reader(&["10.0.1.241"]) };
         let fresh = Inventory { nodes: vec![now], sources: vec![SourceReport::complete(source())] };
-        let merged = over_last_good(fresh, Some(&before), policy(Emptied::Keep));
+        let merged = merge_with_last_good(fresh, Some(&before), policy(OnEmptyAnswer::Keep));
         let addresses: Vec<String> =
             merged.inventory.nodes[0].addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["10.0.1.231", "10.0.1.232", "10.0.1.241"]);
@@ -402,9 +403,9 @@ mod tests {
     #[test]
     fn an_answer_without_nodes_removes_only_when_that_is_allowed() {
         for report in [SourceReport::complete(source()), SourceReport::absent(source(), "no such group")] {
-            let kept = merge(vec![], report.clone(), Emptied::Keep);
+            let kept = merge(vec![], report.clone(), OnEmptyAnswer::Keep);
             assert_eq!((ids(&kept).len(), kept.kept.len()), (2, 1), "{report:?}");
-            let removed = merge(vec![], report, Emptied::Remove);
+            let removed = merge(vec![], report, OnEmptyAnswer::Remove);
             assert_eq!((ids(&removed).len(), removed.kept.len()), (0, 0));
         }
     }
@@ -415,7 +416,7 @@ mod tests {
             nodes: vec![],
             sources: vec![SourceReport::complete("static/local".parse().unwrap())],
         };
-        let merged = over_last_good(fresh, Some(&last_good()), policy(Emptied::Keep));
+        let merged = merge_with_last_good(fresh, Some(&last_good()), policy(OnEmptyAnswer::Keep));
         assert_eq!((ids(&merged).len(), merged.kept.len()), (0, 0));
     }
 
@@ -423,7 +424,7 @@ mod tests {
     fn an_inventory_that_is_silent_about_a_source_keeps_its_nodes() {
         let report = SourceReport::failed(source(), "the inventory file does not speak of it");
         let fresh = Inventory { nodes: vec![], sources: vec![report] };
-        let merged = over_last_good(fresh, Some(&last_good()), policy(Emptied::Remove));
+        let merged = merge_with_last_good(fresh, Some(&last_good()), policy(OnEmptyAnswer::Remove));
         assert_eq!(ids(&merged).len(), 2);
     }
 
@@ -431,7 +432,7 @@ mod tests {
     fn a_node_is_unseen_if_it_has_no_address_now_or_no_answer_names_it() {
         let nodes = vec![node("my-cluster-001", &["10.0.1.9"]), unresolved("my-cluster-003")];
         let fresh = Inventory { nodes, sources: vec![SourceReport::partial(source(), "half")] };
-        let merged = over_last_good(fresh, Some(&last_good()), policy(Emptied::Keep));
+        let merged = merge_with_last_good(fresh, Some(&last_good()), policy(OnEmptyAnswer::Keep));
         assert_eq!(ids(&merged).len(), 3);
         let unseen = ["my-cluster-002", "my-cluster-003"].map(|id| id.parse().unwrap());
         assert_eq!(merged.unseen, HashSet::from(unseen));
@@ -441,7 +442,7 @@ mod tests {
     fn without_a_last_good_inventory_everything_is_as_found() {
         let fresh = Inventory { nodes: vec![unresolved("a")], sources: vec![] };
         assert_eq!(
-            over_last_good(fresh.clone(), None, policy(Emptied::Keep)),
+            merge_with_last_good(fresh.clone(), None, policy(OnEmptyAnswer::Keep)),
             Merged { inventory: fresh, unseen: HashSet::from(["a".parse().unwrap()]), kept: vec![] }
         );
     }
@@ -453,7 +454,7 @@ mod tests {
         let before = Inventory { nodes: nodes.to_vec(), sources: vec![SourceReport::complete(source())] };
         let fresh =
             || Inventory { nodes: nodes[..1].to_vec(), sources: vec![SourceReport::complete(source())] };
-        let first = over_last_good(fresh(), Some(&before), policy(Emptied::Keep));
+        let first = merge_with_last_good(fresh(), Some(&before), policy(OnEmptyAnswer::Keep));
         assert_eq!(ids(&first), ["my-cluster-001", "my-cluster-002", "my-cluster-003"]);
         assert_eq!(
             first.kept[0].to_string(),
@@ -461,27 +462,28 @@ mod tests {
              the same"
         );
         let remembered = Inventory::from_json(&first.inventory.to_json()).unwrap();
-        let second = over_last_good(fresh(), Some(&remembered), policy(Emptied::Keep));
+        let second = merge_with_last_good(fresh(), Some(&remembered), policy(OnEmptyAnswer::Keep));
         assert_eq!((ids(&second), second.kept.len()), (vec!["my-cluster-001"], 0));
 
-        let allowed = over_last_good(fresh(), Some(&before), policy(Emptied::Remove));
+        let allowed = merge_with_last_good(fresh(), Some(&before), policy(OnEmptyAnswer::Remove));
         assert_eq!(ids(&allowed), ["my-cluster-001"]);
-        let unguarded = Policy { at_once: 100, ..policy(Emptied::Keep) };
-        assert_eq!(ids(&over_last_good(fresh(), Some(&before), unguarded)), ["my-cluster-001"]);
-        let spelled_out = Policy { asked: &[], ..policy(Emptied::Keep) };
-        assert_eq!(ids(&over_last_good(fresh(), Some(&before), spelled_out)), ["my-cluster-001"]);
+        let unguarded = Policy { max_removed_percent: 100, ..policy(OnEmptyAnswer::Keep) };
+        assert_eq!(ids(&merge_with_last_good(fresh(), Some(&before), unguarded)), ["my-cluster-001"]);
+        let spelled_out = Policy { guarded_sources: &[], ..policy(OnEmptyAnswer::Keep) };
+        assert_eq!(ids(&merge_with_last_good(fresh(), Some(&before), spelled_out)), ["my-cluster-001"]);
     }
 
     #[test]
     fn a_failure_remembers_since_when_until_the_source_is_read_again() {
-        let failed = merge(vec![], SourceReport::failed(source(), "throttled"), Emptied::Keep).inventory;
+        let failed =
+            merge(vec![], SourceReport::failed(source(), "throttled"), OnEmptyAnswer::Keep).inventory;
         assert_eq!(failed.sources[0].failing_since, Some(1_000));
-        let later = Policy { now: 5_000, ..policy(Emptied::Keep) };
+        let later = Policy { now: 5_000, ..policy(OnEmptyAnswer::Keep) };
         let report = || SourceReport::failed(source(), "throttled");
         let again = Inventory { nodes: vec![], sources: vec![report()] };
-        let again = over_last_good(again, Some(&failed), later).inventory;
+        let again = merge_with_last_good(again, Some(&failed), later).inventory;
         assert_eq!(again.sources[0].failing_since, Some(1_000));
         let whole = Inventory { nodes: again.nodes.clone(), sources: vec![SourceReport::complete(source())] };
-        assert_eq!(over_last_good(whole, Some(&again), later).inventory.sources[0].failing_since, None);
+        assert_eq!(merge_with_last_good(whole, Some(&again), later).inventory.sources[0].failing_since, None);
     }
 }

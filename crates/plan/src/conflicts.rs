@@ -34,7 +34,7 @@ pub(crate) struct Denied {
 /// in force; who has no such place, or whose place is another's by the same rule, loses the target. Whoever stays
 /// may thereby deny a third its new address, so this goes on until nothing is disputed: each id goes back to its
 /// former targets at most once, and after that only loses some.
-pub(crate) fn settle<'a>(
+pub(crate) fn resolve_conflicts<'a>(
     claimants: &mut [Claimant<'_>],
     in_force: impl Fn(&ForwardId) -> Option<&'a BTreeSet<Endpoint>>,
 ) -> Vec<Denied> {
@@ -159,7 +159,7 @@ mod tests {
 
     /// The claimants' targets after all is settled, and who was denied what.
     fn settled(mut claimants: Vec<Claimant<'static>>, in_force: &InForce) -> (Vec<String>, Vec<String>) {
-        let denied = settle(&mut claimants, |id| in_force.get(id));
+        let denied = resolve_conflicts(&mut claimants, |id| in_force.get(id));
         let line = |claimant: &Claimant<'_>| {
             let last = claimant.targets.iter().map(|target| target.address.to_string());
             let last: Vec<String> =
@@ -235,7 +235,7 @@ mod tests {
                 .map(|(number, to)| claimant(name(number), &to.iter().copied().collect::<Vec<_>>()))
                 .collect();
             let asked = claimants.clone();
-            let denied = settle(&mut claimants, |id| before.get(id));
+            let denied = resolve_conflicts(&mut claimants, |id| before.get(id));
             for (at, one) in claimants.iter().enumerate() {
                 let wanted = &asked[at].targets;
                 let former = before.get(&one.id);

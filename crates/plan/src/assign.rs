@@ -8,8 +8,9 @@ use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use rules::ForwardId;
+
 use crate::leases::{Lease, Leases, Listener, QUARANTINE};
-use crate::name::ForwardId;
 
 /// The listeners that a node may have: each of the ports on each of the addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

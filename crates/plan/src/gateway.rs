@@ -1,0 +1,40 @@
+//! The gateway and its host as values.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use discovery::Admission;
+use rules::IfName;
+
+use crate::addresses::Addresses;
+use crate::leases::Listener;
+
+/// The gateway with its addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// The interface that clients come by.
+    pub interface: IfName,
+    /// Its private addresses.
+    pub addresses: Addresses,
+    /// What the nodes see as the source.
+    pub snat: rules::Snat,
+}
+
+/// What of a host a plan goes by, asked for each plan.
+#[derive(Clone, Debug, Default)]
+pub struct Host {
+    /// Which addresses may be targets.
+    pub admission: Admission,
+    /// Where programs listen on the gateway's addresses, and the address that they named (`0.0.0.0` for all).
+    pub listening: BTreeMap<Listener, IpAddr>,
+}
+
+impl Gateway {
+    /// What of another host than the gateway a plan goes by: nothing but the gateway's addresses.
+    ///
+    /// `vpc` are the VPC's ranges, as far as they are known.
+    pub fn elsewhere(&self, vpc: Vec<ipnet::IpNet>) -> Host {
+        let admission = Admission { vpc, own: self.addresses.to_vec(), routes: vec![] };
+        Host { admission, listening: BTreeMap::new() }
+    }
+}

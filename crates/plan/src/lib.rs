@@ -1,0 +1,30 @@
+//! Which port of the gateway leads to which node: the pure core between what discovery found and what the kernel gets.
+//!
+//! [`plan`] takes the inventory, the last good one, the leases and what is in force, and returns the ruleset that is wanted,
+//! with a reason for each thing that it keeps or leaves out. Nothing here reads a clock, a file, a socket or the environment,
+//! and the same input gives the same plan.
+
+#![forbid(unsafe_code)]
+
+mod addresses;
+mod assign;
+mod config;
+mod conflicts;
+mod desired;
+mod gate;
+mod gateway;
+pub mod leases;
+mod merge;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod test_support;
+
+pub use addresses::Addresses;
+pub use assign::{Assigned, PlanError, Pool, Request, assign};
+pub use config::{PlanConfig, PlanSource};
+pub use desired::{Desired, PlanInputs, is_whole, plan};
+pub use gate::{Admitted, Gate, Reason, Refused, SSH, admit_former};
+pub use gateway::{Gateway, Host};
+pub use leases::{Leases, Listener};
+pub use merge::{Merged, OnEmptyAnswer, Policy, Warning, merge_with_last_good, readd_unread_nodes};
