@@ -164,7 +164,7 @@ pub(crate) enum Command {
     Endpoints {
         /// For people, for programs, or for pasting into a client's code
         #[arg(long, value_enum, default_value_t)]
-        format: crate::endpoints::Format,
+        format: clients::Format,
         /// Only those of this cache
         #[arg(long, value_name = "NAME")]
         cluster: Option<String>,

@@ -11,7 +11,6 @@ mod converge;
 #[cfg(test)]
 mod corpus;
 mod cut;
-mod endpoints;
 #[cfg(test)]
 mod examples;
 mod gateway;

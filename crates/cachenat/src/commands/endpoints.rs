@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::render::remembered;
 use crate::args::Global;
-use crate::endpoints::{self, Format, Public, keep_own};
 use crate::inventory;
 use crate::output::Exit;
 use crate::setting::{Effect, Setting};
+use clients::{Format, Public, keep_own};
 use plan::{Desired, OnEmptyAnswer};
 
 pub(super) fn run(global: &Global, format: Format, cluster: Option<&str>) -> anyhow::Result<Exit> {
@@ -18,7 +18,7 @@ pub(super) fn run(global: &Global, format: Format, cluster: Option<&str>) -> any
     let mut inventory = desired.inventory;
     let foreign = keep_own(&mut inventory, setting.config.asked());
     foreign.iter().for_each(|line| setting.output.warn(line));
-    let mut endpoints = endpoints::endpoints(&inventory, &desired.leases, &public(&setting)?);
+    let mut endpoints = clients::endpoints(&inventory, &desired.leases, &public(&setting)?);
     // A node whose target the gate refuses has a port, and nothing behind it.
     let forwarded: BTreeSet<String> =
         desired.wanted.ruleset.forwards().into_iter().map(|forward| forward.id.to_string()).collect();
@@ -27,9 +27,9 @@ pub(super) fn run(global: &Global, format: Format, cluster: Option<&str>) -> any
         anyhow::bail!("no node is forwarded yet; 'cachenat discover' shows what there is");
     }
     if let Some(name) = cluster {
-        endpoints = endpoints::of_cluster(endpoints, name)?;
+        endpoints = clients::of_cluster(endpoints, name)?;
     }
-    setting.output.data(&endpoints::text(format, &endpoints)?)?;
+    setting.output.data(&clients::text(format, &endpoints)?)?;
     Ok(Exit::Done)
 }
 

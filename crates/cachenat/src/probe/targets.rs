@@ -4,7 +4,7 @@ use std::num::NonZeroU16;
 
 use discovery::HostPort;
 
-use crate::endpoints::{Document, Endpoint};
+use clients::{Document, Endpoint};
 
 /// A port to try, and what is known of the node that is to be behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Target>, TargetError> {
 
 fn of_endpoint(endpoint: Endpoint) -> Result<Target, TargetError> {
     let Endpoint { id, public_host, public_port, .. } = &endpoint;
-    let address = crate::endpoints::joined(public_host, *public_port).parse();
+    let address = clients::joined(public_host, *public_port).parse();
     let wrong = |_| TargetError::Address { id: id.clone(), host: public_host.clone(), port: *public_port };
     Ok(Target { address: address.map_err(wrong)?, node: Some(endpoint) })
 }

@@ -7,7 +7,7 @@ use discovery::{GreetError, Greeting, Role, Speaks};
 use serde::Serialize;
 
 use super::Target;
-use crate::endpoints::{Endpoint, Protocol};
+use clients::{Endpoint, Protocol};
 
 /// What is to be said of one port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -1,29 +1,29 @@
 //! Python: redis-py, valkey-py and valkey-glide.
 
-use super::cache::Cache;
-use super::literal::{comment, double, snake};
-use super::{Endpoint, Protocol};
+use crate::cache::Cache;
+use crate::literal::{comment, double, snake};
+use crate::{Endpoint, Protocol};
 
 /// redis-py, or the library that was made of it.
-pub(super) struct Library {
+pub(crate) struct Library {
     module: &'static str,
     client: &'static str,
     cluster: &'static str,
     versions: &'static str,
 }
 
-pub(super) const REDIS_PY: Library = Library {
+pub(crate) const REDIS_PY: Library = Library {
     module: "redis",
     client: "Redis",
     cluster: "RedisCluster",
     versions: "redis-py 4.5.5 or later",
 };
 
-pub(super) const VALKEY_PY: Library =
+pub(crate) const VALKEY_PY: Library =
     Library { module: "valkey", client: "Valkey", cluster: "ValkeyCluster", versions: "valkey-py" };
 
 /// A client for each cache.
-pub(super) fn redis(caches: &[Cache<'_>], library: &Library) -> String {
+pub(crate) fn redis(caches: &[Cache<'_>], library: &Library) -> String {
     let Library { module, client, cluster, versions } = library;
     let has = |protocol| caches.iter().any(|cache| cache.protocol == protocol);
     let mut text = format!("# {versions}\n");
@@ -110,7 +110,7 @@ fn single_clients(cache: &Cache<'_>, class: &str) -> String {
 }
 
 /// A configuration for each cache; making a client of it has to be awaited.
-pub(super) fn glide(caches: &[Cache<'_>]) -> String {
+pub(crate) fn glide(caches: &[Cache<'_>]) -> String {
     let has = |protocol| caches.iter().any(|cache| cache.protocol == protocol);
     let mut text = "# valkey-glide 2.5 or later\nfrom glide import (\n".to_owned();
     if has(Protocol::Redis) {

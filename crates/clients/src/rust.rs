@@ -1,11 +1,11 @@
 //! Rust: redis-rs and fred. Each is a module with a function for each cache.
 
-use super::Endpoint;
-use super::cache::Cache;
-use super::literal::{Comment, comment, double, snake};
+use crate::Endpoint;
+use crate::cache::Cache;
+use crate::literal::{Comment, comment, double, snake};
 
 /// redis-rs' clients. What its map leads to is also the name that it verifies.
-pub(super) fn redis_rs(caches: &[Cache<'_>]) -> String {
+pub(crate) fn redis_rs(caches: &[Cache<'_>]) -> String {
     let clusters = caches.iter().any(Cache::is_cluster);
     let mut text = REDIS_RS.to_owned();
     if clusters {
@@ -64,7 +64,7 @@ fn redis_rs_singles(cache: &Cache<'_>) -> String {
 
 /// fred's clients. Its resolver is asked with the port, so it is the map, and the name that TLS verifies stays the
 /// node's own.
-pub(super) fn fred(caches: &[Cache<'_>]) -> String {
+pub(crate) fn fred(caches: &[Cache<'_>]) -> String {
     let mut text = FRED.to_owned();
     for cache in caches {
         text.push_str(&addresses(cache, |node| (&node.public_host, node.public_port)));

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::cache::Cache;
-use super::literal::{self, shell};
-use super::{Endpoint, Protocol};
+use crate::cache::Cache;
+use crate::literal::{self, shell};
+use crate::{Endpoint, Protocol};
 
 /// `REDIS_URL` and its kin; with several caches each name begins with the cache's.
-pub(super) fn env(caches: &[Cache<'_>]) -> String {
+pub(crate) fn env(caches: &[Cache<'_>]) -> String {
     let mut text = String::new();
     for cache in caches {
         let prefix = match caches {
@@ -31,14 +31,14 @@ pub(super) fn env(caches: &[Cache<'_>]) -> String {
 }
 
 /// A URI for each endpoint.
-pub(super) fn uri(caches: &[Cache<'_>]) -> String {
+pub(crate) fn uri(caches: &[Cache<'_>]) -> String {
     caches.iter().flat_map(|cache| cache.all()).map(|endpoint| endpoint.uri() + "\n").collect()
 }
 
 /// hosts(5): every name of a node leads to the gateway.
 ///
 /// Where the gateway has an address for each node, that is all that a client needs which goes by names.
-pub(super) fn hosts(caches: &[Cache<'_>]) -> String {
+pub(crate) fn hosts(caches: &[Cache<'_>]) -> String {
     let mut text = "# The caches' names, as they are from outside.\n".to_owned();
     for cache in caches {
         let why = match cache {
@@ -72,7 +72,7 @@ pub(super) fn hosts(caches: &[Cache<'_>]) -> String {
 }
 
 /// A command for each endpoint.
-pub(super) fn redis_cli(caches: &[Cache<'_>]) -> String {
+pub(crate) fn redis_cli(caches: &[Cache<'_>]) -> String {
     let mut text = String::new();
     for cache in caches {
         let follows = cache.is_cluster() && cache.tls && cache.keeps_its_ports();

@@ -5,17 +5,17 @@ use std::fmt::{self, Display, Formatter};
 
 use discovery::Role;
 
-use super::Protocol;
+use crate::Protocol;
 
 /// A string in double quotes that Python, JavaScript, Java, Go and C# all read as it is meant.
 ///
 /// Hosts and ids hold no control characters; should one get here, it becomes a `_` rather than code.
-pub(super) fn double(text: &str) -> String {
+pub(crate) fn double(text: &str) -> String {
     format!("\"{}\"", escaped(text, '"'))
 }
 
 /// A string in single quotes as PHP reads it: nothing but `\` and `'` is special there, `$` least of all.
-pub(super) fn single(text: &str) -> String {
+pub(crate) fn single(text: &str) -> String {
     format!("'{}'", escaped(text, '\''))
 }
 
@@ -34,11 +34,11 @@ fn escaped(text: &str, quote: char) -> String {
 /// Text that may be in a comment of any language: letters, digits and `._/-`, with `_` for all else, so that it ends
 /// no comment (`?>`, `*/`, a line's end, Java's `\u000a`, C's `??/`) and starts no directive.
 #[derive(Clone, Debug)]
-pub(super) struct Comment(String);
+pub(crate) struct Comment(String);
 
 impl Comment {
     /// `my-cluster-001, primary`.
-    pub(super) fn of_node(id: &str, role: Option<Role>) -> Self {
+    pub(crate) fn of_node(id: &str, role: Option<Role>) -> Self {
         let Self(id) = comment(id);
         Self(role.map_or_else(|| id.clone(), |role| format!("{id}, {role}")))
     }
@@ -51,13 +51,13 @@ impl Display for Comment {
 }
 
 /// A name as a comment may hold it.
-pub(super) fn comment(text: &str) -> Comment {
+pub(crate) fn comment(text: &str) -> Comment {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '/' | '-');
     Comment(text.chars().map(|c| if is_plain(c) { c } else { '_' }).collect())
 }
 
 /// A value that a shell, systemd and dotenv all take as it is; quoted only where it has to be.
-pub(super) fn shell(text: &str) -> String {
+pub(crate) fn shell(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.,:/@%+=[]".contains(c);
     if text.chars().all(is_plain) {
         return text.to_owned();
@@ -74,7 +74,7 @@ fn printable(c: char) -> char {
 /// A word for each cache to make identifiers of, none like another in any language, whatever the order of the caches.
 ///
 /// A name that looks like another's without its punctuation and case gets a number made of the name itself.
-pub(super) fn distinct(caches: &[(&str, Protocol)]) -> Vec<String> {
+pub(crate) fn distinct(caches: &[(&str, Protocol)]) -> Vec<String> {
     let bare = |name: &str| pascal(name, "").to_ascii_lowercase();
     // hiredis' snippet has an outside_connect of its own.
     let mut seen: BTreeMap<String, usize> = [("outside".to_owned(), 1)].into();
@@ -99,20 +99,20 @@ fn fingerprint(text: &str) -> u32 {
 }
 
 /// `my_cluster_cache`: a name that is no keyword anywhere.
-pub(super) fn snake(name: &str, suffix: &str) -> String {
+pub(crate) fn snake(name: &str, suffix: &str) -> String {
     let words = words(name, suffix);
     words.join("_")
 }
 
 /// `myClusterCache`.
-pub(super) fn camel(name: &str, suffix: &str) -> String {
+pub(crate) fn camel(name: &str, suffix: &str) -> String {
     let pascal = pascal(name, suffix);
     let mut characters = pascal.chars();
     characters.next().map(|first| first.to_ascii_lowercase()).into_iter().chain(characters).collect()
 }
 
 /// `MyClusterCache`.
-pub(super) fn pascal(name: &str, suffix: &str) -> String {
+pub(crate) fn pascal(name: &str, suffix: &str) -> String {
     let capital = |word: String| {
         let mut characters = word.chars();
         characters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(characters).collect()

@@ -30,10 +30,7 @@ enum Domain {
 }
 
 /// Takes from the nodes every name that is not in its cache's own domain, and tells of each node that had one.
-pub(crate) fn keep_own<'a>(
-    inventory: &mut Inventory,
-    sources: impl Iterator<Item = &'a Source>,
-) -> Vec<String> {
+pub fn keep_own<'a>(inventory: &mut Inventory, sources: impl Iterator<Item = &'a Source>) -> Vec<String> {
     let domains = Domains(sources.filter_map(|source| Some((source.name(), domain(source)?))).collect());
     let mut lines = Vec::new();
     for node in &mut inventory.nodes {

@@ -1,11 +1,11 @@
 //! Node: ioredis, node-redis and valkey-glide.
 
-use super::cache::Cache;
-use super::literal::{camel, comment, double};
-use super::{Endpoint, Protocol};
+use crate::cache::Cache;
+use crate::literal::{camel, comment, double};
+use crate::{Endpoint, Protocol};
 
 /// A `Cluster` or `Redis` for each cache.
-pub(super) fn ioredis(caches: &[Cache<'_>]) -> String {
+pub(crate) fn ioredis(caches: &[Cache<'_>]) -> String {
     let target = |node: &Endpoint| {
         let tls = node.certificate_name().map(|name| format!(", tls: {{ servername: {} }}", double(name)));
         let (host, port) = (double(&node.public_host), node.public_port);
@@ -32,7 +32,7 @@ pub(super) fn ioredis(caches: &[Cache<'_>]) -> String {
 }
 
 /// A cluster or client for each cache; it still has to be connected.
-pub(super) fn node_redis(caches: &[Cache<'_>]) -> String {
+pub(crate) fn node_redis(caches: &[Cache<'_>]) -> String {
     let target = |node: &Endpoint| {
         let tls = node.certificate_name().map(|name| format!(", tls: true, servername: {}", double(name)));
         let (host, port) = (double(&node.public_host), node.public_port);
@@ -65,7 +65,7 @@ pub(super) fn node_redis(caches: &[Cache<'_>]) -> String {
 }
 
 /// A configuration for each cache; making a client of it has to be awaited.
-pub(super) fn glide(caches: &[Cache<'_>]) -> String {
+pub(crate) fn glide(caches: &[Cache<'_>]) -> String {
     let target = |node: &Endpoint| format!("[{}, {}]", double(node.dialled()), node.public_port);
     let seed =
         |node: &Endpoint| format!("{{ host: {}, port: {} }}", double(node.dialled()), node.public_port);

@@ -3,6 +3,8 @@
 //! A Redis Cluster tells its clients where its nodes are by private addresses, or by names where it has TLS; a
 //! client outside has to be told which port of the gateway each of them is. Everything here is pure.
 
+#![forbid(unsafe_code)]
+
 mod c;
 mod cache;
 mod dotnet;
@@ -27,13 +29,13 @@ use plan::{Addresses, Leases, Listener};
 use rules::{Family, ForwardId};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use cache::joined;
+pub use cache::joined;
 use cache::{Cache, caches, protocol};
-pub(crate) use names::keep_own;
+pub use names::keep_own;
 
 /// A way to print the endpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub enum Format {
     /// For people
     #[default]
     Table,
@@ -88,34 +90,41 @@ pub(crate) enum Format {
 
 /// Where a node is, from inside and from outside; an entry of `endpoints --format json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Endpoint {
-    pub(crate) id: String,
-    pub(crate) cluster: String,
+pub struct Endpoint {
+    /// The node's or role's id: `my-cluster-001`.
+    pub id: String,
+    /// The cache that it is of.
+    pub cluster: String,
+    /// What it is in its shard, as far as that is known.
     #[serde(default)]
-    pub(crate) role: Option<Role>,
+    pub role: Option<Role>,
     /// The name (or address) that the cache has for it.
     #[serde(default)]
-    pub(crate) host: String,
-    pub(crate) port: u16,
+    pub host: String,
+    /// The TCP port that it listens on itself.
+    pub port: u16,
     /// What clients dial.
-    pub(crate) public_host: String,
-    pub(crate) public_port: u16,
+    pub public_host: String,
+    /// The TCP port of the gateway that clients dial.
+    pub public_port: u16,
     /// The name by which clients find any one of the cluster's nodes to begin with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) configuration_host: Option<String>,
+    pub configuration_host: Option<String>,
+    /// Its own addresses, in the VPC.
     #[serde(default)]
-    pub(crate) private_addresses: Vec<IpAddr>,
+    pub private_addresses: Vec<IpAddr>,
+    /// Whether it wants TLS.
     #[serde(default)]
-    pub(crate) tls: bool,
+    pub tls: bool,
     /// What it speaks; files of other makers may leave it out.
     #[serde(default)]
-    pub(crate) protocol: Option<Protocol>,
+    pub protocol: Option<Protocol>,
 }
 
 /// What a cache speaks with its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Protocol {
+pub enum Protocol {
     /// Redis or Valkey, cluster mode disabled: a primary and its replicas.
     Redis,
     /// Redis or Valkey, cluster mode enabled: nodes send clients on to each other.
@@ -126,17 +135,20 @@ pub(crate) enum Protocol {
 
 /// The contract's JSON.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Document {
-    pub(crate) version: u32,
-    pub(crate) endpoints: Vec<Endpoint>,
+pub struct Document {
+    /// 1; it grows by addition only.
+    pub version: u32,
+    /// In the order of the inventory.
+    pub endpoints: Vec<Endpoint>,
 }
 
 /// What clients dial for each of the gateway's addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Public {
-    pub(crate) gateway: Addresses,
+pub struct Public {
+    /// The gateway's private addresses.
+    pub gateway: Addresses,
     /// By the gateway's address; one that is not here is dialled itself.
-    pub(crate) dialled: BTreeMap<IpAddr, IpAddr>,
+    pub dialled: BTreeMap<IpAddr, IpAddr>,
 }
 
 impl Public {
@@ -149,17 +161,33 @@ impl Public {
 
 /// Why there is nothing to print.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum FormatError {
+pub enum FormatError {
+    /// No endpoint is of a cache that the library speaks to.
     #[error("no endpoint is of a cache that speaks {wanted}; --format table shows what there is")]
-    NothingToSay { wanted: &'static str },
+    NothingToSay {
+        /// `Redis`.
+        wanted: &'static str,
+    },
+    /// A cache wants TLS.
     #[error("{library} has no TLS, and {name} wants it; --format pymemcache and --format uri have it")]
-    NoTls { library: &'static str, name: String },
+    NoTls {
+        /// The library that has none.
+        library: &'static str,
+        /// The cache.
+        name: String,
+    },
+    /// No endpoint is of that cache.
     #[error("there is no cache {name}; there is {}", known.join(", "))]
-    NoSuchCluster { name: String, known: Vec<String> },
+    NoSuchCluster {
+        /// The cache that was asked for.
+        name: String,
+        /// The caches that there are.
+        known: Vec<String>,
+    },
 }
 
 /// The endpoints of every node that has a port.
-pub(crate) fn endpoints(inventory: &Inventory, leases: &Leases, public: &Public) -> Vec<Endpoint> {
+pub fn endpoints(inventory: &Inventory, leases: &Leases, public: &Public) -> Vec<Endpoint> {
     let holders = leases.holders();
     let listener = |node: &Node| holders.get(&node.id.as_str().parse::<ForwardId>().ok()?).copied();
     let with_listener = inventory.nodes.iter().filter_map(|node| Some((node, listener(node)?)));
@@ -189,7 +217,7 @@ pub(crate) fn endpoints(inventory: &Inventory, leases: &Leases, public: &Public)
 /// # Errors
 ///
 /// [`FormatError::NoSuchCluster`], with the names that there are.
-pub(crate) fn of_cluster(endpoints: Vec<Endpoint>, name: &str) -> Result<Vec<Endpoint>, FormatError> {
+pub fn of_cluster(endpoints: Vec<Endpoint>, name: &str) -> Result<Vec<Endpoint>, FormatError> {
     let (of, others): (Vec<Endpoint>, Vec<Endpoint>) =
         endpoints.into_iter().partition(|endpoint| endpoint.cluster == name);
     if of.is_empty() {
@@ -206,7 +234,7 @@ pub(crate) fn of_cluster(endpoints: Vec<Endpoint>, name: &str) -> Result<Vec<End
 ///
 /// [`FormatError::NothingToSay`] where a library is asked for that speaks to none of them, [`FormatError::NoTls`]
 /// where it can't speak to one of them.
-pub(crate) fn text(format: Format, endpoints: &[Endpoint]) -> Result<String, FormatError> {
+pub fn text(format: Format, endpoints: &[Endpoint]) -> Result<String, FormatError> {
     let caches = caches(endpoints);
     let redis = || speaking(&caches, false, "Redis");
     let memcached = || speaking(&caches, true, "Memcached");

@@ -1,10 +1,10 @@
 //! .NET: StackExchange.Redis.
 
-use super::cache::{Cache, joined};
-use super::literal::{comment, double, pascal};
+use crate::cache::{Cache, joined};
+use crate::literal::{comment, double, pascal};
 
 /// A class with the options for each cache. A tunnel only changes where a socket connects to.
-pub(super) fn stackexchange(caches: &[Cache<'_>]) -> String {
+pub(crate) fn stackexchange(caches: &[Cache<'_>]) -> String {
     let mut text = HEAD.to_owned();
     for cache in caches {
         let map = pascal(&cache.word, "addresses");

@@ -1,19 +1,28 @@
 //! The endpoints as they are: a table for people, JSON for programs.
 
-use super::cache::joined;
-use super::{Document, Endpoint};
-use crate::output::columns;
+use crate::cache::joined;
+use crate::{Document, Endpoint};
+use comfy_table::{Table, presets};
 
 /// The contract's JSON.
-pub(super) fn json(endpoints: &[Endpoint]) -> String {
+pub(crate) fn json(endpoints: &[Endpoint]) -> String {
     let document = Document { version: 1, endpoints: endpoints.to_vec() };
     serde_json::to_string_pretty(&document).expect("text and numbers are always JSON") + "\n"
 }
 
 /// A row for each endpoint.
-pub(super) fn table(endpoints: &[Endpoint]) -> String {
+pub(crate) fn table(endpoints: &[Endpoint]) -> String {
     let header = ["CLUSTER", "NODE", "ROLE", "OUTSIDE", "INSIDE", "NAME", "TLS"];
-    columns(header, endpoints.iter().map(row))
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header).add_rows(endpoints.iter().map(row));
+    table
+        .lines()
+        .map(|line| {
+            line.trim().to_owned()
+                + "
+"
+        })
+        .collect()
 }
 
 fn row(endpoint: &Endpoint) -> [String; 7] {

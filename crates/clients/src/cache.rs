@@ -5,31 +5,31 @@ use std::net::IpAddr;
 
 use discovery::{Engine, Inventory, Node, Role};
 
-use super::literal::{Comment, distinct};
-use super::{Endpoint, Protocol};
+use crate::literal::{Comment, distinct};
+use crate::{Endpoint, Protocol};
 
 /// A cache as a client sees it.
 #[derive(Clone, Debug)]
-pub(super) struct Cache<'a> {
-    pub(super) name: &'a str,
+pub(crate) struct Cache<'a> {
+    pub(crate) name: &'a str,
     /// What its identifiers are made of: its name, which no other cache's name looks like.
-    pub(super) word: String,
-    pub(super) protocol: Protocol,
-    pub(super) tls: bool,
+    pub(crate) word: String,
+    pub(crate) protocol: Protocol,
+    pub(crate) tls: bool,
     /// Its endpoints, single nodes before the ports that follow a role.
     endpoints: Vec<&'a Endpoint>,
 }
 
 /// What the cache calls a node, and the node.
 #[derive(Clone, Debug)]
-pub(super) struct Inside<'a> {
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) node: &'a Endpoint,
+pub(crate) struct Inside<'a> {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) node: &'a Endpoint,
 }
 
 /// The caches, in the order in which their endpoints come.
-pub(super) fn caches(endpoints: &[Endpoint]) -> Vec<Cache<'_>> {
+pub(crate) fn caches(endpoints: &[Endpoint]) -> Vec<Cache<'_>> {
     let mut caches: Vec<Cache<'_>> = Vec::new();
     for endpoint in endpoints {
         let protocol = endpoint.protocol.unwrap_or(Protocol::Redis);
@@ -56,7 +56,7 @@ pub(super) fn caches(endpoints: &[Endpoint]) -> Vec<Cache<'_>> {
 ///
 /// The API tells roles only where cluster mode is disabled, and shards in both modes; a cache that was asked itself
 /// tells shards only where it is a cluster. Several nodes of which neither is known are taken for a cluster.
-pub(super) fn protocol(inventory: &Inventory, node: &Node) -> Protocol {
+pub(crate) fn protocol(inventory: &Inventory, node: &Node) -> Protocol {
     match (&node.engine, node.port.get()) {
         (Some(Engine::Memcached), _) | (None, 11211) => return Protocol::Memcached,
         _ => {}
@@ -76,46 +76,46 @@ pub(super) fn protocol(inventory: &Inventory, node: &Node) -> Protocol {
 }
 
 impl Endpoint {
-    /// Whether other nodes come to stand behind the port: `my-cluster/primary`, `my-cluster/reader`.
-    pub(crate) fn follows_a_role(&self) -> bool {
+    /// Whether the node behind the port changes with a role: `my-cluster/primary`, `my-cluster/reader`.
+    pub fn follows_a_role(&self) -> bool {
         let suffix = self.id.strip_prefix(self.cluster.as_str());
         self.role == Some(Role::Reader) || matches!(suffix, Some("/primary" | "/reader"))
     }
 
     /// The node's name, where it has one; what no host name is made of never gets into anybody's code.
-    pub(super) fn name(&self) -> Option<&str> {
+    pub(crate) fn name(&self) -> Option<&str> {
         Some(self.host.as_str()).filter(|host| is_name(host))
     }
 
     /// The name of the cluster's configuration endpoint, which leads to this node and all others.
-    pub(super) fn configuration_name(&self) -> Option<&str> {
+    pub(crate) fn configuration_name(&self) -> Option<&str> {
         self.configuration_host.as_deref().filter(|host| is_name(host))
     }
 
     /// The name that the certificate is to carry; `None` without TLS.
-    pub(crate) fn certificate_name(&self) -> Option<&str> {
+    pub fn certificate_name(&self) -> Option<&str> {
         self.name().filter(|_| self.tls)
     }
 
     /// What a client dials that takes the dialled name for the certificate's: with TLS the node's own name, which
     /// the hosts file leads to the gateway.
-    pub(super) fn dialled(&self) -> &str {
+    pub(crate) fn dialled(&self) -> &str {
         self.certificate_name().unwrap_or(&self.public_host)
     }
 
     /// `host:port` to dial, an IPv6 address in brackets.
-    pub(super) fn outside(&self) -> String {
+    pub(crate) fn outside(&self) -> String {
         joined(&self.public_host, self.public_port)
     }
 
     /// [`Endpoint::dialled`] and the port, as in [`Endpoint::outside`].
-    pub(super) fn dialled_with_port(&self) -> String {
+    pub(crate) fn dialled_with_port(&self) -> String {
         joined(self.dialled(), self.public_port)
     }
 
     /// Where a client begins whose map also holds for its first address: with TLS the name that the certificate
     /// carries, else the gateway.
-    pub(super) fn seed(&self) -> (&str, u16) {
+    pub(crate) fn seed(&self) -> (&str, u16) {
         match self.certificate_name() {
             Some(name) => (name, self.port),
             None => (&self.public_host, self.public_port),
@@ -123,7 +123,7 @@ impl Endpoint {
     }
 
     /// `redis://203.0.113.73:6379`, `rediss://` with TLS.
-    pub(super) fn uri(&self) -> String {
+    pub(crate) fn uri(&self) -> String {
         let scheme = match (self.protocol, self.tls) {
             (Some(Protocol::Memcached), _) => "memcached",
             (_, true) => "rediss",
@@ -133,19 +133,19 @@ impl Endpoint {
     }
 
     /// `my-cluster-001, primary`, for a comment.
-    pub(super) fn label(&self) -> Comment {
+    pub(crate) fn label(&self) -> Comment {
         Comment::of_node(&self.id, self.role)
     }
 }
 
 impl<'a> Cache<'a> {
     /// All of its endpoints.
-    pub(super) fn all(&self) -> &[&'a Endpoint] {
+    pub(crate) fn all(&self) -> &[&'a Endpoint] {
         &self.endpoints
     }
 
     /// Where a client begins: the single nodes, or what there is instead.
-    pub(super) fn nodes(&self) -> Vec<&'a Endpoint> {
+    pub(crate) fn nodes(&self) -> Vec<&'a Endpoint> {
         let is_reader = |endpoint: &&&Endpoint| endpoint.role == Some(Role::Reader);
         let nodes: Vec<_> =
             self.endpoints.iter().filter(|endpoint| !endpoint.follows_a_role()).copied().collect();
@@ -156,14 +156,14 @@ impl<'a> Cache<'a> {
     }
 
     /// Where writes go: the port that follows the primary, else the node that is the primary now, else the first.
-    pub(super) fn primary(&self) -> Option<&'a Endpoint> {
+    pub(crate) fn primary(&self) -> Option<&'a Endpoint> {
         let primaries = || self.endpoints.iter().filter(|endpoint| endpoint.role == Some(Role::Primary));
         let following = primaries().find(|endpoint| endpoint.follows_a_role());
         following.or(primaries().next()).or(self.endpoints.first()).copied()
     }
 
     /// Where reads may go as well: the nodes that are replicas now, else the port that spreads over them.
-    pub(super) fn replicas(&self) -> Vec<&'a Endpoint> {
+    pub(crate) fn replicas(&self) -> Vec<&'a Endpoint> {
         let with = |role| self.endpoints.iter().filter(move |endpoint| endpoint.role == Some(role)).copied();
         let replicas: Vec<_> = with(Role::Replica).collect();
         if replicas.is_empty() { with(Role::Reader).collect() } else { replicas }
@@ -171,7 +171,7 @@ impl<'a> Cache<'a> {
 
     /// Every address and name that the cache may send a client to. A role's port stands for a name of its own, and
     /// for an address only where no node does.
-    pub(super) fn inside(&self) -> Vec<Inside<'a>> {
+    pub(crate) fn inside(&self) -> Vec<Inside<'a>> {
         let mut seen = BTreeSet::new();
         let mut inside = Vec::new();
         for &node in &self.endpoints {
@@ -190,17 +190,17 @@ impl<'a> Cache<'a> {
     }
 
     /// Whether its ports are outside what they are inside, as where each node has an address of its own.
-    pub(super) fn keeps_its_ports(&self) -> bool {
+    pub(crate) fn keeps_its_ports(&self) -> bool {
         self.endpoints.iter().all(|endpoint| endpoint.public_port == endpoint.port)
     }
 
     /// Whether nodes send clients on to each other.
-    pub(super) fn is_cluster(&self) -> bool {
+    pub(crate) fn is_cluster(&self) -> bool {
         self.protocol == Protocol::RedisCluster
     }
 
     /// A sentence on the hosts file, for caches whose clients need it.
-    pub(super) fn hosts_note(&self) -> Option<&'static str> {
+    pub(crate) fn hosts_note(&self) -> Option<&'static str> {
         self.tls.then_some(
             "TLS: certificates carry the nodes' names, so those have to lead to the gateway on this machine: \
              'cachenat endpoints --format hosts' gives the lines for /etc/hosts.",
@@ -214,6 +214,6 @@ fn is_name(host: &str) -> bool {
 }
 
 /// `host:port`, an IPv6 address in brackets.
-pub(crate) fn joined(host: &str, port: u16) -> String {
+pub fn joined(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }

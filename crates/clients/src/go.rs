@@ -1,12 +1,12 @@
 //! Go: go-redis.
 
-use super::Endpoint;
-use super::cache::{Cache, joined};
-use super::literal::{camel, comment, double, pascal};
+use crate::Endpoint;
+use crate::cache::{Cache, joined};
+use crate::literal::{camel, comment, double, pascal};
 
 /// A package with a function for each cache. The dialer is given the address that the cache tells; with TLS the map
 /// has the name to verify beside the address to dial, for a cache may also tell addresses.
-pub(super) fn go_redis(caches: &[Cache<'_>]) -> String {
+pub(crate) fn go_redis(caches: &[Cache<'_>]) -> String {
     let has_tls = caches.iter().any(|cache| cache.tls);
     let tls_import = if has_tls { "\t\"crypto/tls\"\n" } else { "" };
     let mut text = format!(

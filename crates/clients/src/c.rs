@@ -1,11 +1,11 @@
 //! C: hiredis and libmemcached.
 
-use super::cache::{Cache, joined};
-use super::literal::{comment, double, snake};
-use super::{Endpoint, FormatError};
+use crate::cache::{Cache, joined};
+use crate::literal::{comment, double, snake};
+use crate::{Endpoint, FormatError};
 
 /// hiredis' connections. It knows no cluster, so the program itself follows a `MOVED`, by the map.
-pub(super) fn hiredis(caches: &[Cache<'_>]) -> String {
+pub(crate) fn hiredis(caches: &[Cache<'_>]) -> String {
     let has_tls = caches.iter().any(|cache| cache.tls);
     let (header, connect) = if has_tls { (TLS_HEADER, CONNECT_TLS) } else { ("", CONNECT) };
     let mut text = [HEADER, header, NODE, connect, BY].concat();
@@ -56,7 +56,7 @@ fn outside(node: &Endpoint) -> String {
 /// # Errors
 ///
 /// [`FormatError::NoTls`]
-pub(super) fn libmemcached(caches: &[Cache<'_>]) -> Result<String, FormatError> {
+pub(crate) fn libmemcached(caches: &[Cache<'_>]) -> Result<String, FormatError> {
     if let Some(cache) = caches.iter().find(|cache| cache.tls) {
         return Err(FormatError::NoTls { library: "libmemcached", name: cache.name.to_owned() });
     }

@@ -1,11 +1,11 @@
 //! Java: Jedis, Lettuce and Redisson. Each is a class with a method for each cache.
 
-use super::Endpoint;
-use super::cache::{Cache, Inside};
-use super::literal::{camel, comment, double, snake};
+use crate::Endpoint;
+use crate::cache::{Cache, Inside};
+use crate::literal::{camel, comment, double, snake};
 
 /// What every client of Jedis is made of: its classes have changed names from version to version, these have not.
-pub(super) fn jedis(caches: &[Cache<'_>]) -> String {
+pub(crate) fn jedis(caches: &[Cache<'_>]) -> String {
     let address = |host: &str, port: u16| format!("new HostAndPort({}, {port})", double(host));
     let dialled = |node: &Endpoint| address(node.dialled(), node.public_port);
     let mut imports = vec!["java.util.Map"];
@@ -68,7 +68,7 @@ pub(super) fn jedis(caches: &[Cache<'_>]) -> String {
 }
 
 /// Lettuce's clients. Only where it connects is mapped, so the name that it verifies stays the node's own.
-pub(super) fn lettuce(caches: &[Cache<'_>]) -> String {
+pub(crate) fn lettuce(caches: &[Cache<'_>]) -> String {
     let address = |host: &str, port: u16| format!("HostAndPort.of({}, {port})", double(host));
     let uri = |node: &Endpoint| {
         let (host, port) = node.seed();
@@ -137,7 +137,7 @@ pub(super) fn lettuce(caches: &[Cache<'_>]) -> String {
 
 /// Redisson's configurations. The mapper's interface has moved from one package to another between the versions, so
 /// none is named.
-pub(super) fn redisson(caches: &[Cache<'_>]) -> String {
+pub(crate) fn redisson(caches: &[Cache<'_>]) -> String {
     let clusters = caches.iter().any(Cache::is_cluster);
     let imports: &[&str] = match clusters {
         true => &["java.util.Map", "org.redisson.config.Config", "org.redisson.misc.RedisURI"],

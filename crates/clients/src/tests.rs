@@ -78,7 +78,7 @@ fn sessions() -> Vec<Endpoint> {
 }
 
 fn golden(name: &str) -> ExpectFile {
-    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/endpoints/golden").join(name);
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/golden").join(name);
     expect_test::expect_file![file]
 }
 

@@ -1,11 +1,11 @@
 //! PHP: phpredis and Predis.
 
-use super::Endpoint;
-use super::cache::Cache;
-use super::literal::{comment, single, snake};
+use crate::Endpoint;
+use crate::cache::Cache;
+use crate::literal::{comment, single, snake};
 
 /// phpredis' connections; its `RedisCluster` can't be helped.
-pub(super) fn phpredis(caches: &[Cache<'_>]) -> String {
+pub(crate) fn phpredis(caches: &[Cache<'_>]) -> String {
     let mut text = "<?php\n".to_owned();
     for cache in caches {
         text.push_str(&format!("\n// {}\n", comment(cache.name)));
@@ -47,7 +47,7 @@ pub(super) fn phpredis(caches: &[Cache<'_>]) -> String {
 }
 
 /// Predis' clients: the factory of its connections is told the map.
-pub(super) fn predis(caches: &[Cache<'_>]) -> String {
+pub(crate) fn predis(caches: &[Cache<'_>]) -> String {
     let mut text = PREDIS.to_owned();
     for cache in caches {
         let map = snake(&cache.word, "addresses");

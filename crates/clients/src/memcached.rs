@@ -1,10 +1,10 @@
 //! Memcached's client for Python: the static list of nodes. Auto discovery would give it private addresses.
 
-use super::cache::Cache;
-use super::literal::{comment, double, snake};
+use crate::cache::Cache;
+use crate::literal::{comment, double, snake};
 
 /// pymemcache's `HashClient`.
-pub(super) fn pymemcache(caches: &[Cache<'_>]) -> String {
+pub(crate) fn pymemcache(caches: &[Cache<'_>]) -> String {
     let mut text = "from pymemcache.client.hash import HashClient\n".to_owned();
     if caches.iter().any(|cache| cache.tls) {
         text.push_str("import ssl\n");
