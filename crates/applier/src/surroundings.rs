@@ -6,44 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use rules::IfName;
-use rules::sysctl::{Switch, Sysctl};
-
-use crate::sysctl::DROP_IN;
-
-/// How full conntrack's table is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConntrackFill {
-    /// `nf_conntrack_count`: the flows that it holds.
-    pub count: u64,
-    /// `nf_conntrack_max`: how many it may hold; the first packet of one more is dropped.
-    pub max: u64,
-}
-
-/// What the next boot sets a kernel setting to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AtBoot {
-    /// The line that has the last word, as it stands in the file.
-    pub line: String,
-    /// What it sets; `None` if it is no number.
-    pub value: Option<Switch>,
-    /// The file.
-    pub file: PathBuf,
-    /// Whether the line is the interface's own.
-    pub is_of_interface: bool,
-}
-
-impl AtBoot {
-    /// Whether the setting is not as forwarding needs it.
-    pub fn is_amiss(&self, sysctl: &Sysctl) -> bool {
-        self.value != Some(sysctl.wanted())
-    }
-
-    /// Whether cachenat's own file can't help against it: it is read before, or says nothing of the interface.
-    pub fn is_beyond_ours(&self) -> bool {
-        self.is_of_interface
-            || self.file.file_name().is_some_and(|name| name.as_encoded_bytes() > DROP_IN.as_bytes())
-    }
-}
+use rules::flows::ConntrackFill;
+use rules::sysctl::{AtBoot, Sysctl};
 
 /// How full conntrack's table is; `None` while nothing on this host tracks connections.
 pub fn conntrack_fill() -> Option<ConntrackFill> {
@@ -160,6 +124,8 @@ fn meets(pattern: &[u8], path: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rules::sysctl::Switch;
+
     use super::*;
 
     /// What these files, by name, set IPv4 forwarding to for `ens5`: the value and the file that says so.

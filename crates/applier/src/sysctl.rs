@@ -11,13 +11,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rules::IfName;
-use rules::sysctl::{Place, Switch, Sysctl, SysctlChange};
+use rules::sysctl::{DROP_IN, Place, Switch, Sysctl, SysctlChange};
 
 use crate::plain_file;
 use drop_in::{DropIn, ForeignLine};
-
-/// The drop-in's name; of files that set the same thing, the last in this order wins (sysctl.d(5)).
-pub const DROP_IN: &str = "90-cachenat.conf";
 
 /// The most bytes of a live value that are read; a switch has two.
 const VALUE_LIMIT: u64 = 64;

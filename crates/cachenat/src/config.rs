@@ -92,6 +92,15 @@ pub(crate) enum PublicAddress {
 }
 
 impl Gateway {
+    /// What `gateway.public_address` names; nothing where it is `auto`.
+    pub(crate) fn public_addresses(&self) -> Vec<IpAddr> {
+        match &self.public_address {
+            Auto::Auto => vec![],
+            Auto::Set(PublicAddress::Only(address)) => vec![*address],
+            Auto::Set(PublicAddress::Each(each)) => each.values().copied().collect(),
+        }
+    }
+
     /// The addresses, where there are several of a family.
     pub(crate) fn several_addresses(&self) -> Option<&Addresses> {
         match &self.addresses {

@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 mod args;
-mod check;
 mod clock;
 mod commands;
 mod config;
@@ -20,9 +19,9 @@ mod metrics;
 mod moves;
 mod output;
 mod pending;
-mod probe;
 mod report;
 mod rounds;
+mod runners;
 mod setting;
 mod state;
 mod sysctls;

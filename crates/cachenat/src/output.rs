@@ -153,16 +153,6 @@ pub(crate) fn columns<const N: usize>(
     table.lines().map(|line| line.trim().to_owned() + "\n").collect()
 }
 
-/// An age as people say it: its largest unit.
-pub(crate) fn age(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m", seconds / 60),
-        3600..86400 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86400),
-    }
-}
-
 /// A number of bytes as people say it: `512`, `3.4M`.
 pub(crate) fn size(bytes: u64) -> String {
     let mut size = bytes as f64;

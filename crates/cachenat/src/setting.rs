@@ -12,13 +12,13 @@ use rules::Ruleset;
 use tokio::runtime::Builder;
 
 use crate::args::Global;
-use crate::check::access::everybody;
 use crate::clock::now;
 use crate::config::{Auto, Config, PublicAddress};
 use crate::gateway::{self, GatewayError};
 use crate::inventory;
 use crate::output::{Output, with_cause};
 use crate::state::State;
+use doctor::access::everybody;
 
 /// How often a host that has just booted is looked at again.
 const PAUSE: Duration = Duration::from_millis(500);

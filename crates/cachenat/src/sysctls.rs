@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use applier::host;
-use applier::surroundings::{self, AtBoot};
+use applier::surroundings;
 use applier::sysctl::{Applied, Interfaces, SysctlError, Sysctls};
 use plan::Admitted;
 use rules::json::Wanted;
+use rules::sysctl::AtBoot;
 use rules::{IfName, Sysctl};
 
 use crate::config::Config;

@@ -10,6 +10,19 @@ use std::net::IpAddr;
 use crate::diff::lacking;
 use crate::ruleset::{AddressRange, Elements, Endpoint, Family, Key, Ruleset, Set, SetKind};
 
+/// How many connections one source address can have to one target: NAT gives each a port of its own, from 1,024 up
+/// (`nf_nat_l4proto_unique_tuple`, net/netfilter/nf_nat_core.c).
+pub const PORTS: u64 = 65_536 - 1_024;
+
+/// How full conntrack's table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConntrackFill {
+    /// `nf_conntrack_count`: the flows that it holds.
+    pub count: u64,
+    /// `nf_conntrack_max`: how many it may hold; the first packet of one more is dropped.
+    pub max: u64,
+}
+
 /// A listener's way to a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Leg {

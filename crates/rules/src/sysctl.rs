@@ -1,6 +1,7 @@
 //! The kernel settings that forwarding needs, as data.
 
 use std::fmt::{self, Display, Formatter};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use smol_str::SmolStr;
@@ -24,6 +25,35 @@ pub enum Sysctl {
     /// `net.ipv6.conf.all.forwarding = 1`; the host then ignores router advertisements
     /// (`Documentation/networking/ip-sysctl.rst`).
     Ipv6Forward,
+}
+
+/// The drop-in's name; of files that set the same thing, the last in this order wins (sysctl.d(5)).
+pub const DROP_IN: &str = "90-cachenat.conf";
+
+/// What the next boot sets a kernel setting to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AtBoot {
+    /// The line that has the last word, as it stands in the file.
+    pub line: String,
+    /// What it sets; `None` if it is no number.
+    pub value: Option<Switch>,
+    /// The file.
+    pub file: PathBuf,
+    /// Whether the line is the interface's own.
+    pub is_of_interface: bool,
+}
+
+impl AtBoot {
+    /// Whether the setting is not as forwarding needs it.
+    pub fn is_amiss(&self, sysctl: &Sysctl) -> bool {
+        self.value != Some(sysctl.wanted())
+    }
+
+    /// Whether cachenat's own file can't help against it: it is read before, or says nothing of the interface.
+    pub fn is_beyond_ours(&self) -> bool {
+        self.is_of_interface
+            || self.file.file_name().is_some_and(|name| name.as_encoded_bytes() > DROP_IN.as_bytes())
+    }
 }
 
 /// The value of a kernel setting: no other text is ever written to the kernel or into a drop-in.

@@ -26,10 +26,6 @@ use flow::Flow;
 /// that an unprivileged socket gets.
 const AT_ONCE: usize = 64;
 
-/// How many connections one source address can have to one target: NAT gives each a port of its own, from 1,024 up
-/// (`nf_nat_l4proto_unique_tuple`, net/netfilter/nf_nat_core.c).
-pub const PORTS: u64 = 65_536 - 1_024;
-
 /// The target with the most open connections, and how many they are.
 pub fn busiest(counts: &BTreeMap<(Endpoint, Endpoint), Flows>) -> Option<(Endpoint, u64)> {
     let mut by_target: BTreeMap<Endpoint, u64> = BTreeMap::new();

@@ -26,22 +26,23 @@ use rules::sysctl::Place;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::args::Global;
-use crate::check::{self, Finding, access, aws, chains, host as kernel_settings, nodes, schedule};
 use crate::clock::now;
 use crate::config::{Config, Snat};
 use crate::gateway;
 use crate::inventory;
 use crate::output::{Exit, Output};
 use crate::report::Report;
+use crate::runners::runners;
 use crate::setting::{Effect, Setting, ask};
 use crate::state::State;
 use crate::sysctls;
+use doctor::{Finding, access, aws, chains, host as kernel_settings, nodes, schedule};
 
 pub(super) fn run(global: &Global, json: bool) -> anyhow::Result<Exit> {
     let output = Output::new(global);
     let findings = findings(global, output)?;
-    output.data(&if json { check::json(&findings)? } else { check::text(&findings) })?;
-    match check::summary(&findings) {
+    output.data(&if json { doctor::json(&findings)? } else { doctor::text(&findings) })?;
+    match doctor::summary(&findings) {
         Some(summary) => {
             output.note(&summary);
             Ok(Exit::Found)
@@ -73,7 +74,7 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
     let instance = runtime.block_on(setting.imds.facts());
     let instance = instance.as_deref();
     found.push(access::public_address(
-        &setting.config.gateway.public_address,
+        &setting.config.gateway.public_addresses(),
         &setting.gateway.addresses,
         instance,
         &setting.config.clients,
@@ -120,7 +121,7 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
     if let Some(dump) = dump {
         found.push(of_rules(dump, &desired));
     }
-    found.push(schedule::schedule(Path::new("/")));
+    found.push(schedule::schedule(&runners(Path::new("/"))));
     Ok(found)
 }
 

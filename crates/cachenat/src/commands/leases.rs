@@ -8,9 +8,10 @@ use rules::ForwardId;
 use crate::args::{Global, LeasesAction};
 use crate::clock::now;
 use crate::config::Config;
-use crate::output::{Exit, Output, age, columns};
+use crate::output::{Exit, Output, columns};
 use crate::state::State;
 use crate::turn::Turn;
+use doctor::age;
 
 pub(super) fn run(global: &Global, action: Option<&LeasesAction>) -> anyhow::Result<Exit> {
     let output = Output::new(global);

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::args::Global;
 use crate::output::{Exit, Output, columns};
-use crate::probe::{Target, Verdict, Word, judge, parse};
+use doctor::probe::{ProbeResult, Target, Verdict, evaluate, parse};
 
 /// How to ask.
 pub(super) struct Asking<'a> {
@@ -52,8 +52,8 @@ pub(super) fn run(global: &Global, asking: &Asking<'_>) -> anyhow::Result<Exit> 
             "this host is the gateway itself, whose own packets meet no forward: run probe on a client's host",
         );
     }
-    let verdicts = judge(&targets, &ask(&targets, asking)?);
-    let ok = verdicts.iter().all(|verdict| verdict.result == Word::Ok);
+    let verdicts = evaluate(&targets, &ask(&targets, asking)?);
+    let ok = verdicts.iter().all(|verdict| verdict.result == ProbeResult::Ok);
     let lines = targets.iter().zip(&verdicts);
     if asking.json {
         let nodes = lines
@@ -108,7 +108,7 @@ fn targets(whom: &str) -> anyhow::Result<Vec<Target>> {
 }
 
 /// How many servers can be greeted at once: what the limit of open files leaves, and no more than are of use.
-pub(super) fn max_removed_percent() -> NonZeroUsize {
+pub(super) fn at_once() -> NonZeroUsize {
     const MOST: u64 = 256;
     /// What is open besides: the standard streams, the runtime's own.
     const BESIDES: u64 = 16;
@@ -129,5 +129,5 @@ fn ask(targets: &[Target], asking: &Asking<'_>) -> anyhow::Result<Vec<Result<Gre
     let dials: Vec<Dial> = targets.iter().map(dial).collect();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
-    Ok(runtime.block_on(greet_all(&dials, asking.patience, max_removed_percent())))
+    Ok(runtime.block_on(greet_all(&dials, asking.patience, at_once())))
 }

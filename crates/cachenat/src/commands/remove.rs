@@ -9,13 +9,13 @@ use applier::sysctl::{SysctlError, Sysctls};
 use rules::Changes;
 
 use crate::args::Global;
-use crate::check::schedule::runners;
 use crate::config::Config;
 use crate::converge::replace;
 use crate::cut::Uncut;
 use crate::output::{Exit, Output};
 use crate::pending;
 use crate::report::Report;
+use crate::runners::runners;
 use crate::state::State;
 use crate::turn::{Moment, Turn};
 

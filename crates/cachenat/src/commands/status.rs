@@ -9,24 +9,26 @@ use applier::conntrack::{self, Bytes, Conntrack, Flows};
 use applier::kernel::{Dump, Netfilter};
 use applier::lock;
 use applier::netlink::Kernel;
-use applier::surroundings::{self, ConntrackFill};
+use applier::surroundings;
 use applier::sync::{difference, ours};
 use discovery::{Inventory, Node, SourceReport};
 use plan::OnEmptyAnswer;
 use rules::diff::Action;
+use rules::flows::ConntrackFill;
 use rules::ruleset::Key;
 use rules::{Changes, Endpoint, Forward, ForwardId, Ruleset};
 use serde::Serialize;
 
 use crate::args::{Global, StatusFormat};
-use crate::check::{Verdict, host as kernel_settings};
 use crate::clock::now;
 use crate::moves::Moves;
-use crate::output::{Exit, age, columns, size, with_cause};
+use crate::output::{Exit, columns, size, with_cause};
 use crate::report::Report;
 use crate::setting::{Effect, Setting};
 use crate::state::State;
 use crate::sysctls;
+use doctor::age;
+use doctor::{Verdict, host as kernel_settings};
 
 /// What is in force, and how it stands to what is wanted.
 #[derive(Serialize)]

@@ -7,9 +7,9 @@ use discovery::{Dial, HostPort, Node, Seed, Source, TlsTrust, greet_all};
 use plan::Desired;
 use rules::{Endpoint, Forward, ForwardId};
 
-use crate::check::nodes::Dialled;
-use crate::commands::probe::max_removed_percent;
+use crate::commands::probe::at_once;
 use crate::config::Config;
+use doctor::nodes::Dialled;
 
 /// How long a node may take for each answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -28,9 +28,12 @@ pub(super) async fn greet(config: &Config, desired: &Desired) -> Vec<Dialled> {
         Dial { address: HostPort { host: target.address.to_string(), port: target.port }, tls }
     };
     let dials: Vec<Dial> = targets.iter().map(dial).collect();
-    let heard = greet_all(&dials, PATIENCE, max_removed_percent()).await;
-    let mut dialled: Vec<Dialled> =
-        targets.into_iter().zip(heard).map(|((id, target), heard)| Dialled { id, target, heard }).collect();
+    let answer = greet_all(&dials, PATIENCE, at_once()).await;
+    let mut dialled: Vec<Dialled> = targets
+        .into_iter()
+        .zip(answer)
+        .map(|((id, target), answer)| Dialled { id, target, answer })
+        .collect();
     dialled.sort_by(|one, other| (&one.id, one.target).cmp(&(&other.id, other.target)));
     dialled
 }

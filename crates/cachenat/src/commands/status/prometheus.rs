@@ -135,7 +135,7 @@ fn labelled(listener: &Listener, direction: Option<&str>, value: u64) -> String 
 pub(in crate::commands) mod tests {
     use expect_test::expect;
 
-    use applier::surroundings::ConntrackFill;
+    use rules::flows::ConntrackFill;
 
     use super::super::{Listener, SourceStatus};
     use super::*;

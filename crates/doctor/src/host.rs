@@ -1,13 +1,13 @@
 //! The kernel's settings and tables that forwarding hangs on.
 
-use applier::conntrack::PORTS;
-use applier::surroundings::{AtBoot, ConntrackFill};
+use rules::flows::{ConntrackFill, PORTS};
+use rules::sysctl::AtBoot;
 use rules::{Endpoint, Family, IfName, Ruleset, Sysctl};
 
-use super::Finding;
+use crate::Finding;
 
 /// Whether a setting has the value that forwarding needs, now and after the next boot.
-pub(crate) fn sysctl(sysctl: &Sysctl, is_live: bool, at_boot: Option<&AtBoot>) -> Finding {
+pub fn sysctl(sysctl: &Sysctl, is_live: bool, at_boot: Option<&AtBoot>) -> Finding {
     let key = sysctl.key();
     if !is_live {
         let what = match sysctl {
@@ -36,7 +36,7 @@ pub(crate) fn sysctl(sysctl: &Sysctl, is_live: bool, at_boot: Option<&AtBoot>) -
 
 /// Whether this host forwards for its neighbours only because cachenat has switched forwarding on. That is no fault: many a
 /// gateway is meant to.
-pub(crate) fn forward_others(configured: Option<bool>, has_switched_on: bool) -> Finding {
+pub fn forward_others(configured: Option<bool>, has_switched_on: bool) -> Finding {
     let name = "other traffic";
     match configured {
         Some(false) => Finding::ok(name, "nothing is forwarded for others"),
@@ -52,7 +52,7 @@ pub(crate) fn forward_others(configured: Option<bool>, has_switched_on: bool) ->
 
 /// Whether the reverse path filter drops clients' packets; `elsewhere` are the clients that the way back to does not
 /// lead out by the gateway's interface.
-pub(crate) fn rp_filter(interface: &IfName, is_strict: bool, elsewhere: &[String]) -> Finding {
+pub fn rp_filter(interface: &IfName, is_strict: bool, elsewhere: &[String]) -> Finding {
     match elsewhere {
         [client, ..] if is_strict => Finding::fail(
             "rp_filter",
@@ -71,7 +71,7 @@ pub(crate) fn rp_filter(interface: &IfName, is_strict: bool, elsewhere: &[String
 }
 
 /// Whether conntrack has room for new connections.
-pub(crate) fn conntrack(fill: Option<ConntrackFill>) -> Finding {
+pub fn conntrack(fill: Option<ConntrackFill>) -> Finding {
     let Some(ConntrackFill { count, max }) = fill else {
         return Finding::ok("conntrack", "nothing is tracked yet");
     };
@@ -85,12 +85,12 @@ pub(crate) fn conntrack(fill: Option<ConntrackFill>) -> Finding {
 }
 
 /// Among how many addresses of the gateway the connections to a target are shared; one that keeps its clients' is one.
-pub(crate) fn sources(in_force: &Ruleset, target: Endpoint) -> u64 {
+pub fn sources(in_force: &Ruleset, target: Endpoint) -> u64 {
     in_force.sources(Family::of(target.address)).len().max(1) as u64
 }
 
 /// Whether the target with the most connections has room for more: from one address there are so many ports and no more.
-pub(crate) fn nat_ports(busiest: Option<(Endpoint, u64)>, in_force: &Ruleset) -> Finding {
+pub fn nat_ports(busiest: Option<(Endpoint, u64)>, in_force: &Ruleset) -> Finding {
     let name = "NAT ports";
     let Some((target, open)) = busiest else { return Finding::ok(name, "no connection is open") };
     let sources = sources(in_force, target);
@@ -111,8 +111,8 @@ pub(crate) fn nat_ports(busiest: Option<(Endpoint, u64)>, in_force: &Ruleset) ->
 mod tests {
     use rules::{Gateway, Snat, render};
 
-    use super::super::Verdict::{Fail, Ok, Warn};
     use super::*;
+    use crate::Verdict::{Fail, Ok, Warn};
 
     #[test]
     fn forwarding_that_is_off_or_goes_off_at_the_next_boot_is_found() {

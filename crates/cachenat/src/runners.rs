@@ -1,61 +1,15 @@
-//! Whether something runs cachenat again when nodes are replaced.
+//! What on this host runs cachenat by itself: systemd's units and cron's tables.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Finding;
-
-/// What runs cachenat by itself.
-pub(crate) struct Runner {
-    pub(crate) kind: Kind,
-    /// The unit or the file.
-    pub(crate) name: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Timer,
-    Watch,
-    Restore,
-    Cron,
-}
-
-impl Kind {
-    /// Whether it runs `apply`, which forwards again after a `remove`.
-    pub(crate) fn applies(self) -> bool {
-        matches!(self, Self::Timer | Self::Cron)
-    }
-}
-
-impl Runner {
-    /// How to stop it.
-    pub(crate) fn stop(&self) -> String {
-        match self.kind {
-            Kind::Cron => format!("delete its line of 'cachenat apply' in {}", self.name),
-            Kind::Timer | Kind::Watch | Kind::Restore => {
-                format!("'systemctl disable --now {}' stops it", self.name)
-            }
-        }
-    }
-}
+use doctor::schedule::{Kind, Runner};
 
 /// Looks below `root` (`/`) for enabled units and lines for cron.
 pub(crate) fn runners(root: &Path) -> Vec<Runner> {
     let units = enabled_units(&root.join("etc/systemd/system"));
     let files = cron_files(root).map(|file| Runner { kind: Kind::Cron, name: file.display().to_string() });
     units.into_iter().chain(files).collect()
-}
-
-/// Looks below `root` for what follows replaced nodes.
-pub(crate) fn schedule(root: &Path) -> Finding {
-    match runners(root).into_iter().find(|runner| runner.kind != Kind::Restore) {
-        Some(Runner { name, .. }) => Finding::ok("schedule", format!("{name} keeps the rules true")),
-        None => Finding::warn(
-            "schedule",
-            "neither systemd nor cron runs cachenat, so that replaced nodes are not followed",
-            "enable cachenat.timer or cachenat-watch.service, or add a line to cron",
-        ),
-    }
 }
 
 /// Units that some target wants: enabling one makes a link in `TARGET.wants` (systemctl(1)).
@@ -98,15 +52,17 @@ fn runs_cachenat(crontab: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict::{Ok, Warn};
+    use doctor::Verdict::{self, Ok, Warn};
+    use doctor::schedule::schedule;
+
     use super::*;
 
-    fn with(file: &str, text: &str) -> super::super::Verdict {
+    fn with(file: &str, text: &str) -> Verdict {
         let root = tempfile::tempdir().unwrap();
         let file = root.path().join(file);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(file, text).unwrap();
-        schedule(root.path()).verdict
+        schedule(&runners(root.path())).verdict
     }
 
     #[test]

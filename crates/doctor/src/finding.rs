@@ -1,13 +1,4 @@
-//! What `check` finds: a verdict on one requirement each, and the remedy.
-//!
-//! The modules judge facts that `commands::check` has gathered; they look at nothing themselves.
-
-pub(crate) mod access;
-pub(crate) mod aws;
-pub(crate) mod chains;
-pub(crate) mod host;
-pub(crate) mod nodes;
-pub(crate) mod schedule;
+//! A verdict on one requirement, and the remedy.
 
 use std::error::Error;
 
@@ -16,7 +7,7 @@ use serde::Serialize;
 /// How it stands with a requirement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// It holds.
     Ok,
     /// It may not hold, or not for long.
@@ -27,14 +18,15 @@ pub(crate) enum Verdict {
 
 /// The verdict on one requirement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Finding {
-    pub(crate) verdict: Verdict,
+pub struct Finding {
+    /// How it stands with it.
+    pub verdict: Verdict,
     /// What was looked at: `ip_forward`, `node my-cluster-001`.
-    pub(crate) name: String,
+    pub name: String,
     /// What was found.
-    pub(crate) what: String,
+    pub what: String,
     /// What to do about it.
-    pub(crate) remedy: Option<String>,
+    pub remedy: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -44,21 +36,25 @@ struct Document<'a> {
 }
 
 impl Finding {
-    pub(crate) fn ok(name: impl Into<String>, what: impl Into<String>) -> Self {
+    /// It holds.
+    pub fn ok(name: impl Into<String>, what: impl Into<String>) -> Self {
         Self { verdict: Verdict::Ok, name: name.into(), what: what.into(), remedy: None }
     }
 
-    pub(crate) fn warn(name: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+    /// It may not hold, or not for long.
+    pub fn warn(name: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { verdict: Verdict::Warn, remedy: Some(remedy.into()), ..Self::ok(name, what) }
     }
 
-    pub(crate) fn fail(name: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+    /// It does not hold.
+    pub fn fail(name: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { verdict: Verdict::Fail, ..Self::warn(name, what, remedy) }
     }
 
     /// An error of ours, which names its remedy itself where there is one.
-    pub(crate) fn error(name: impl Into<String>, error: &(dyn Error + 'static)) -> Self {
-        let causes: Vec<String> = anyhow::Chain::new(error).map(ToString::to_string).collect();
+    pub fn error(name: impl Into<String>, error: &(dyn Error + 'static)) -> Self {
+        let causes = std::iter::successors(Some(error), |&error| error.source());
+        let causes: Vec<String> = causes.map(ToString::to_string).collect();
         Self { verdict: Verdict::Fail, ..Self::ok(name, causes.join(": ")) }
     }
 
@@ -76,21 +72,35 @@ impl Finding {
 }
 
 /// A line for each finding.
-pub(crate) fn text(findings: &[Finding]) -> String {
+pub fn text(findings: &[Finding]) -> String {
     findings.iter().map(Finding::line).collect()
 }
 
 /// The findings as a document that grows by addition only.
-pub(crate) fn json(findings: &[Finding]) -> serde_json::Result<String> {
+///
+/// # Errors
+///
+/// None in practice: text is always JSON.
+pub fn json(findings: &[Finding]) -> serde_json::Result<String> {
     serde_json::to_string_pretty(&Document { version: 1, checks: findings }).map(|json| json + "\n")
 }
 
 /// How many did not hold: `1 fails, 2 warn`; `None`: all hold.
-pub(crate) fn summary(findings: &[Finding]) -> Option<String> {
+pub fn summary(findings: &[Finding]) -> Option<String> {
     let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
     match (count(Verdict::Fail), count(Verdict::Warn)) {
         (0, 0) => None,
         (failed, warned) => Some(format!("{failed} fail, {warned} warn")),
+    }
+}
+
+/// An age as people say it: its largest unit.
+pub fn age(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86400 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86400),
     }
 }
 

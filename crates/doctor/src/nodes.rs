@@ -7,8 +7,8 @@ use discovery::{GreetError, Greeting, Inventory, Outcome, SourceReport, Speaks};
 use ipnet::IpNet;
 use rules::{Endpoint, ForwardId};
 
-use super::{Finding, Verdict};
-use crate::output::age;
+use crate::finding::age;
+use crate::{Finding, Verdict};
 
 /// A source that fails for longer than this is followed by nobody.
 const STALE: u64 = 3600;
@@ -18,14 +18,17 @@ const LOST: u64 = 24 * 3600;
 
 /// What a node answered.
 #[derive(Debug)]
-pub(crate) struct Dialled {
-    pub(crate) id: ForwardId,
-    pub(crate) target: Endpoint,
-    pub(crate) heard: Result<Greeting, GreetError>,
+pub struct Dialled {
+    /// The node.
+    pub id: ForwardId,
+    /// Where it was asked.
+    pub target: Endpoint,
+    /// What it said, or why nothing was answer.
+    pub answer: Result<Greeting, GreetError>,
 }
 
 /// How far a source could be read, and since when not.
-pub(crate) fn source(report: &SourceReport, now: u64) -> Finding {
+pub fn source(report: &SourceReport, now: u64) -> Finding {
     let name = format!("source {}", report.source);
     let since = report.failing_since.map_or(0, |since| now.saturating_sub(since));
     let error = report.error.as_deref().unwrap_or("no reason was given");
@@ -43,7 +46,7 @@ pub(crate) fn source(report: &SourceReport, now: u64) -> Finding {
 }
 
 /// How old the last good answer is: the sources' word, by whichever run asked them last.
-pub(crate) fn last_good(last_good: Option<&Inventory>, last_run: Option<u64>, now: u64) -> Finding {
+pub fn last_good(last_good: Option<&Inventory>, last_run: Option<u64>, now: u64) -> Finding {
     let name = "last good";
     let (Some(inventory), Some(last_run)) = (last_good, last_run) else {
         let what = "no run has left what it found here";
@@ -66,11 +69,11 @@ pub(crate) fn last_good(last_good: Option<&Inventory>, last_run: Option<u64>, no
 }
 
 /// What each target answers; those that answer as they should make one line together.
-pub(crate) fn reach(dialled: &[Dialled], gateway: &[IpAddr]) -> Vec<Finding> {
+pub fn reach(dialled: &[Dialled], gateway: &[IpAddr]) -> Vec<Finding> {
     let mut found = Vec::new();
     let (mut answering, mut words) = (0, BTreeMap::<String, usize>::new());
     for node in dialled {
-        match (said(&node.heard), amiss(node, gateway)) {
+        match (said(&node.answer), amiss(node, gateway)) {
             (_, Some(finding)) => found.push(finding),
             (said, None) => {
                 answering += 1;
@@ -90,8 +93,8 @@ pub(crate) fn reach(dialled: &[Dialled], gateway: &[IpAddr]) -> Vec<Finding> {
 }
 
 /// What a node says that answers: `Redis 7.1.0`.
-fn said(heard: &Result<Greeting, GreetError>) -> String {
-    let Ok(greeting) = heard else { return "TLS".to_owned() };
+fn said(answer: &Result<Greeting, GreetError>) -> String {
+    let Ok(greeting) = answer else { return "TLS".to_owned() };
     let engine = match greeting.speaks {
         Speaks::Redis => "Redis",
         Speaks::Memcached => "Memcached",
@@ -106,11 +109,11 @@ fn said(heard: &Result<Greeting, GreetError>) -> String {
 
 /// Why clients would not be served by a node; `None`: they would be.
 fn amiss(node: &Dialled, gateway: &[IpAddr]) -> Option<Finding> {
-    let Dialled { id, target, heard } = node;
+    let Dialled { id, target, answer } = node;
     let own = gateway.iter().find(|own| own.is_ipv4() == target.address.is_ipv4());
     let own = own.map_or_else(|| "this instance".to_owned(), ToString::to_string);
     let name = format!("node {id}");
-    Some(match heard {
+    Some(match answer {
         Ok(Greeting { speaks: Speaks::Other(words), .. }) => Finding::warn(
             name,
             format!("{target} speaks neither Redis nor Memcached, but says {words:?}"),
@@ -157,7 +160,7 @@ fn amiss(node: &Dialled, gateway: &[IpAddr]) -> Option<Finding> {
 }
 
 /// Nodes outside of the instance's VPC, where the metadata tells its ranges.
-pub(crate) fn outside(inventory: &Inventory, vpc: &[IpNet]) -> Option<Finding> {
+pub fn outside(inventory: &Inventory, vpc: &[IpNet]) -> Option<Finding> {
     let is_outside = |address: &IpAddr| {
         let mut ranges = vpc.iter().filter(|range| range.addr().is_ipv4() == address.is_ipv4()).peekable();
         ranges.peek().is_some() && !ranges.any(|range| range.contains(address))
@@ -181,15 +184,15 @@ pub(crate) fn outside(inventory: &Inventory, vpc: &[IpNet]) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict::{Fail, Warn};
     use super::*;
+    use crate::Verdict::{Fail, Warn};
 
     fn lines(answers: Vec<Result<Greeting, GreetError>>) -> String {
         let gateway = ["10.0.0.55".parse().unwrap()];
-        let dialled = answers.into_iter().map(|heard| Dialled {
+        let dialled = answers.into_iter().map(|answer| Dialled {
             id: "my-cluster-001".parse().unwrap(),
             target: "10.0.1.230:6379".parse().unwrap(),
-            heard,
+            answer,
         });
         super::super::text(&reach(&dialled.collect::<Vec<_>>(), &gateway))
     }

@@ -11,31 +11,42 @@ use clients::{Endpoint, Protocol};
 
 /// What is to be said of one port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Verdict {
-    pub(crate) result: Word,
+pub struct Verdict {
+    /// In a word.
+    pub result: ProbeResult,
     /// What was seen.
-    pub(crate) detail: String,
+    pub detail: String,
     /// What to do; `None` where all is well.
-    pub(crate) remedy: Option<String>,
+    pub remedy: Option<String>,
 }
 
 /// The verdict in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Word {
+pub enum ProbeResult {
+    /// The right node answers.
     Ok,
+    /// Another node or program answers.
     WrongNode,
+    /// The port is closed.
     Refused,
+    /// Nothing comes back.
     Silent,
+    /// There is no address, or no route to it.
     Unreachable,
+    /// This host did not send anything.
     NotTried,
+    /// The certificate is for another name.
     TlsName,
+    /// TLS could not be agreed on, or the certificate is not trusted.
     Tls,
+    /// It connects, and no cache answers.
     NoAnswer,
 }
 
-impl Word {
-    pub(crate) fn text(self) -> &'static str {
+impl ProbeResult {
+    /// `wrong node`
+    pub fn text(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::WrongNode => "wrong node",
@@ -51,7 +62,7 @@ impl Word {
 }
 
 /// A verdict for each target and its answer.
-pub(crate) fn judge(targets: &[Target], answers: &[Result<Greeting, GreetError>]) -> Vec<Verdict> {
+pub fn evaluate(targets: &[Target], answers: &[Result<Greeting, GreetError>]) -> Vec<Verdict> {
     let run_ids = run_ids(targets, answers);
     let judge_one = |(target, answer): (&Target, &Result<Greeting, GreetError>)| match answer {
         Err(error) => failed(error, target),
@@ -82,41 +93,46 @@ fn follows_a_role(target: &Target) -> bool {
 fn failed(error: &GreetError, target: &Target) -> Verdict {
     let tls = target.node.as_ref().is_some_and(|node| node.tls);
     let (result, remedy) = match error {
-        GreetError::NoAddress(_) => (Word::Unreachable, "mend the name, or give the gateway's address"),
+        GreetError::NoAddress(_) => {
+            (ProbeResult::Unreachable, "mend the name, or give the gateway's address")
+        }
         GreetError::Unreachable(_) => {
-            (Word::Unreachable, "there is no route from here: look at this machine's network")
+            (ProbeResult::Unreachable, "there is no route from here: look at this machine's network")
         }
         GreetError::NotTried(_) => (
-            Word::NotTried,
+            ProbeResult::NotTried,
             "this machine let no packet out: look at its limit of open files (ulimit -n), its free ports and its own \
              firewall",
         ),
         GreetError::Refused => (
-            Word::Refused,
+            ProbeResult::Refused,
             "the gateway forwards nothing for this client on this port: is its public address among 'clients' in the \
              gateway's configuration, and is the port in 'cachenat status' there?",
         ),
         GreetError::Silent => (
-            Word::Silent,
+            ProbeResult::Silent,
             "something drops the packets: the gateway's security group must let this client in on this port, the \
              cache's must let the gateway in, and the node must be there ('cachenat diff' on the gateway)",
         ),
         GreetError::Mute | GreetError::Closed if tls => (
-            Word::NoAnswer,
+            ProbeResult::NoAnswer,
             "it may not speak TLS, or not with this client: look at the cache's in-transit encryption",
         ),
-        GreetError::Mute | GreetError::Closed => (Word::NoAnswer, "it may want TLS: try --tls"),
-        GreetError::NotTls => (Word::Tls, "the cache has no in-transit encryption: connect without TLS"),
+        GreetError::Mute | GreetError::Closed => (ProbeResult::NoAnswer, "it may want TLS: try --tls"),
+        GreetError::NotTls => {
+            (ProbeResult::Tls, "the cache has no in-transit encryption: connect without TLS")
+        }
         GreetError::WrongName { .. } => (
-            Word::TlsName,
+            ProbeResult::TlsName,
             "the node behind this port is not the one that was asked for, or its name is not known here: give the \
              file of 'cachenat endpoints --format json', made anew on the gateway",
         ),
-        GreetError::Certificate(_) => (Word::Tls, "name the authority that signed it by --ca-file"),
-        GreetError::Trust(_) => (Word::Tls, "mend --ca-file"),
-        GreetError::Garbled(_) => {
-            (Word::NoAnswer, "something else than a cache answers there: 'cachenat status' on the gateway")
-        }
+        GreetError::Certificate(_) => (ProbeResult::Tls, "name the authority that signed it by --ca-file"),
+        GreetError::Trust(_) => (ProbeResult::Tls, "mend --ca-file"),
+        GreetError::Garbled(_) => (
+            ProbeResult::NoAnswer,
+            "something else than a cache answers there: 'cachenat status' on the gateway",
+        ),
     };
     Verdict { result, detail: error.to_string(), remedy: Some(remedy.to_owned()) }
 }
@@ -129,7 +145,7 @@ fn answered(
 ) -> Verdict {
     let detail = describe(greeting);
     let wrong = |why: String, remedy: &str| Verdict {
-        result: Word::WrongNode,
+        result: ProbeResult::WrongNode,
         detail: format!("{detail}; {why}"),
         remedy: Some(remedy.to_owned()),
     };
@@ -171,7 +187,7 @@ fn answered(
 }
 
 fn well(detail: String) -> Verdict {
-    Verdict { result: Word::Ok, detail, remedy: None }
+    Verdict { result: ProbeResult::Ok, detail, remedy: None }
 }
 
 fn is_of(node: &Endpoint, at: SocketAddr) -> bool {

@@ -2,7 +2,7 @@
 
 use discovery::{Action, Cause, InstanceFacts, Place, Survey};
 
-use super::Finding;
+use crate::Finding;
 
 /// Clocks that differ by less do so for the seconds that an answer takes.
 const CLOCK_WARN: u64 = 10;
@@ -14,7 +14,7 @@ const CLOCK_REMEDY: &str = "set this host's clock: 'timedatectl set-ntp true', a
      169.254.169.123)";
 
 /// Whether every call that the sources need is allowed, and answered.
-pub(crate) fn calls(survey: &Survey) -> Vec<Finding> {
+pub fn calls(survey: &Survey) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut told = Vec::new();
     for (action, cause) in survey.calls.iter().filter_map(|(action, how)| Some((action, how.as_ref().err()?)))
@@ -76,7 +76,7 @@ fn unanswered(action: Action, cause: &Cause) -> Finding {
 }
 
 /// Whether this host's clock agrees with AWS's; `None` where no answer told the time.
-pub(crate) fn clock(survey: &Survey) -> Option<Finding> {
+pub fn clock(survey: &Survey) -> Option<Finding> {
     let name = "clock";
     let remedy = CLOCK_REMEDY;
     let refused = survey.calls.values().find_map(|how| match how {
@@ -97,7 +97,7 @@ pub(crate) fn clock(survey: &Survey) -> Option<Finding> {
 }
 
 /// Whether the caches are in this instance's VPC, and in subnets other than its own; nothing where that is not known.
-pub(crate) fn places(places: &[Place], vpc: Option<&str>, subnet: Option<&str>) -> Vec<Finding> {
+pub fn places(places: &[Place], vpc: Option<&str>, subnet: Option<&str>) -> Vec<Finding> {
     let mut found = Vec::new();
     let vpcs = || places.iter().filter_map(|place| Some((&place.cache, place.vpc.as_deref()?)));
     if let Some(own) = vpc.filter(|_| vpcs().next().is_some()) {
@@ -124,7 +124,7 @@ pub(crate) fn places(places: &[Place], vpc: Option<&str>, subnet: Option<&str>) 
 }
 
 /// Whether instance metadata gives the VPC a range that AWS would not.
-pub(crate) fn incredible_vpc(facts: &InstanceFacts) -> Option<Finding> {
+pub fn incredible_vpc(facts: &InstanceFacts) -> Option<Finding> {
     let range = facts.incredible_ranges().next()?;
     let what = format!(
         "instance metadata says that {range} is the VPC, which is larger than AWS allows (/16, IPv6 /44), and is not believed"
@@ -134,9 +134,9 @@ pub(crate) fn incredible_vpc(facts: &InstanceFacts) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict::{Fail, Ok as Fine, Warn};
-    use super::super::{Verdict, text};
     use super::*;
+    use crate::Verdict::{Fail, Ok as Fine, Warn};
+    use crate::{Verdict, text};
 
     fn survey(calls: Vec<(Action, Result<(), Cause>)>, clock_ahead: Option<i64>) -> Survey {
         let (region, calls) = ("us-east-2".to_owned(), calls.into_iter().collect());

@@ -21,7 +21,7 @@ fn redis(at: &str, role: Role) -> Result<Greeting, GreetError> {
     Ok(Greeting { version: Some("7.0.15".into()), role: Some(role), run_id, at, ..Greeting::default() })
 }
 
-fn words(verdicts: &[Verdict]) -> Vec<Word> {
+fn words(verdicts: &[Verdict]) -> Vec<ProbeResult> {
     verdicts.iter().map(|verdict| verdict.result).collect()
 }
 
@@ -32,8 +32,8 @@ fn every_node_on_its_own_port_is_well() {
         redis("10.0.1.231", Role::Replica),
         redis("10.0.1.232", Role::Replica),
     ];
-    let verdicts = judge(&targets(), &answers);
-    assert_eq!(words(&verdicts), [Word::Ok; 3]);
+    let verdicts = evaluate(&targets(), &answers);
+    assert_eq!(words(&verdicts), [ProbeResult::Ok; 3]);
     assert_eq!(verdicts[0].detail, "primary, Redis 7.0.15 at 10.0.1.230:6379");
 }
 
@@ -44,8 +44,8 @@ fn nodes_that_changed_places_are_named() {
         redis("10.0.1.232", Role::Replica),
         redis("10.0.1.231", Role::Replica),
     ];
-    let verdicts = judge(&targets(), &answers);
-    assert_eq!(words(&verdicts), [Word::Ok, Word::WrongNode, Word::WrongNode]);
+    let verdicts = evaluate(&targets(), &answers);
+    assert_eq!(words(&verdicts), [ProbeResult::Ok, ProbeResult::WrongNode, ProbeResult::WrongNode]);
     assert!(
         verdicts[1].detail.ends_with("that is my-cluster-003, not my-cluster-002"),
         "{}",
@@ -57,7 +57,7 @@ fn nodes_that_changed_places_are_named() {
 fn one_server_behind_two_ports_is_wrong_also_where_nothing_is_known_of_nodes() {
     let targets = Target::of_ports("203.0.113.73:6379-6380").unwrap();
     let answers = [redis("10.0.1.230", Role::Primary), redis("10.0.1.230", Role::Primary)];
-    assert_eq!(words(&judge(&targets, &answers)), [Word::Ok, Word::WrongNode]);
+    assert_eq!(words(&evaluate(&targets, &answers)), [ProbeResult::Ok, ProbeResult::WrongNode]);
 }
 
 #[test]
@@ -67,8 +67,8 @@ fn a_failover_since_the_file_was_made_is_no_fault() {
         redis("10.0.1.231", Role::Primary),
         redis("10.0.1.232", Role::Replica),
     ];
-    let verdicts = judge(&targets(), &answers);
-    assert_eq!(words(&verdicts), [Word::Ok; 3]);
+    let verdicts = evaluate(&targets(), &answers);
+    assert_eq!(words(&verdicts), [ProbeResult::Ok; 3]);
     assert!(verdicts[0].detail.ends_with("it was primary when the file was made"), "{}", verdicts[0].detail);
 }
 
@@ -78,15 +78,15 @@ fn a_replica_behind_the_primary_s_port_is_wrong_and_a_node_behind_it_is_not() {
     let primary = targets[0].node.as_mut().unwrap();
     primary.id = "my-cluster/primary".into();
     targets.truncate(1);
-    assert_eq!(words(&judge(&targets, &[redis("10.0.1.230", Role::Replica)])), [Word::WrongNode]);
-    assert_eq!(words(&judge(&targets, &[redis("10.0.1.230", Role::Primary)])), [Word::Ok]);
+    assert_eq!(words(&evaluate(&targets, &[redis("10.0.1.230", Role::Replica)])), [ProbeResult::WrongNode]);
+    assert_eq!(words(&evaluate(&targets, &[redis("10.0.1.230", Role::Primary)])), [ProbeResult::Ok]);
 }
 
 #[test]
 fn each_failure_has_its_word_and_a_remedy() {
     let name = GreetError::WrongName { expected: "a".into(), presented: vec!["b".into()] };
-    let verdicts = judge(&targets(), &[Err(GreetError::Refused), Err(GreetError::Silent), Err(name)]);
-    assert_eq!(words(&verdicts), [Word::Refused, Word::Silent, Word::TlsName]);
+    let verdicts = evaluate(&targets(), &[Err(GreetError::Refused), Err(GreetError::Silent), Err(name)]);
+    assert_eq!(words(&verdicts), [ProbeResult::Refused, ProbeResult::Silent, ProbeResult::TlsName]);
     assert!(verdicts.iter().all(|verdict| verdict.remedy.is_some()));
     assert!(verdicts[1].remedy.as_ref().unwrap().contains("security group"));
 }
@@ -94,13 +94,13 @@ fn each_failure_has_its_word_and_a_remedy() {
 #[test]
 fn a_memcached_where_redis_should_be_is_wrong() {
     let greeting = Greeting { speaks: Speaks::Memcached, ..Greeting::default() };
-    assert_eq!(words(&judge(&targets()[..1], &[Ok(greeting)])), [Word::WrongNode]);
+    assert_eq!(words(&evaluate(&targets()[..1], &[Ok(greeting)])), [ProbeResult::WrongNode]);
 }
 
 #[test]
 fn a_server_that_wants_a_password_is_reachable() {
     let greeting = Greeting { reserve: Some("NOAUTH".into()), ..Greeting::default() };
-    let verdicts = judge(&targets()[..1], &[Ok(greeting)]);
-    assert_eq!(words(&verdicts), [Word::Ok]);
+    let verdicts = evaluate(&targets()[..1], &[Ok(greeting)]);
+    assert_eq!(words(&verdicts), [ProbeResult::Ok]);
     assert!(verdicts[0].detail.contains("NOAUTH"), "{}", verdicts[0].detail);
 }

@@ -8,26 +8,40 @@ use clients::{Document, Endpoint};
 
 /// A port to try, and what is known of the node that is to be behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
-    pub(crate) address: HostPort,
-    pub(crate) node: Option<Endpoint>,
+pub struct Target {
+    /// What is dialled.
+    pub address: HostPort,
+    /// The node; `None` if only `HOST:PORTS` was given.
+    pub node: Option<Endpoint>,
 }
 
 /// Why there is nothing to probe.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TargetError {
+pub enum TargetError {
+    /// The argument is no file that there is, and no ports.
     #[error(
         "{0:?} is no HOST:PORTS, such as 203.0.113.73:6379-6381, and no file of 'cachenat endpoints --format json'"
     )]
     Neither(String),
+    /// The file is of something else.
     #[error("this is no output of 'cachenat endpoints --format json'")]
     NotEndpoints(#[source] serde_json::Error),
+    /// The file is of a later program.
     #[error("version {0} of the endpoints is not known: this program reads version 1")]
     Version(u32),
+    /// The file names nothing.
     #[error("there is no endpoint in it")]
     Empty,
+    /// An endpoint of the file can't be dialled.
     #[error("{id}: {host}:{port} is no address")]
-    Address { id: String, host: String, port: u16 },
+    Address {
+        /// The endpoint.
+        id: String,
+        /// Its `public_host`.
+        host: String,
+        /// Its `public_port`.
+        port: u16,
+    },
 }
 
 /// The most ports that one `HOST:PORTS` may name; a mistyped range is no reason to scan a host.
@@ -38,7 +52,7 @@ const MAX_PORTS: usize = 1024;
 /// # Errors
 ///
 /// [`TargetError`]
-pub(crate) fn parse(text: &str) -> Result<Vec<Target>, TargetError> {
+pub fn parse(text: &str) -> Result<Vec<Target>, TargetError> {
     let Document { version, endpoints } = serde_json::from_str(text).map_err(TargetError::NotEndpoints)?;
     if version != 1 {
         return Err(TargetError::Version(version));
@@ -62,7 +76,7 @@ impl Target {
     /// # Errors
     ///
     /// [`TargetError::Neither`]
-    pub(crate) fn of_ports(text: &str) -> Result<Vec<Self>, TargetError> {
+    pub fn of_ports(text: &str) -> Result<Vec<Self>, TargetError> {
         let neither = || TargetError::Neither(text.to_owned());
         let (host, ports) = text.rsplit_once(':').ok_or_else(neither)?;
         let mut targets = Vec::new();
@@ -78,7 +92,7 @@ impl Target {
     }
 
     /// The node's id, or `-`.
-    pub(crate) fn id(&self) -> &str {
+    pub fn id(&self) -> &str {
         self.node.as_ref().map_or("-", |node| &node.id)
     }
 }

@@ -7,13 +7,13 @@ use rules::foreign::{
 };
 use rules::{Family, Ruleset, SnatTo};
 
-use super::Finding;
+use crate::Finding;
 
 /// `NF_IP_PRI_NAT_DST`, `linux/netfilter_ipv4.h`: the priority `dstnat`, legacy iptables' as well.
 const DSTNAT: i32 = -100;
 
 /// The connections that a ruleset forwards: each client's to each listener, on to each of its targets.
-pub(crate) fn flows(ruleset: &Ruleset, clients: &[IpNet], interface: &Interface) -> Flows {
+pub fn flows(ruleset: &Ruleset, clients: &[IpNet], interface: &Interface) -> Flows {
     let reply_to = |family| match ruleset.sources(family)[..] {
         [] => ReplyTo::Client,
         [SnatTo::Address(address)] => ReplyTo::Gateway(address),
@@ -41,7 +41,7 @@ pub(crate) fn flows(ruleset: &Ruleset, clients: &[IpNet], interface: &Interface)
 }
 
 /// Chains on a forwarded packet's way that stop it, or may.
-pub(crate) fn forward(foreign: &Foreign, flows: &Flows) -> Vec<Finding> {
+pub fn forward(foreign: &Foreign, flows: &Flows) -> Vec<Finding> {
     let mut found: Vec<Finding> =
         base_chains(foreign).filter_map(|(chain, base)| stopped(foreign, chain, base, flows)).collect();
     if found.is_empty() {
@@ -164,7 +164,7 @@ fn base_chains(foreign: &Foreign) -> impl Iterator<Item = (&Chain, &Base)> {
 
 /// Rules that lead packets to our listeners elsewhere: of several nat chains the first that translates a flow's first
 /// packet has it.
-pub(crate) fn nat(foreign: &Foreign, flows: &Flows) -> Vec<Finding> {
+pub fn nat(foreign: &Foreign, flows: &Flows) -> Vec<Finding> {
     let is_of_nat = |base: &Base| base.is_nat && base.hook == Hook::Prerouting;
     let is_our_nat = |chain: &Chain| chain.table.is_ours() && chain.base.as_ref().is_some_and(is_of_nat);
     let ours = foreign.chains.iter().position(is_our_nat).unwrap_or(foreign.chains.len());
@@ -231,8 +231,8 @@ mod tests {
     use rules::foreign::{Expression, Field, Relation, Rule, Verdict};
     use rules::ruleset::TABLE;
 
-    use super::super::Verdict::{Fail, Ok, Warn};
     use super::*;
+    use crate::Verdict::{Fail, Ok, Warn};
 
     fn chain(backend: Backend, hook: Hook, expressions: Vec<Expression>) -> Foreign {
         let name = if backend == Backend::NfTables { "fw" } else { "filter" };
@@ -243,7 +243,7 @@ mod tests {
         Foreign { chains, ..Foreign::default() }
     }
 
-    fn told(foreign: &Foreign) -> (super::super::Verdict, String) {
+    fn told(foreign: &Foreign) -> (crate::Verdict, String) {
         let flow = Flow {
             interface: Interface { name: "eth0".parse().unwrap(), index: None },
             client: "198.51.100.0/24".parse().unwrap(),

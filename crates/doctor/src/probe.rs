@@ -3,5 +3,5 @@
 mod targets;
 mod verdict;
 
-pub(crate) use targets::{Target, parse};
-pub(crate) use verdict::{Verdict, Word, judge};
+pub use targets::{Target, TargetError, parse};
+pub use verdict::{ProbeResult, Verdict, evaluate};

@@ -5,8 +5,7 @@ use std::net::IpAddr;
 use discovery::{InstanceFacts, Inventory};
 use ipnet::IpNet;
 
-use super::Finding;
-use crate::config::{Auto, PublicAddress};
+use crate::Finding;
 
 /// RFC 1918, RFC 6598 (shared), RFC 4193, loopback and link-local: what no packet from the internet has as its source.
 const PRIVATE: [&str; 9] = [
@@ -27,7 +26,7 @@ fn is_public(range: &IpNet) -> bool {
 
 /// The ranges, joined where they touch, that are no list of clients but a good part of everybody: a sixteenth of a family's
 /// public addresses or more. Two halves of the internet are the internet.
-pub(crate) fn everybody(clients: &[IpNet]) -> Vec<IpNet> {
+pub fn everybody(clients: &[IpNet]) -> Vec<IpNet> {
     let most = |range: &IpNet| match range {
         IpNet::V4(_) => 4,
         // The public ones are 2000::/3 (RFC 4291).
@@ -38,7 +37,7 @@ pub(crate) fn everybody(clients: &[IpNet]) -> Vec<IpNet> {
 }
 
 /// Whether the list lets in more than it should.
-pub(crate) fn clients(clients: &[IpNet]) -> Finding {
+pub fn clients(clients: &[IpNet]) -> Finding {
     match everybody(clients).first() {
         Some(everybody) => Finding::warn(
             "clients",
@@ -50,7 +49,7 @@ pub(crate) fn clients(clients: &[IpNet]) -> Finding {
 }
 
 /// Whether a cache is offered in clear text to clients on the internet.
-pub(crate) fn encryption(inventory: &Inventory, clients: &[IpNet]) -> Finding {
+pub fn encryption(inventory: &Inventory, clients: &[IpNet]) -> Finding {
     let open: Vec<&str> =
         inventory.nodes.iter().filter(|node| !node.tls).map(|node| node.id.as_str()).collect();
     match (clients.iter().find(|range| is_public(range)), open.as_slice()) {
@@ -67,9 +66,10 @@ pub(crate) fn encryption(inventory: &Inventory, clients: &[IpNet]) -> Finding {
     }
 }
 
-/// Whether clients on the internet have an address to dial, for each of the gateway's.
-pub(crate) fn public_address(
-    configured: &Auto<PublicAddress>,
+/// Whether clients on the internet have an address to dial, for each of the gateway's; `configured` are those that
+/// `gateway.public_address` names.
+pub fn public_address(
+    configured: &[IpAddr],
     gateway: &[IpAddr],
     instance: Option<&InstanceFacts>,
     clients: &[IpNet],
@@ -77,18 +77,13 @@ pub(crate) fn public_address(
     let name = "public address";
     let attached: Option<Vec<IpAddr>> = instance
         .map(|facts| facts.public_ipv4.iter().chain(&facts.public_ipv4s).copied().map(IpAddr::V4).collect());
-    let configured: Vec<IpAddr> = match configured {
-        Auto::Auto => vec![],
-        Auto::Set(PublicAddress::Only(address)) => vec![*address],
-        Auto::Set(PublicAddress::Each(each)) => each.values().copied().collect(),
-    };
-    match (configured.as_slice(), instance) {
+    match (configured, instance) {
         ([_, ..], instance) => {
             let is_attached = |address: &&IpAddr| attached.iter().flatten().any(|other| other == *address);
             match configured.iter().find(|address| !is_attached(address)) {
-                None => Finding::ok(name, format!("{} attached to this instance", are(&configured))),
+                None => Finding::ok(name, format!("{} attached to this instance", are(configured))),
                 Some(_) if instance.is_none() => {
-                    Finding::ok(name, format!("{}, by the configuration", list(&configured)))
+                    Finding::ok(name, format!("{}, by the configuration", list(configured)))
                 }
                 Some(address) => Finding::warn(
                     name,
@@ -137,8 +132,8 @@ fn are(addresses: &[IpAddr]) -> String {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use super::super::Verdict::{Fail, Ok, Warn};
     use super::*;
+    use crate::Verdict::{Fail, Ok, Warn};
 
     fn ranges(texts: &[&str]) -> Vec<IpNet> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -184,14 +179,14 @@ mod tests {
         };
         let without = InstanceFacts::default();
         let (outside, inside) = (ranges(&["198.51.100.27/32"]), ranges(&["10.0.0.0/8"]));
-        let configured = Auto::Set(PublicAddress::Only(elastic.into()));
-        let verdict = |configured: &Auto<PublicAddress>, facts, clients: &[IpNet]| {
+        let configured = [elastic.into()];
+        let verdict = |configured: &[IpAddr], facts, clients: &[IpNet]| {
             public_address(configured, &[private.into()], facts, clients).verdict
         };
-        assert_eq!(verdict(&Auto::Auto, Some(&with), &outside), Ok);
-        assert_eq!(verdict(&Auto::Auto, Some(&without), &outside), Fail);
-        assert_eq!(verdict(&Auto::Auto, Some(&without), &inside), Ok);
-        assert_eq!(verdict(&Auto::Auto, None, &outside), Warn);
+        assert_eq!(verdict(&[], Some(&with), &outside), Ok);
+        assert_eq!(verdict(&[], Some(&without), &outside), Fail);
+        assert_eq!(verdict(&[], Some(&without), &inside), Ok);
+        assert_eq!(verdict(&[], None, &outside), Warn);
         assert_eq!(verdict(&configured, None, &outside), Ok);
         assert_eq!(verdict(&configured, Some(&with), &outside), Ok);
         assert_eq!(verdict(&configured, Some(&without), &outside), Warn);
@@ -209,9 +204,8 @@ mod tests {
                 ..InstanceFacts::default()
             };
             let both = private.map(IpAddr::V4);
-            let each = both.into_iter().zip(public.map(IpAddr::V4)).collect();
-            [Auto::Auto, Auto::Set(PublicAddress::Each(each))]
-                .map(|configured| public_address(&configured, &both, Some(&facts), &clients))
+            let each = public.map(IpAddr::V4);
+            [&[][..], &each].map(|configured| public_address(configured, &both, Some(&facts), &clients))
         };
         for finding in found(2) {
             assert_eq!(finding.verdict, Ok);
