@@ -46,9 +46,9 @@ pub(crate) struct Global {
     /// Say nothing but data, warnings and errors
     #[arg(long, short, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
-    /// Say also what is in step
-    #[arg(long, short, global = true)]
-    pub(crate) verbose: bool,
+    /// Also say what is in step, and each API call, DNS answer and decision; -vv: each netlink message too
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
     /// Say it in words, or as an object a line: {"time":1700000000,"level":"warning","message":"..."}
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) log_format: LogFormat,

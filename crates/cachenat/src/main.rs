@@ -37,7 +37,7 @@ use output::{Exit, Output};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let exit = commands::run(&cli).unwrap_or_else(|error| {
+    let exit = output::debug::begin(&cli.global).and_then(|()| commands::run(&cli)).unwrap_or_else(|error| {
         Output::new(&cli.global).error(&error, hint(&error));
         Exit::Error
     });

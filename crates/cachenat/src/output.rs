@@ -1,5 +1,6 @@
 //! What goes to stdout, which is data, and to stderr, which is for people.
 
+pub(crate) mod debug;
 mod event;
 mod voice;
 
@@ -45,7 +46,7 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new(global: &Global) -> Self {
-        Self { quiet: global.quiet, verbose: global.verbose, log: global.log_format }
+        Self { quiet: global.quiet, verbose: global.verbose > 0, log: global.log_format }
     }
 
     /// Prints data, which is all that the command is for. A reader that has seen enough (`| head`) is no error.

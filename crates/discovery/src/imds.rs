@@ -19,6 +19,7 @@ use tokio::{
     sync::Mutex,
     time::{Instant, timeout_at},
 };
+use tracing::debug;
 
 use crate::{
     admission::is_credible,
@@ -274,9 +275,23 @@ struct Unanswered;
 /// One category; none where the service says that there is none (404).
 async fn get(client: &Client, path: &str, deadline: Instant) -> Result<Option<String>, Unanswered> {
     match timeout_at(deadline, client.get(format!("/latest/meta-data/{path}"))).await {
-        Ok(Ok(answer)) => Ok(Some(answer.as_ref().trim().to_owned())),
-        Ok(Err(ImdsError::ErrorResponse(error))) if error.response().status().as_u16() == 404 => Ok(None),
-        Ok(Err(_)) | Err(_) => Err(Unanswered),
+        Ok(Ok(answer)) => {
+            let text = answer.as_ref().trim();
+            debug!("IMDS {path}: {text:?}");
+            Ok(Some(text.to_owned()))
+        }
+        Ok(Err(ImdsError::ErrorResponse(error))) if error.response().status().as_u16() == 404 => {
+            debug!("IMDS {path}: there is none");
+            Ok(None)
+        }
+        Ok(Err(error)) => {
+            debug!("IMDS {path}: {error}");
+            Err(Unanswered)
+        }
+        Err(_) => {
+            debug!("IMDS {path}: no answer in time");
+            Err(Unanswered)
+        }
     }
 }
 

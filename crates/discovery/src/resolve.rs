@@ -21,6 +21,7 @@ use hickory_resolver::{
 };
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
+use tracing::debug;
 
 use crate::{
     Network, Node, Options, Scope,
@@ -167,6 +168,20 @@ impl Resolver {
     }
 
     async fn records(&self, host: &str, record: RecordType) -> Result<Vec<IpAddr>, LookupError> {
+        let begin = Instant::now();
+        let answer = self.ask(host, record).await;
+        let elapsed = begin.elapsed().as_millis();
+        match &answer {
+            Ok((addresses, ttl)) => {
+                debug!("DNS {record} {host}: {addresses:?}, TTL {ttl} s, after {elapsed} ms");
+            }
+            Err(error) => debug!("DNS {record}: {error} after {elapsed} ms"),
+        }
+        answer.map(|(addresses, _)| addresses)
+    }
+
+    /// The addresses, and for how long they hold, in seconds.
+    async fn ask(&self, host: &str, record: RecordType) -> Result<(Vec<IpAddr>, u32), LookupError> {
         let name = || plain(host);
         let resolver = self
             .inner
@@ -185,7 +200,7 @@ impl Resolver {
             answer.answers().iter().filter_map(|record| address(&record.data)).collect();
         match addresses.len() {
             0 => Err(LookupError::NoRecord { name: name(), record: word(record) }),
-            1..=MAX_ADDRESSES => Ok(addresses),
+            1..=MAX_ADDRESSES => Ok((addresses, ttl)),
             found => Err(LookupError::TooMany { name: name(), found }),
         }
     }

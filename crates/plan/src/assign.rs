@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use rules::ForwardId;
+use tracing::debug;
 
 use crate::leases::{Lease, Leases, Listener, QUARANTINE};
 
@@ -190,6 +191,13 @@ impl<'a> Plan<'a> {
     }
 
     fn give(&mut self, listener: Listener, id: &'a ForwardId, now: u64) {
+        let why = || match (self.pins.get(id), self.leases.get(&listener)) {
+            (Some(_), _) => "it is pinned".to_owned(),
+            (None, Some(before)) if before.id == *id => "it had it before".to_owned(),
+            (None, Some(before)) => format!("the lease of {} has rested longest", before.id),
+            (None, None) => "it is the first that nobody had".to_owned(),
+        };
+        debug!("lease: {id} gets {listener}: {}", why());
         self.leases.give(listener, id.clone(), now);
         self.placed.insert(id, listener);
     }

@@ -11,6 +11,7 @@ use std::num::NonZeroU16;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, Serializer};
+use tracing::debug;
 
 use rules::{Endpoint, ForwardId, SyntaxError};
 
@@ -183,6 +184,7 @@ impl Leases {
     pub(crate) fn release(&mut self, now: u64, mut stays: impl FnMut(&Lease) -> bool) {
         for lease in self.0.values_mut().filter(|lease| lease.released.is_none()) {
             if !stays(lease) {
+                debug!("lease: {} of {} rests from now on", lease.listener(), lease.id);
                 lease.released = Some(now);
             }
         }

@@ -1,8 +1,8 @@
 //! Which port of the gateway leads to which node: the pure core between what discovery found and what the kernel gets.
 //!
 //! [`plan`] takes the inventory, the last good one, the leases and what is in force, and returns the ruleset that is wanted,
-//! with a reason for each thing that it keeps or leaves out. Nothing here reads a clock, a file, a socket or the environment,
-//! and the same input gives the same plan.
+//! with a reason for each thing that it keeps or leaves out; leases that change hands are in the debug log. Nothing here reads a
+//! clock, a file, a socket or the environment, and the same input gives the same plan.
 
 #![forbid(unsafe_code)]
 

@@ -61,10 +61,11 @@ fn a_password_is_in_nothing_that_is_said_or_written() {
     ));
     for (text, code) in [("hunter2hunter2\n", 0), ("hunter2wrong\n", 3)] {
         fs::write(&password, text).unwrap();
-        lab.cachenat(&["apply", "--verbose"]).exits(code);
+        let run = lab.cachenat(&["apply", "-vv"]).exits(code);
+        assert!(run.stderr.contains("debug: ") && !run.stderr.contains("hunter2"), "{run:?}");
         for args in [
             &["discover", "--json"][..],
-            &["diff", "--verbose", "--log-format", "json"],
+            &["diff", "-vv", "--log-format", "json"],
             &["check", "--json"],
             &["status", "--format", "json"],
             &["status", "--format", "prometheus"],
@@ -79,4 +80,34 @@ fn a_password_is_in_nothing_that_is_said_or_written() {
         let file = file.unwrap().path();
         assert!(!fs::read_to_string(&file).unwrap().contains("hunter2"), "{}", file.display());
     }
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn the_debug_log_has_what_was_asked_answered_and_decided() {
+    let mut lab = Lab::new();
+    lab.add_replication_group("my-cluster", 1);
+    let run = lab.cachenat(&["apply"]).exits(0);
+    assert!(!run.stderr.contains("debug: "), "{}", run.stderr);
+    lab.cachenat(&["remove"]).exits(0);
+
+    fs::remove_file(lab.dir().join("state/leases.json")).unwrap();
+    let run = lab.cachenat(&["apply", "-v"]).exits(0);
+    let has = |text: &str| run.stderr.lines().any(|line| line.starts_with("debug: ") && line.contains(text));
+    assert!(has("elasticache:DescribeReplicationGroups") && has("answered after"), "{}", run.stderr);
+    assert!(has("DNS A my-cluster-001") && has("[10.0.1.230], TTL"), "{}", run.stderr);
+    assert!(has("lease: my-cluster-001 gets 6379: it is the first that nobody had"), "{}", run.stderr);
+    assert!(!has("netlink"), "{}", run.stderr);
+
+    let run = lab.cachenat(&["-vv", "diff", "--log-format", "json"]).exits(0);
+    let events = events(&run.stderr);
+    let has = |text: &str| {
+        let mut of_debug = events.iter().filter(|event| event["level"] == "debug");
+        of_debug.any(|event| event["message"].as_str().unwrap().contains(text))
+    };
+    assert!(has("sent 36 bytes, NFT_MSG_GETTABLE") && has("errno 0"), "{events:?}");
+
+    lab.stop_api();
+    let run = lab.cachenat(&["apply", "-v"]).exits(3);
+    assert!(run.stderr.contains("debug: elasticache:DescribeReplicationGroups: "), "{}", run.stderr);
 }

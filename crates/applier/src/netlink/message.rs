@@ -4,6 +4,7 @@ use std::io;
 
 use nix::libc;
 use rules::ruleset::TABLE;
+use tracing::trace;
 
 use super::attribute::{Fields, Malformed, Writer, aligned};
 use super::uapi::error;
@@ -100,6 +101,7 @@ impl<'a> Message<'a> {
     /// `struct nlmsgerr`: the errno, the message that it is about (its header alone if capped), then attributes.
     fn verdict(&self) -> Result<Answer<'a>, Malformed> {
         let errno = self.errno().ok_or(Malformed("an error without an errno"))?;
+        trace!("netlink port {}: message {}: errno {errno}", self.port, self.sequence);
         let about = self.body.get(4..).unwrap_or_default();
         let length = match about.first_chunk() {
             Some(&bytes) if self.flags & CAPPED == 0 => aligned(u32::from_ne_bytes(bytes) as usize),

@@ -1,5 +1,6 @@
 //! The netlink socket: buffers that hold what we send and get, and a limit to every wait.
 
+use std::fmt::{self, Display, Formatter};
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
@@ -9,7 +10,10 @@ use nix::libc;
 use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce, ReceiveTimeout, SndBuf, SndBufForce};
 use nix::sys::socket::{MsgFlags, NetlinkAddr, recv, sendmsg, setsockopt};
 
+use tracing::trace;
+
 use super::ffi::{MnlSocket, set_option};
+use super::message::Messages;
 pub(super) use mnl::Bus;
 
 /// The kernel answers while we call it, so this is long.
@@ -58,6 +62,7 @@ impl Socket {
         let kernel = NetlinkAddr::new(0, 0);
         let sent =
             sendmsg(self.socket.descriptor().as_raw_fd(), &slices, &[], MsgFlags::empty(), Some(&kernel))?;
+        trace!("netlink port {}: sent {length} bytes, {}", self.port(), Sent(pieces));
         if sent == length { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 
@@ -104,6 +109,52 @@ impl Socket {
                 Err(Errno::EINTR) => {}
                 other => return other,
             }
+        }
+    }
+}
+
+/// What of a datagram the debug log shows: the type of its first message (netlink(7)).
+struct Sent<'a>(&'a [&'a [u8]]);
+
+/// `enum nf_tables_msg_types` (linux/netfilter/nf_tables.h).
+const NF_TABLES: [&str; 25] = [
+    "NEWTABLE",
+    "GETTABLE",
+    "DELTABLE",
+    "NEWCHAIN",
+    "GETCHAIN",
+    "DELCHAIN",
+    "NEWRULE",
+    "GETRULE",
+    "DELRULE",
+    "NEWSET",
+    "GETSET",
+    "DELSET",
+    "NEWSETELEM",
+    "GETSETELEM",
+    "DELSETELEM",
+    "NEWGEN",
+    "GETGEN",
+    "TRACE",
+    "NEWOBJ",
+    "GETOBJ",
+    "DELOBJ",
+    "GETOBJ_RESET",
+    "NEWFLOWTABLE",
+    "GETFLOWTABLE",
+    "DELFLOWTABLE",
+];
+
+impl Display for Sent<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut messages = Messages(self.0.first().copied().unwrap_or_default()).flatten();
+        let kind = messages.next().map_or(0, |message| message.kind);
+        let [subsystem, number] = kind.to_be_bytes();
+        let of_nf_tables = i32::from(subsystem) == libc::NFNL_SUBSYS_NFTABLES;
+        match NF_TABLES.get(usize::from(number)).filter(|_| of_nf_tables) {
+            Some(name) => write!(f, "NFT_MSG_{name}"),
+            None if i32::from(kind) == libc::NFNL_MSG_BATCH_BEGIN => f.write_str("a batch"),
+            None => write!(f, "type {kind:#06x}"),
         }
     }
 }

@@ -119,7 +119,7 @@ mod tests {
 
     fn quiet() -> Global {
         let log_format = crate::args::LogFormat::Text;
-        Global { config: "config.yaml".into(), inventory: None, quiet: true, verbose: false, log_format }
+        Global { config: "config.yaml".into(), inventory: None, quiet: true, verbose: 0, log_format }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::args::LogFormat;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Level {
+    Debug,
     Info,
     Warning,
     Error,
@@ -27,6 +28,7 @@ struct Event<'a> {
 /// The event with its line end; `now` is in seconds since 1970.
 pub(super) fn line(format: LogFormat, level: Level, message: &str, now: u64) -> String {
     let plain = || match level {
+        Level::Debug => format!("debug: {}\n", in_one_line(message)),
         Level::Info => format!("{}\n", in_one_line(message)),
         Level::Warning => format!("warning: {}\n", in_one_line(message)),
         // What ends a run may take several lines to say: each mistake of a configuration has one.

@@ -5,12 +5,14 @@ use std::{
     future::Future,
 };
 
+use aws_sdk_elasticache::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_elasticache::{
     Client,
     types::{CacheCluster, ReplicationGroup, ServerlessCache},
 };
 use futures_util::{StreamExt, future::join3, stream};
 use tokio::time::{Instant, timeout_at};
+use tracing::debug;
 
 use super::{
     Account, Listing, Wanted,
@@ -116,7 +118,7 @@ impl Lister {
         let pages = self.pages(action, |marker| async {
             let call =
                 self.client().describe_replication_groups().max_records(MAX_RECORDS).set_marker(marker);
-            let page = call.send().await.map_err(|error| Cause::from_sdk(action, &error))?;
+            let page = self.call(action, "", call.send()).await?;
             Ok((page.replication_groups.unwrap_or_default(), page.marker))
         });
         Listing::by_name(pages.await, |group| group.replication_group_id.clone())
@@ -127,7 +129,7 @@ impl Lister {
         let pages = self.pages(action, |marker| async {
             let call = self.client().describe_cache_clusters().show_cache_node_info(true);
             let call = call.max_records(MAX_RECORDS).set_marker(marker);
-            let page = call.send().await.map_err(|error| Cause::from_sdk(action, &error))?;
+            let page = self.call(action, "", call.send()).await?;
             Ok((page.cache_clusters.unwrap_or_default(), page.marker))
         });
         Listing::by_name(pages.await, |cluster| cluster.cache_cluster_id.clone())
@@ -137,10 +139,33 @@ impl Lister {
         let action = Action::DescribeServerlessCaches;
         let pages = self.pages(action, |token| async {
             let call = self.client().describe_serverless_caches().set_next_token(token);
-            let page = call.send().await.map_err(|error| Cause::from_sdk(action, &error))?;
+            let page = self.call(action, "", call.send()).await?;
             Ok((page.serverless_caches.unwrap_or_default(), page.next_token))
         });
         Listing::by_name(pages.await, |cache| cache.serverless_cache_name.clone())
+    }
+
+    /// Makes one call, of `whom` where it is of one cache, until the deadline.
+    pub(super) async fn call<T, E>(
+        &self,
+        action: Action,
+        whom: &str,
+        call: impl Future<Output = Result<T, SdkError<E>>>,
+    ) -> Result<T, Cause>
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let begin = Instant::now();
+        let answer = timeout_at(self.deadline, call).await;
+        let answer = answer.map_err(|_| out_of_time());
+        let answer = answer.and_then(|answer| answer.map_err(|error| Cause::from_sdk(action, &error)));
+        let elapsed = begin.elapsed().as_millis();
+        let of = if whom.is_empty() { String::new() } else { format!(" of {whom}") };
+        match &answer {
+            Ok(_) => debug!("elasticache:{action}{of}: answered after {elapsed} ms"),
+            Err(cause) => debug!("elasticache:{action}{of}: {cause} after {elapsed} ms"),
+        }
+        answer
     }
 
     /// Reads page after page; what was read before an error stays.
@@ -153,8 +178,7 @@ impl Lister {
         let (mut marker, mut seen) = (None, BTreeSet::new());
         loop {
             read.pages += 1;
-            let answer = timeout_at(self.deadline, call(marker)).await;
-            let next = match answer.unwrap_or_else(|_| Err(out_of_time())) {
+            let next = match call(marker).await {
                 Ok((items, next)) => {
                     read.items.extend(items);
                     next.filter(|next| !next.is_empty())
@@ -184,11 +208,8 @@ impl Lister {
         });
         for id in groups.doubtful(named) {
             let call = self.client().describe_replication_groups().replication_group_id(&id);
-            let answer = timeout_at(self.deadline, call.send()).await;
-            let answer = answer.map_err(|_| out_of_time()).and_then(|answer| {
-                let page = answer.map_err(|error| Cause::from_sdk(action, &error))?;
-                Ok(page.replication_groups.unwrap_or_default())
-            });
+            let answer = self.call(action, &id, call.send()).await;
+            let answer = answer.map(|page| page.replication_groups.unwrap_or_default());
             groups.correct(action, id, answer.map(|found| found.into_iter().next()));
         }
     }
@@ -213,11 +234,8 @@ impl Lister {
         for id in clusters.doubtful(named) {
             let call =
                 self.client().describe_cache_clusters().cache_cluster_id(&id).show_cache_node_info(true);
-            let answer = timeout_at(self.deadline, call.send()).await;
-            let answer = answer.map_err(|_| out_of_time()).and_then(|answer| {
-                let page = answer.map_err(|error| Cause::from_sdk(action, &error))?;
-                Ok(page.cache_clusters.unwrap_or_default())
-            });
+            let answer = self.call(action, &id, call.send()).await;
+            let answer = answer.map(|page| page.cache_clusters.unwrap_or_default());
             clusters.correct(action, id, answer.map(|found| found.into_iter().next()));
         }
     }
@@ -226,12 +244,13 @@ impl Lister {
         let action = Action::ListTagsForResource;
         let calls = stream::iter(arns).map(|arn| async move {
             let call = self.client().list_tags_for_resource().resource_name(&arn).send();
-            let answer = timeout_at(self.deadline, call).await.map_err(|_| out_of_time());
-            let tags = answer.and_then(|answer| answer.map_err(|error| Cause::from_sdk(action, &error)));
-            let tags = tags.map_err(|cause| ApiError { action, page: 1, cause }).map(|answer| {
-                let tags = answer.tag_list.unwrap_or_default().into_iter();
-                tags.filter_map(|tag| Some((tag.key?, tag.value.unwrap_or_default()))).collect()
-            });
+            let tags =
+                self.call(action, &arn, call).await.map_err(|cause| ApiError { action, page: 1, cause }).map(
+                    |answer| {
+                        let tags = answer.tag_list.unwrap_or_default().into_iter();
+                        tags.filter_map(|tag| Some((tag.key?, tag.value.unwrap_or_default()))).collect()
+                    },
+                );
             (arn, tags)
         });
         calls.buffer_unordered(TAGS_SIDE_BY_SIDE).collect().await

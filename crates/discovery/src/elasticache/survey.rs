@@ -2,14 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use super::{
-    Account, Action, ApiError, Cause, Wanted,
-    client::connect,
-    find,
-    listing::{Lister, out_of_time},
-};
+use super::{Account, Action, ApiError, Cause, Wanted, client::connect, find, listing::Lister};
 use crate::{Options, Source, text::plain};
 
 /// What the API lets this host do, and how the two stand to each other.
@@ -98,11 +93,7 @@ async fn places(lister: &Lister, sources: &[Source], account: &Account, survey: 
     let action = Action::DescribeCacheSubnetGroups;
     for (group, cluster) in groups {
         let call = lister.client().describe_cache_subnet_groups().cache_subnet_group_name(group);
-        let answer = timeout_at(lister.deadline, call.send()).await;
-        let answer = answer
-            .map_err(|_| out_of_time())
-            .and_then(|answer| answer.map_err(|error| Cause::from_sdk(action, &error)));
-        match answer {
+        match lister.call(action, group, call.send()).await {
             Ok(found) => {
                 survey.calls.entry(action).or_insert(Ok(()));
                 survey.places.extend(found.cache_subnet_groups().iter().map(|group| Place {

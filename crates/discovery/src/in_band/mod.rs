@@ -18,6 +18,7 @@ use std::{
 
 use thiserror::Error;
 use tokio::time::timeout;
+use tracing::debug;
 
 use crate::{
     Also, Engine, HostPort, LookupError, Node, NodeId, Options, Refusal, Role, Secret, Seed, Source,
@@ -136,6 +137,10 @@ pub(crate) async fn find(source: &Source, options: &Options) -> Option<(SourceRe
     };
     let told = timeout(options.in_band_deadline, asked).await;
     let told = told.unwrap_or_else(|_| Err(InBandError::Timeout { seed: address.clone() }));
+    match &told {
+        Ok(told) => debug!("{address}: names {} nodes", told.members.len()),
+        Err(error) => debug!("{address}: {error}"),
+    }
     Some(match told {
         Ok(told) => understood(told, name, source.name(), address, also),
         Err(error) => (SourceReport::failed(source.name(), plain(&error.to_string())), Vec::new()),
