@@ -18,6 +18,7 @@ use rules::flows::Translated;
 
 use super::attribute::Malformed;
 use super::message::{Answer, Messages, os_error};
+use super::request::{End, RequestError};
 use super::socket::{Bus, Socket};
 use super::uapi::flow_message as kind;
 use flow::Flow;
@@ -189,32 +190,16 @@ impl Conntrack {
     fn list(&mut self, mut take: impl FnMut(Flow<'_>)) -> Result<(), ConntrackError> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
-        self.socket.send(&[&flow::request(sequence)]).map_err(|error| failed(LIST, error))?;
-        let mut result = Ok(());
-        loop {
-            let datagram = self.socket.receive().map_err(|error| failed(LIST, error))?;
-            for message in Messages(datagram) {
-                let message = message.map_err(|fault| malformed(LIST, fault))?;
-                if message.sequence != sequence {
-                    continue;
-                }
-                match message.answer().map_err(|fault| malformed(LIST, fault))? {
-                    Answer::Object { kind: kind::NEW, family, attributes, .. } => {
-                        match Flow::parse(family, attributes) {
-                            Ok(Some(flow)) => take(flow),
-                            Ok(None) => {}
-                            // To the end in any case: the socket is ready for the next request then.
-                            Err(fault) => result = Err(malformed(LIST, fault)),
-                        }
-                    }
-                    Answer::Done(0) | Answer::Verdict { errno: 0, .. } => return result,
-                    Answer::Done(errno) | Answer::Verdict { errno, .. } => {
-                        return Err(failed(LIST, os_error(errno)));
-                    }
-                    Answer::Object { .. } | Answer::Other => {}
-                }
+        let end = self.socket.request(&flow::request(sequence), sequence, |message| {
+            if let Answer::Object { kind: kind::NEW, family, attributes, .. } = message.answer()? {
+                Flow::parse(family, attributes)?.into_iter().for_each(&mut take);
             }
-        }
+            Ok(())
+        });
+        end.and_then(End::complete).map_err(|error| match error {
+            RequestError::Io(error) => failed(LIST, error),
+            RequestError::Malformed(fault) => malformed(LIST, fault),
+        })
     }
 
     /// Deletes flows and tells how many were still there.

@@ -14,6 +14,7 @@ mod lower;
 mod message;
 pub mod monitor;
 mod read;
+mod request;
 pub(crate) mod rtnetlink;
 mod set;
 pub(crate) mod sock_diag;

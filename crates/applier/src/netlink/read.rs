@@ -10,8 +10,9 @@ use rules::ruleset::{Key, Set};
 
 use super::attribute::{Fields, Malformed, Writer, shown};
 use super::decode::{Decoded, Decoder, Owner};
-use super::message::{Answer, INET, Messages, build_for, os_error};
+use super::message::{Answer, INET, build_for, os_error};
 use super::monitor::MonitorError;
+use super::request::RequestError;
 use super::uapi::message as kind;
 use super::{Kernel, element, uapi};
 use crate::kernel::{Dump, DumpError, Found, Generation, Table};
@@ -241,41 +242,48 @@ impl Kernel {
         let sequence = self.sequence;
         let subsystem = libc::NFNL_SUBSYS_NFTABLES;
         let message = build_for(subsystem, family, request.kind, request.flags, sequence, fill);
-        self.socket.send(&[&message]).map_err(|error| request.failed(error))?;
-        let mut answer = Ok(End::Complete);
-        loop {
-            let datagram = self.socket.receive().map_err(|error| request.failed(error))?;
-            self.listener.hear().map_err(deaf)?;
-            for message in Messages(datagram) {
-                let message = message.map_err(|fault| request.malformed(fault))?;
-                if message.sequence != sequence {
-                    continue;
-                }
-                if i32::from(message.flags) & libc::NLM_F_DUMP_INTR != 0
-                    && (at.is_some() || request.is_of_all())
-                {
-                    answer = Ok(End::Changed);
-                }
-                match message.answer().map_err(|fault| request.malformed(fault))? {
-                    Answer::Object { kind, family, generation, attributes } if kind == request.answer => {
-                        if at.is_some_and(|at| at.0 & 0xffff != u32::from(generation)) {
-                            answer = Ok(End::Changed);
-                        } else if let Err(fault) = take(family, attributes) {
-                            answer = Err(request.malformed(fault));
-                        }
+        let mut has_changed = false;
+        let end = self.socket.request_and(
+            &message,
+            sequence,
+            || self.listener.hear().map_err(Unread::Deaf),
+            |message| match message.answer()? {
+                Answer::Object { kind, family, generation, attributes } if kind == request.answer => {
+                    if at.is_some_and(|at| at.0 & 0xffff != u32::from(generation)) {
+                        has_changed = true;
+                        return Ok(());
                     }
-                    Answer::Done(0) | Answer::Verdict { errno: 0, .. } => return answer,
-                    Answer::Done(libc::ENOENT) | Answer::Verdict { errno: libc::ENOENT, .. } => {
-                        return Ok(End::Missing);
-                    }
-                    Answer::Done(libc::EINTR) => return Ok(End::Changed),
-                    Answer::Done(errno) | Answer::Verdict { errno, .. } => {
-                        return Err(request.failed(os_error(errno)));
-                    }
-                    Answer::Object { .. } | Answer::Other => {}
+                    take(family, attributes)
                 }
-            }
+                _ => Ok(()),
+            },
+        );
+        let end = end.map_err(|error| match error {
+            Unread::Deaf(error) => deaf(error),
+            Unread::Request(RequestError::Io(error)) => request.failed(error),
+            Unread::Request(RequestError::Malformed(fault)) => request.malformed(fault),
+        })?;
+        has_changed |= end.is_interrupted && (at.is_some() || request.is_of_all());
+        match end.errno {
+            0 if has_changed => Ok(End::Changed),
+            0 => Ok(End::Complete),
+            libc::ENOENT => Ok(End::Missing),
+            libc::EINTR => Ok(End::Changed),
+            errno => Err(request.failed(os_error(errno))),
         }
+    }
+}
+
+/// Why an answer was not read to its end.
+enum Unread {
+    Request(RequestError),
+    /// What others commit meanwhile cannot be heard.
+    Deaf(MonitorError),
+}
+
+impl From<RequestError> for Unread {
+    fn from(error: RequestError) -> Self {
+        Self::Request(error)
     }
 }
 

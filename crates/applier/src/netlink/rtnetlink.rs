@@ -8,7 +8,8 @@ use ipnet::IpNet;
 use nix::libc;
 
 use super::attribute::{Attribute, Attributes, Fields, Malformed, shown};
-use super::message::{Answer, Message, Messages, build_raw, os_error};
+use super::message::{Message, build_raw};
+use super::request::End;
 use super::socket::{Bus, Socket};
 
 /// `sizeof(struct ifinfomsg)`, `linux/rtnetlink.h`
@@ -108,27 +109,14 @@ fn dump(
     request: u16,
     family: i32,
     header: usize,
-    mut take: impl FnMut(&Message<'_>) -> Result<(), Malformed>,
+    take: impl FnMut(&Message<'_>) -> Result<(), Malformed>,
 ) -> io::Result<()> {
-    let malformed = |Malformed(fault)| io::Error::new(io::ErrorKind::InvalidData, fault);
     let sequence = u32::from(request) << 8 | family.cast_unsigned();
-    socket.send(&[&build_raw(request, libc::NLM_F_DUMP, sequence, |writer| {
+    let message = build_raw(request, libc::NLM_F_DUMP, sequence, |writer| {
         writer.0.push(family as u8);
         writer.0.resize(writer.0.len() + header - 1, 0);
-    })])?;
-    loop {
-        for message in Messages(socket.receive()?) {
-            let message = message.map_err(malformed)?;
-            if message.sequence != sequence {
-                continue;
-            }
-            match message.answer().map_err(malformed)? {
-                Answer::Done(0) => return Ok(()),
-                Answer::Done(errno) | Answer::Verdict { errno, .. } => return Err(os_error(errno)),
-                _ => take(&message).map_err(malformed)?,
-            }
-        }
-    }
+    });
+    Ok(socket.request(&message, sequence, take).and_then(End::complete)?)
 }
 
 fn body<'a>(message: &Message<'a>, header: usize) -> Result<(&'a [u8], &'a [u8]), Malformed> {

@@ -7,7 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use nix::libc;
 
 use super::attribute::Malformed;
-use super::message::{Answer, Message, Messages, build_raw, os_error};
+use super::message::{Message, build_raw};
+use super::request::End;
 use super::socket::{Bus, Socket};
 use crate::listening::Listener;
 
@@ -25,8 +26,9 @@ pub(crate) fn listeners() -> io::Result<Vec<Listener>> {
     let mut socket = Socket::open(Bus::SockDiag)?;
     let mut listeners = Vec::new();
     for (family, sequence) in [libc::AF_INET, libc::AF_INET6].into_iter().zip(1..) {
-        socket.send(&[&request(family, sequence)])?;
-        while !take(socket.receive()?, sequence, &mut listeners)? {}
+        let end =
+            socket.request(&request(family, sequence), sequence, |message| take(message, &mut listeners));
+        end.and_then(End::complete)?;
     }
     Ok(listeners)
 }
@@ -41,22 +43,11 @@ fn request(family: i32, sequence: u32) -> Vec<u8> {
     })
 }
 
-/// Takes what is in a datagram, and tells whether it ends the answer.
-fn take(datagram: &[u8], sequence: u32, listeners: &mut Vec<Listener>) -> io::Result<bool> {
-    let malformed = |Malformed(fault)| io::Error::new(io::ErrorKind::InvalidData, fault);
-    for message in Messages(datagram) {
-        let message = message.map_err(malformed)?;
-        if message.sequence != sequence {
-            continue;
-        }
-        match message.answer().map_err(malformed)? {
-            Answer::Done(0) => return Ok(true),
-            Answer::Done(errno) | Answer::Verdict { errno, .. } => return Err(os_error(errno)),
-            _ if message.kind == BY_FAMILY => listeners.push(listener(&message).map_err(malformed)?),
-            _ => {}
-        }
+fn take(message: &Message<'_>, listeners: &mut Vec<Listener>) -> Result<(), Malformed> {
+    if message.kind == BY_FAMILY {
+        listeners.push(listener(message)?);
     }
-    Ok(false)
+    Ok(())
 }
 
 /// `struct inet_diag_msg`: 4 bytes, the port and the peer's, 16 bytes for the address, ..., and last the inode.
@@ -83,15 +74,21 @@ fn listener(message: &Message<'_>) -> Result<Listener, Malformed> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::request::{Reading, RequestError};
     use super::*;
+
+    /// What the answer `datagram` to request 1 holds.
+    fn read(datagram: &[u8]) -> Result<(Option<End>, Vec<Listener>), RequestError> {
+        let mut listeners = Vec::new();
+        let end = Reading::of(1).read(datagram, &mut |message| take(message, &mut listeners))?;
+        Ok((end, listeners))
+    }
 
     proptest! {
         #[test]
         fn any_answer_ends_and_never_panics(body: Vec<u8>, kind in 0..24_u16) {
             let message = build_raw(kind, 0, 1, |writer| writer.0.extend_from_slice(&body));
-            let mut listeners = Vec::new();
-            let _ = take(&message, 1, &mut listeners);
-            prop_assert!(listeners.len() <= 1);
+            prop_assert!(read(&message).map_or(0, |(_, listeners)| listeners.len()) <= 1);
         }
     }
 
@@ -103,11 +100,14 @@ mod tests {
                 writer.0.extend_from_slice(&[0; 16]);
             })
         };
-        let refused = take(&errno(libc::ENOENT), 1, &mut Vec::new()).unwrap_err();
+        let (end, _) = read(&errno(libc::ENOENT)).unwrap();
+        let refused: io::Error = end.unwrap().complete().unwrap_err().into();
         assert_eq!(refused.raw_os_error(), Some(libc::ENOENT));
-        let cut_off =
+        let mut cut_off =
             build_raw(BY_FAMILY, 0, 1, |writer| writer.0.extend_from_slice(&[libc::AF_INET as u8; 71]));
-        let fault = take(&cut_off, 1, &mut Vec::new()).unwrap_err();
+        cut_off.push(0);
+        cut_off.extend(errno(0));
+        let fault: io::Error = read(&cut_off).unwrap_err().into();
         assert_eq!(fault.to_string(), "a socket is cut off");
     }
 }

@@ -1,0 +1,210 @@
+//! One request and the answer to it: the loop of all parts of netlink that answer with messages.
+
+use std::io;
+
+use nix::libc;
+
+use super::attribute::Malformed;
+use super::message::{Answer, Message, Messages, os_error};
+use super::socket::Socket;
+
+/// How an answer ended that was read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    /// 0, or why the kernel refused the request or broke the dump off.
+    pub(super) errno: i32,
+    /// Whether what was dumped changed meanwhile (`NLM_F_DUMP_INTR`, netlink(7)).
+    pub(super) is_interrupted: bool,
+}
+
+impl End {
+    /// # Errors
+    ///
+    /// The kernel's errno.
+    pub(super) fn complete(self) -> Result<(), RequestError> {
+        if self.errno == 0 { Ok(()) } else { Err(RequestError::Io(os_error(self.errno))) }
+    }
+}
+
+/// Why there is no answer, or none that can be understood.
+#[derive(Debug)]
+pub(super) enum RequestError {
+    Io(io::Error),
+    Malformed(Malformed),
+}
+
+impl From<io::Error> for RequestError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<Malformed> for RequestError {
+    fn from(fault: Malformed) -> Self {
+        Self::Malformed(fault)
+    }
+}
+
+impl From<RequestError> for io::Error {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Io(error) => error,
+            RequestError::Malformed(Malformed(fault)) => Self::new(io::ErrorKind::InvalidData, fault),
+        }
+    }
+}
+
+/// The answer to one request, as far as it was read.
+#[derive(Debug)]
+pub(super) struct Reading {
+    sequence: u32,
+    is_interrupted: bool,
+    /// The first message that could not be understood.
+    fault: Option<Malformed>,
+}
+
+impl Reading {
+    pub(super) fn of(sequence: u32) -> Self {
+        Self { sequence, is_interrupted: false, fault: None }
+    }
+
+    /// Hands each object in a datagram to `take`, and tells whether it was the last of the answer.
+    ///
+    /// # Errors
+    ///
+    /// If the datagram can't be taken apart, or at the end of an answer of which an object could not be understood.
+    pub(super) fn read(
+        &mut self,
+        datagram: &[u8],
+        take: &mut impl FnMut(&Message<'_>) -> Result<(), Malformed>,
+    ) -> Result<Option<End>, RequestError> {
+        for message in Messages(datagram) {
+            let message = message?;
+            // What was asked before, and given up.
+            if message.sequence != self.sequence {
+                continue;
+            }
+            self.is_interrupted |= i32::from(message.flags) & libc::NLM_F_DUMP_INTR != 0;
+            match message.answer()? {
+                Answer::Done(errno) | Answer::Verdict { errno, .. } => {
+                    let end = End { errno, is_interrupted: self.is_interrupted };
+                    return match self.fault.take() {
+                        Some(fault) if errno == 0 => Err(fault.into()),
+                        _ => Ok(Some(end)),
+                    };
+                }
+                Answer::Object { .. } | Answer::Other => {
+                    let fault = take(&message).err();
+                    self.fault = self.fault.take().or(fault);
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Socket {
+    /// Sends a request and hands each object of the answer to `take`.
+    ///
+    /// What `take` finds malformed is an error in the end, and the answer is read to its end in any case: the socket is ready
+    /// for the next request then.
+    pub(super) fn request(
+        &mut self,
+        request: &[u8],
+        sequence: u32,
+        take: impl FnMut(&Message<'_>) -> Result<(), Malformed>,
+    ) -> Result<End, RequestError> {
+        self.request_and(request, sequence, || Ok(()), take)
+    }
+
+    /// The same for who has something else to do after each datagram.
+    pub(super) fn request_and<E: From<RequestError>>(
+        &mut self,
+        request: &[u8],
+        sequence: u32,
+        mut meanwhile: impl FnMut() -> Result<(), E>,
+        mut take: impl FnMut(&Message<'_>) -> Result<(), Malformed>,
+    ) -> Result<End, E> {
+        self.send(&[request]).map_err(RequestError::Io)?;
+        let mut reading = Reading::of(sequence);
+        loop {
+            let datagram = self.receive().map_err(RequestError::Io)?;
+            meanwhile()?;
+            if let Some(end) = reading.read(datagram, &mut take)? {
+                return Ok(end);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::build_raw;
+    use super::*;
+
+    const OBJECT: u16 = 20;
+
+    /// A message of an answer to request `sequence`, padded as the kernel pads it.
+    fn message(kind: u16, flags: i32, sequence: u32, body: &[u8]) -> Vec<u8> {
+        let mut message = build_raw(kind, flags, sequence, |writer| writer.0.extend_from_slice(body));
+        message.resize(message.len().next_multiple_of(4), 0);
+        message
+    }
+
+    fn done(errno: i32) -> Vec<u8> {
+        message(libc::NLMSG_DONE as u16, 0, 7, &(-errno).to_ne_bytes())
+    }
+
+    /// How the answer to request 7 ends, and the bodies of its objects; one that is empty cannot be understood.
+    fn read(datagrams: &[Vec<u8>]) -> (Option<Result<End, String>>, Vec<Vec<u8>>) {
+        let (mut reading, mut bodies) = (Reading::of(7), Vec::new());
+        for datagram in datagrams {
+            let read = reading.read(datagram, &mut |message| {
+                bodies.push(message.body.to_vec());
+                if message.body.is_empty() { Err(Malformed("it is empty")) } else { Ok(()) }
+            });
+            match read {
+                Ok(None) => {}
+                Ok(Some(end)) => return (Some(Ok(end)), bodies),
+                Err(error) => return (Some(Err(io::Error::from(error).to_string())), bodies),
+            }
+        }
+        (None, bodies)
+    }
+
+    #[test]
+    fn an_answer_is_read_over_several_datagrams_and_those_of_other_requests_are_skipped() {
+        let (mine, other) = (message(OBJECT, 0, 7, &[1; 4]), message(OBJECT, 0, 6, &[2; 4]));
+        let late = message(libc::NLMSG_DONE as u16, 0, 6, &[0; 4]);
+        let (end, bodies) = read(&[[other, mine.clone()].concat(), late, mine, done(0)]);
+        assert_eq!(end, Some(Ok(End { errno: 0, is_interrupted: false })));
+        assert_eq!(bodies, [[1; 4], [1; 4]]);
+        assert_eq!(read(&[message(OBJECT, 0, 7, &[1; 4])]).0, None, "it has not ended");
+    }
+
+    #[test]
+    fn a_fault_is_told_at_the_end_and_a_refusal_before_it() {
+        let faulty = || message(OBJECT, 0, 7, &[]);
+        let good = || message(OBJECT, 0, 7, &[1; 4]);
+        let (end, bodies) = read(&[faulty(), good(), done(0)]);
+        assert_eq!((end, bodies.len()), (Some(Err("it is empty".to_owned())), 2));
+        let (end, _) = read(&[faulty(), done(libc::EINTR)]);
+        assert_eq!(end.unwrap().unwrap().errno, libc::EINTR);
+    }
+
+    #[test]
+    fn that_the_dumped_changed_is_told_whichever_message_says_so() {
+        let good = |flags| message(OBJECT, flags, 7, &[1; 4]);
+        let (end, _) = read(&[good(libc::NLM_F_DUMP_INTR), good(0), done(0)]);
+        assert!(end.unwrap().unwrap().is_interrupted);
+    }
+
+    #[test]
+    fn a_datagram_that_is_cut_off_is_an_error_at_once() {
+        let whole = message(OBJECT, 0, 7, &[1; 4]);
+        for length in 1..whole.len() {
+            let (end, bodies) = read(&[whole.get(..length).unwrap().to_vec()]);
+            assert!(matches!(end, Some(Err(_))) && bodies.is_empty(), "{length}");
+        }
+    }
+}
