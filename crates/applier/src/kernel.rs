@@ -181,7 +181,7 @@ impl DumpError {
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     /// `ERESTART`: the table may be another one by now; dump and diff again.
-    #[error("another process changed the ruleset at the same moment")]
+    #[error("another process changed the ruleset concurrently")]
     Stale,
     /// `ENOBUFS`, `EINTR`, a timeout: the kernel may have carried it out; only a dump can tell.
     #[error("the kernel's answer was lost")]

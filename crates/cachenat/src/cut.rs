@@ -97,7 +97,7 @@ impl<'a> Cut<'a> {
             }
             Ok(_) => {
                 if moved > 0 {
-                    output.note(&format!("cut {moved} connections to targets that are gone"));
+                    output.note(&format!("cut {moved} connections to removed targets"));
                 }
                 if delisted > 0 {
                     output.note(&format!("cut {delisted} connections of clients that are no longer listed"));

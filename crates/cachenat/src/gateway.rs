@@ -123,8 +123,7 @@ pub(crate) fn check_configured(gateway: &Gateway, config: &Config) -> Result<(),
     if let Some(without) = gateway.addresses.iter().find(|address| !has_source(address)) {
         let family = if without.is_ipv4() { "IPv4" } else { "IPv6" };
         let sources = sources.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let what =
-            format!("{sources} is no way back for {family}, in which the gateway has {without} as well");
+        let what = format!("{sources} is no way back for {family}, in which the gateway also has {without}");
         let remedy = "write auto or masquerade, or leave that family out of gateway.addresses";
         return Err(config.gateway_mistake("snat", what, remedy).into());
     }

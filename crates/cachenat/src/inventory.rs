@@ -112,7 +112,7 @@ pub(crate) fn sources(config: &Config) -> anyhow::Result<Vec<Source>> {
     if config.sources.is_empty() {
         let file = config.file.display();
         anyhow::bail!(
-            "{file}: sources: there is none; name one, or run 'cachenat remove' to forward nothing"
+            "{file}: sources: none is configured; add one, or run 'cachenat remove' to forward nothing"
         );
     }
     Ok(config.sources.iter().map(|configured| configured.source.clone()).collect())

@@ -119,7 +119,7 @@ pub(crate) fn refuse(config: &Config, kernel: &mut Kernel, output: Output) -> an
         // Nothing is known of it, so nothing can be taken back; what is in force is where the next plan starts.
         (stage, Err(error)) => {
             place.put_aside(stage)?;
-            output.warn(&format!("{error:#}; it is put aside, and what is in force stays"));
+            output.warn(&format!("{error:#}; moved aside; the rules in force stay"));
             Ok(())
         }
     }

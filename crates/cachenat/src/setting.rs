@@ -52,7 +52,9 @@ impl Setting {
         let imds = Imds::default();
         let gateway = gateway::resolve(&config, || ask(&imds))?;
         for client in everybody(&config.clients) {
-            output.warn(&format!("clients: {client} lets everybody connect; the caches have no other guard"));
+            output.warn(&format!(
+                "clients: {client} allows any source address; nothing else protects the caches"
+            ));
         }
         config.writable_by_all().for_each(|file| {
             output.warn(&format!(

@@ -368,7 +368,7 @@ fn clear(path: &Path) -> io::Result<()> {
 pub(crate) fn remembered(saved: Result<(), StateError>, output: Output) -> bool {
     if let Err(error) = &saved {
         let error = with_cause(error);
-        output.warn(&format!("{error}; the rules are in force, but the next run knows less"));
+        output.warn(&format!("{error}; the rules are in force, but the state could not be saved"));
     }
     saved.is_ok()
 }

@@ -67,7 +67,7 @@ pub(crate) fn left_to_root(left: &SysctlError) -> String {
     let remedy =
         if left.is_denied_drop_in() { ": one 'cachenat apply' as root puts it right, and" } else { ";" };
     format!(
-        "{}; it stays as it is{remedy} until then the next boot forwards only once cachenat has run",
+        "{}; left unchanged{remedy} until then forwarding stays off after a reboot until cachenat runs",
         with_cause(left)
     )
 }

@@ -41,7 +41,7 @@ pub fn clients(clients: &[IpNet]) -> Finding {
     match everybody(clients).first() {
         Some(everybody) => Finding::warn(
             "clients",
-            format!("{everybody} lets everybody connect, and the caches have no other guard"),
+            format!("{everybody} allows any source address, and nothing else protects the caches"),
             "name your clients' own ranges under 'clients'",
         ),
         None => Finding::ok("clients", "only those of the configuration may connect"),

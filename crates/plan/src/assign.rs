@@ -67,7 +67,7 @@ pub struct Request {
 pub enum PlanError {
     /// All listeners of the pool are held, or rest after their node was removed.
     #[error(
-        "no port is left for {id}: of {pool} {held} are held and {resting} rest for 7 days after their node was \
+        "no free port for {id}: of {pool} {held} are held and {resting} rest for 7 days after their node was \
          removed ('cachenat leases' names them, 'cachenat leases release ID' ends it, '... --resting' for all){}; widen {}",
         others(*taken), pool.key
     )]
@@ -85,8 +85,8 @@ pub enum PlanError {
     },
     /// A pin names a listener which belongs to a node that is there and pinned nowhere else.
     #[error(
-        "pins.{id}: port {listener} belongs to {holder}, whose clients know it by that; pin {holder} to another port \
-         as well, or {id} to a free one"
+        "pins.{id}: port {listener} belongs to {holder}, whose clients know it by that; also pin {holder} to another port, \
+         or {id} to a free one"
     )]
     PinTaken {
         /// Who is pinned.
@@ -328,7 +328,7 @@ mod tests {
         let error = plan(&["b", "c"], 10..=11, &one, 100 + QUARANTINE - 1).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "no port is left for c: of the pool 10-11 (key ports) 1 are held and 1 rest for 7 days after their node was \
+            "no free port for c: of the pool 10-11 (key ports) 1 are held and 1 rest for 7 days after their node was \
              removed ('cachenat leases' names them, 'cachenat leases release ID' ends it, '... --resting' for all); widen ports"
         );
         let none = plan(&[], 10..=11, &one, 200).unwrap();
@@ -476,7 +476,7 @@ mod tests {
         let error = plan(&["a", "c", "d"], 3, without.clone(), 2).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "no port is left for d: of port 6379 on the 3 gateway.addresses 2 are held and 1 rest for 7 days after \
+            "no free port for d: of port 6379 on the 3 gateway.addresses 2 are held and 1 rest for 7 days after \
              their node was removed ('cachenat leases' names them, 'cachenat leases release ID' ends it, '... --resting' for all); widen \
              gateway.addresses"
         );

@@ -76,10 +76,10 @@ impl Desired {
 fn urgency(age: u64) -> String {
     match age {
         0..60 => String::new(),
-        60..600 => " (for over a minute)".to_owned(),
-        600..3600 => " (for over 10 minutes)".to_owned(),
-        3600..86400 => format!(" (FOR OVER {} h: added and removed nodes are not followed)", age / 3600),
-        _ => format!(" (FOR OVER {} DAYS: added and removed nodes are not followed)", age / 86400),
+        60..600 => " (failing for over a minute)".to_owned(),
+        600..3600 => " (failing for over 10 minutes)".to_owned(),
+        3600..86400 => format!(" (FAILING FOR {} h: changes of its nodes are being missed)", age / 3600),
+        _ => format!(" (FAILING FOR {} DAYS: changes of its nodes are being missed)", age / 86400),
     }
 }
 
@@ -272,7 +272,7 @@ fn is_role(node: &Node) -> bool {
 
 /// The backends that the inventory names, in its order.
 ///
-/// A node whose address is not known now stays where it is in force: a run that was ended before it wrote the last good
+/// A node whose address lookup failed keeps the forward that is in force: a run that was ended before it wrote the last good
 /// inventory has led the kernel further.
 fn backends<'a>(
     inventory: &'a Inventory,
@@ -296,8 +296,8 @@ fn backends<'a>(
         let before = if unseen.contains(&node.id) { in_force.get(&id) } else { None };
         if let Some(before) = before {
             if node.addresses.is_empty() {
-                let why = node.error.as_deref().unwrap_or("its address is not known now");
-                kept.push(format!("{id}: {why}; its forward to {} stays", list(before)));
+                let why = node.error.as_deref().unwrap_or("address lookup failed");
+                kept.push(format!("{id}: {why}; keeping its forward to {}", list(before)));
             }
             targets = before.iter().copied().collect();
         } else if targets.is_empty() {
@@ -333,10 +333,10 @@ fn settle_claims(backends: &mut [Backend<'_>], in_force: &InForce<'_>, kept: &mu
         let backend = backends.iter().find(|backend| backend.id == id);
         let targets = backend.map(|backend| backend.targets.as_slice()).unwrap_or_default();
         let instead = match targets {
-            [] => "it is not forwarded until its address is its own".to_owned(),
-            targets => format!("its forward to {} stays", list(targets)),
+            [] => "not forwarded until the conflict clears".to_owned(),
+            targets => format!("keeping its forward to {}", list(targets)),
         };
-        kept.push(format!("{id}: {target} is the address of {owner} as well; {instead}"));
+        kept.push(format!("{id}: {target} is also claimed by {owner}; {instead}"));
     }
 }
 
@@ -374,7 +374,7 @@ fn orphaned_forwards(
     rest.sort_by(|one, other| one.id.cmp(&other.id));
     for Backend { id, targets, .. } in &rest {
         let why = format!("{} could not be read whole", unread.join(", "));
-        kept.push(format!("{id}: {why}; its forward to {} stays", list(targets)));
+        kept.push(format!("{id}: {why}; keeping its forward to {}", list(targets)));
     }
     rest
 }

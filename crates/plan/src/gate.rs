@@ -72,7 +72,7 @@ pub enum Reason {
     #[error("{0} and {1} are of two address families; it is not forwarded")]
     Family(Endpoint, Endpoint),
     /// Two nodes have one address: the target, and the node that has it already.
-    #[error("{0} is the address of {1} as well; it is not forwarded")]
+    #[error("{0} is also claimed by {1}; it is not forwarded")]
     Twin(Endpoint, ForwardId),
     /// The listener has more targets, so many, than rules can spread connections over.
     #[error("{0} has {1} targets and can lead to {TARGETS}; only the first {TARGETS} are used")]

@@ -243,23 +243,20 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SourceUnread { source, nodes, error } => {
-                write!(f, "{source}: {error}; its nodes stay as they were ({nodes})")
+                write!(f, "{source}: {error}; keeping its {nodes} nodes")
             }
             Self::SourceEmptied { source, nodes } => write!(
                 f,
-                "{source}: the answer has no nodes; they stay as they were ({nodes}), --allow-empty removes them"
+                "{source}: the answer has no nodes; keeping its {nodes} nodes, which --allow-empty removes"
             ),
             Self::RemovalHeld { source, missing, of } => write!(
                 f,
-                "{source}: {missing} of its {of} nodes are missing at once; they stay until one more answer says the same"
+                "{source}: {missing} of its {of} nodes disappeared at once; keeping them until a second answer confirms it"
             ),
             Self::NodeNotNamed { node, source, error } => {
-                write!(
-                    f,
-                    "{node}: not named by {source}, which was read in part ({error}); it stays as it was"
-                )
+                write!(f, "{node}: not in the incomplete answer of {source} ({error}); keeping it")
             }
-            Self::AddressKept { node, error } => write!(f, "{node}: {error}; its last good address stays"),
+            Self::AddressKept { node, error } => write!(f, "{node}: {error}; keeping its last good address"),
         }
     }
 }
@@ -303,7 +300,7 @@ mod tests {
     fn a_failed_source_keeps_its_nodes() {
         let merged = merge(vec![], SourceReport::failed(source(), "throttled"), OnEmptyAnswer::Remove);
         assert_eq!(ids(&merged), ["my-cluster-001", "my-cluster-002"]);
-        let warning = "replication_group/my-cluster: throttled; its nodes stay as they were (2)";
+        let warning = "replication_group/my-cluster: throttled; keeping its 2 nodes";
         assert_eq!(merged.kept[0].to_string(), warning);
     }
 
@@ -375,7 +372,7 @@ mod tests {
         let fresh = vec![unresolved("my-cluster-001"), node("my-cluster-002", &["10.0.1.231"])];
         let merged = merge(fresh, SourceReport::complete(source()), OnEmptyAnswer::Keep);
         assert_eq!(merged.inventory.nodes[0].addresses, last_good().nodes[0].addresses);
-        assert_eq!(merged.kept[0].to_string(), "my-cluster-001: no such name; its last good address stays");
+        assert_eq!(merged.kept[0].to_string(), "my-cluster-001: no such name; keeping its last good address");
     }
 
     #[test]
@@ -458,8 +455,7 @@ mod tests {
         assert_eq!(ids(&first), ["my-cluster-001", "my-cluster-002", "my-cluster-003"]);
         assert_eq!(
             first.kept[0].to_string(),
-            "replication_group/my-cluster: 2 of its 3 nodes are missing at once; they stay until one more answer says \
-             the same"
+            "replication_group/my-cluster: 2 of its 3 nodes disappeared at once; keeping them until a second answer confirms it"
         );
         let remembered = Inventory::from_json(&first.inventory.to_json()).unwrap();
         let second = merge_with_last_good(fresh(), Some(&remembered), policy(OnEmptyAnswer::Keep));

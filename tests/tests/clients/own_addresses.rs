@@ -119,7 +119,7 @@ fn too_few_addresses_change_nothing_and_say_what_to_add() {
     std::fs::write(lab.config(), config.replace(&format!("public_address: {PUBLIC}"), gateway)).unwrap();
     let run = lab.cachenat(&["apply"]).exits(2);
     let all =
-        ["error: no port is left for ", "of port 6379 on the 2 gateway.addresses", "widen gateway.addresses"];
+        ["error: no free port for ", "of port 6379 on the 2 gateway.addresses", "widen gateway.addresses"];
     assert!(all.iter().all(|words| run.stderr.contains(words)), "{}", run.stderr);
     assert_eq!(lab.network.nat.nft_list("table inet cachenat"), before);
 }
@@ -135,7 +135,7 @@ fn a_service_on_a_node_s_own_port_leaves_that_node_out_and_no_other() {
     lab.write_config(&lab.plain_config().replace(&format!("public_address: {PUBLIC}"), gateway));
     let _service = lab.network.nat.enter(|| std::net::TcpListener::bind("10.0.0.56:6379").unwrap());
     let run = lab.cachenat(&["apply"]).exits(3);
-    let words = ["no port is left for my-cluster-002", "other programs listen on 1", "it is not forwarded"];
+    let words = ["no free port for my-cluster-002", "other programs listen on 1", "it is not forwarded"];
     assert!(words.iter().all(|words| run.stderr.contains(words)), "{}", run.stderr);
     let table = lab.network.nat.nft_list("table inet cachenat");
     assert!(table.contains("10.0.0.55 . 6379") && !table.contains("10.0.0.56 . 6379"), "{table}");

@@ -484,7 +484,7 @@ fn faults_of_the_configuration_are_findings() {
     let lab = spelled_out(&[(1, "10.0.1.230")]);
     let config = fs::read_to_string(lab.config()).unwrap();
     fs::write(lab.config(), config.replace("198.51.100.27/32", "0.0.0.0/0")).unwrap();
-    says(&lab, "clients", "warn", "0.0.0.0/0 lets everybody connect");
+    says(&lab, "clients", "warn", "0.0.0.0/0 allows any source address");
     says(&lab, "rp_filter", "ok", "leads out by eth0");
 
     fs::write(lab.config(), format!("{config}gateway: {{addresses: [10.0.0.56]}}\n")).unwrap();

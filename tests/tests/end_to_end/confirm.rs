@@ -171,7 +171,7 @@ fn a_damaged_pending_change_is_put_aside_and_blocks_nobody() {
     std::fs::DirBuilder::new().mode(0o700).create(lab.dir().join("cachenat")).unwrap();
     std::fs::write(pending(&lab), "{\"version\":").unwrap();
     let run = lab.cachenat(&["apply"]).exits(0);
-    assert!(run.stderr.contains("put aside"), "{}", run.stderr);
+    assert!(run.stderr.contains("moved aside"), "{}", run.stderr);
     assert!(pending(&lab).with_extension("json.damaged").exists());
     lab.cachenat(&["diff"]).exits(0);
 }
@@ -187,7 +187,7 @@ fn former_rules_that_cannot_be_read_block_no_run() {
     std::fs::remove_file(&file).unwrap();
     std::fs::write(&file, pending.replace("local-002", "bob laptop")).unwrap();
     let run = lab.cachenat(&["apply"]).exits(0);
-    assert!(run.stderr.contains("bob laptop") && run.stderr.contains("put aside"), "{}", run.stderr);
+    assert!(run.stderr.contains("bob laptop") && run.stderr.contains("moved aside"), "{}", run.stderr);
     lab.cachenat(&["diff"]).exits(0);
 }
 
@@ -201,7 +201,7 @@ fn a_confirmed_change_that_is_not_saved_ends_with_3() {
     let mut confirm = lab.operator_command("sh");
     confirm.args(["-c", mounted]).arg(lab.dir().join("state/ruleset.json"));
     let confirm = Run::from(confirm.arg(programs::cachenat()).arg("confirm").output().unwrap()).exits(3);
-    assert!(confirm.stderr.contains("the next run knows less"), "{}", confirm.stderr);
+    assert!(confirm.stderr.contains("the state could not be saved"), "{}", confirm.stderr);
     assert_eq!(apply.end().code(), Some(3), "{:?}", apply.said());
     assert_eq!(target(&lab, 6379).as_deref(), Some("10.0.1.240:6379"));
 }
@@ -220,7 +220,7 @@ fn a_change_that_is_planted_in_the_state_directory_does_nothing() {
     // Where a change belongs, it has to be one: a value is 0 or 1.
     std::fs::DirBuilder::new().mode(0o700).create(lab.dir().join("cachenat")).unwrap();
     std::fs::write(pending(&lab), after).unwrap();
-    assert!(lab.cachenat(&["apply"]).exits(0).stderr.contains("put aside"));
+    assert!(lab.cachenat(&["apply"]).exits(0).stderr.contains("moved aside"));
     assert_eq!(std::fs::read_to_string(lab.dir().join("sysctl.d/90-cachenat.conf")).unwrap(), drop_in);
 }
 

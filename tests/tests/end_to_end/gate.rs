@@ -74,7 +74,7 @@ fn restore_takes_no_port_or_address_that_is_not_the_gateways() {
 fn restore_leads_no_two_ids_to_one_node() {
     let lab = planted(|text| text.replace("10.0.1.231", "10.0.1.230"));
     let run = lab.cachenat(&["restore"]).exits(3);
-    let words = "local-002: 10.0.1.230:6379 is the address of local-001 as well; it is not forwarded";
+    let words = "local-002: 10.0.1.230:6379 is also claimed by local-001; it is not forwarded";
     assert!(run.stderr.contains(words), "{}", run.stderr);
 }
 

@@ -70,7 +70,11 @@ fn where_nothing_can_be_written_the_rules_are_applied_with_a_warning_and_3() {
         let lab = settled();
         spell_out(&lab, &[(2, "10.0.1.241"), (3, "10.0.1.232"), (4, "10.0.1.233")]);
         let run = where_mounted(&lab, mounts, &["apply"]).exits(3);
-        assert!(run.stderr.contains("the rules are in force, but the next run knows less"), "{}", run.stderr);
+        assert!(
+            run.stderr.contains("the rules are in force, but the state could not be saved"),
+            "{}",
+            run.stderr
+        );
         assert_eq!(target(&lab, 6380).as_deref(), Some("10.0.1.241:6379"), "{mounts}");
         assert!(in_force(&lab).contains("local-004"), "{mounts}");
     }

@@ -252,7 +252,7 @@ fn nodes_that_vanish_at_once_stay_until_the_api_says_so_twice() {
         }
         scenario.cache_clusters.truncate(1);
     });
-    daemon.says("2 of its 3 nodes are missing at once");
+    daemon.says("2 of its 3 nodes disappeared at once");
     lab.network.nat.nft("flush ruleset");
     until("the table to be back", || lab.network.nat.nft_list("tables").contains("cachenat"));
     assert_eq!(target(&lab, 6381).as_deref(), Some("10.0.1.232:6379"));

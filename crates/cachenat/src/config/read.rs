@@ -229,7 +229,7 @@ fn pins(node: &Node<'_>, gateway: &Gateway) -> BTreeMap<ForwardId, Listener> {
         if pin.port == SSH {
             node.mistake("port 22 is the way into this host (SSH)", "pin it to another port");
         } else if let Some((twin, _)) = pins.iter().find(|(_, taken)| **taken == pin) {
-            node.mistake(format!("port {pin} is pinned to {twin} as well"), "pin each to a port of its own");
+            node.mistake(format!("port {pin} is also pinned to {twin}"), "pin each to a port of its own");
         } else {
             pins.insert(id, pin);
         }

@@ -94,7 +94,7 @@ fn several_mistakes_are_told_in_one_go_with_line_key_and_remedy() {
           config.yaml:12: sources[2].static.nodes[0].port: found 0; write a port from 1 to 65535
           config.yaml:13: sources[2].static.nodes[1].id: found "b c"; write up to 120 letters, digits and -_./:
           config.yaml:14: pins.a: port 22 is the way into this host (SSH); pin it to another port
-          config.yaml:14: pins.c: port 7000 is pinned to b as well; pin each to a port of its own
+          config.yaml:14: pins.c: port 7000 is also pinned to b; pin each to a port of its own
           config.yaml:15: state_dir: found "here"; write an absolute path"#]].assert_eq(&error(
         "clients: [198.51.100.27/24, nobody]
 gateway:
@@ -153,7 +153,7 @@ pins: {my-cluster-001: 10.0.0.56:6379, my-cluster-002: 6379}
           config.yaml:4: gateway.public_address: 10.0.0.57 is not among gateway.addresses; add it there, or take it away here
           config.yaml:4: gateway.public_address: 10.0.0.56 has none; add 10.0.0.56: and the Elastic IP that is associated with it
           config.yaml:6: pins.a: 10.0.0.57 is not one of several gateway.addresses that leases go by; write one that is, or 6379 alone
-          config.yaml:6: pins.c: port 10.0.0.55:6379 is pinned to b as well; pin each to a port of its own"#]].assert_eq(&error(
+          config.yaml:6: pins.c: port 10.0.0.55:6379 is also pinned to b; pin each to a port of its own"#]].assert_eq(&error(
         "clients: [198.51.100.27]
 gateway:
   addresses: [10.0.0.55, 10.0.0.56, 'fd00::55']

@@ -141,7 +141,7 @@ fn a_node_that_does_not_resolve_keeps_its_forward_with_and_without_the_state_dir
     assert!(world.kept[0].starts_with("my-cluster-001"), "{:?}", world.kept);
     world.lose_state();
     assert_eq!(world.run(&unresolved), before);
-    assert_eq!(world.kept, ["my-cluster-001: SERVFAIL; its forward to 10.0.1.230:6379 stays"]);
+    assert_eq!(world.kept, ["my-cluster-001: SERVFAIL; keeping its forward to 10.0.1.230:6379"]);
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn of_two_nodes_on_one_address_the_one_that_had_it_keeps_it() {
     assert_eq!(
         world.kept,
         [
-            "my-cluster-001: 10.0.1.231:6379 is the address of my-cluster-002 as well; its forward to 10.0.1.230:6379 stays"
+            "my-cluster-001: 10.0.1.231:6379 is also claimed by my-cluster-002; keeping its forward to 10.0.1.230:6379"
         ]
     );
 }
@@ -315,7 +315,7 @@ fn too_few_addresses_are_an_error_that_says_what_to_add() {
     world.gateway = gateway(&["10.0.0.55", "10.0.0.56"]);
     let nodes = ["my-cluster-001 10.0.1.230", "my-cluster-002 10.0.1.231", "my-cluster-003 10.0.1.232"];
     let error = world.try_run(&inventory(&nodes, &BOTH)).unwrap_err().to_string();
-    assert!(error.starts_with("no port is left for my-cluster-003: of port 6379 on the 2"), "{error}");
+    assert!(error.starts_with("no free port for my-cluster-003: of port 6379 on the 2"), "{error}");
     assert!(error.ends_with("widen gateway.addresses"), "{error}");
 }
 
@@ -332,8 +332,8 @@ fn a_former_address_that_another_node_claims_leads_nobody_astray() {
     assert_eq!(
         world.kept,
         [
-            "my-cluster-001: 10.0.1.2:6379 is the address of my-cluster-002 as well; its forward to 10.0.1.1:6379 stays",
-            "my-cluster-003: 10.0.1.1:6379 is the address of my-cluster-001 as well; its forward to 10.0.1.3:6379 stays",
+            "my-cluster-001: 10.0.1.2:6379 is also claimed by my-cluster-002; keeping its forward to 10.0.1.1:6379",
+            "my-cluster-003: 10.0.1.1:6379 is also claimed by my-cluster-001; keeping its forward to 10.0.1.3:6379",
         ]
     );
     assert_eq!(world.run(&at(2, 3, 1)).len(), 3, "who only change places do so");
@@ -419,7 +419,7 @@ fn a_port_that_a_program_listens_on_is_left_out_and_stops_nothing() {
     );
     assert_eq!(world.run(&more), [before[0].as_str(), "sessions-0001 10.0.0.55:6383 10.0.1.9:6379"]);
     let left_out =
-        world.kept.iter().find(|line| line.starts_with("no port is left for my-cluster-002")).unwrap();
+        world.kept.iter().find(|line| line.starts_with("no free port for my-cluster-002")).unwrap();
     assert!(left_out.ends_with("widen sources[0].ports; it is not forwarded"), "{left_out}");
 }
 
