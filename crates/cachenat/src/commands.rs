@@ -15,10 +15,11 @@ mod restore;
 mod status;
 mod watch;
 
+use plan::OnEmptyAnswer;
+
 use crate::args::{Cli, Command};
 use crate::metrics::http::Names;
 use crate::output::Exit;
-use plan::OnEmptyAnswer;
 
 /// Runs the command.
 pub(crate) fn run(cli: &Cli) -> anyhow::Result<Exit> {

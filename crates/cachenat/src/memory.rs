@@ -1,9 +1,9 @@
 //! What `watch` knows beyond the state directory's files.
 
 use discovery::Inventory;
+use plan::{Desired, Leases};
 
 use crate::state::State;
-use plan::{Desired, Leases};
 
 /// What could not be written into the state directory.
 #[derive(Debug, Default)]

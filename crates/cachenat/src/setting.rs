@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use discovery::{Imds, InstanceFacts, Inventory, Options};
+use doctor::access::everybody;
 use ipnet::IpNet;
 use plan::{Desired, Gateway, Host, OnEmptyAnswer, PlanInputs, plan};
 use rules::Ruleset;
@@ -18,7 +19,6 @@ use crate::gateway::{self, GatewayError};
 use crate::inventory;
 use crate::output::{Output, with_cause};
 use crate::state::State;
-use doctor::access::everybody;
 
 /// How often a host that has just booted is looked at again.
 const PAUSE: Duration = Duration::from_millis(500);

@@ -1,8 +1,9 @@
 //! The endpoints as they are: a table for people, JSON for programs.
 
+use comfy_table::{Table, presets};
+
 use crate::cache::joined;
 use crate::{Document, Endpoint};
-use comfy_table::{Table, presets};
 
 /// The contract's JSON.
 pub(crate) fn json(endpoints: &[Endpoint]) -> String {

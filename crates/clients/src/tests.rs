@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use discovery::Inventory;
 use expect_test::ExpectFile;
+use plan::Leases;
 
 use super::*;
-use plan::Leases;
 
 const PUBLIC: &str = "203.0.113.73";
 

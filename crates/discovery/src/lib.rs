@@ -17,8 +17,8 @@ mod json;
 mod names;
 mod resolve;
 mod source;
-#[cfg(test)]
-mod test_support;
+#[cfg(any(test, feature = "test-support"))]
+pub mod test_support;
 mod text;
 
 use std::{

@@ -3,7 +3,8 @@
 use crate::{Engine, Node};
 
 /// A node of the example cluster that has these addresses.
-pub(crate) fn node(id: &str, addresses: &[&str]) -> Node {
+#[allow(clippy::unwrap_used, reason = "a test that is not as it should be fails")]
+pub fn node(id: &str, addresses: &[&str]) -> Node {
     Node {
         id: id.parse().unwrap(),
         cluster: "my-cluster".into(),

@@ -10,10 +10,9 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
+use rules::{Endpoint, ForwardId, SyntaxError};
 use serde::{Deserialize, Serialize, Serializer};
 use tracing::debug;
-
-use rules::{Endpoint, ForwardId, SyntaxError};
 
 /// For how long a released listener is given to no other node, in seconds: 7 days.
 pub const QUARANTINE: u64 = 7 * 24 * 60 * 60;

@@ -265,8 +265,9 @@ impl fmt::Display for Warning {
 mod tests {
     use std::sync::LazyLock;
 
+    use discovery::test_support::node;
+
     use super::*;
-    use crate::test_support::node;
 
     fn source() -> SourceName {
         "replication_group/my-cluster".parse().unwrap()

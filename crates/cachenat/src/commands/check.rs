@@ -17,6 +17,7 @@ use applier::sync::{difference, ours};
 use applier::sysctl::{Applied, Sysctls};
 use applier::{host, lock};
 use discovery::{Imds, InstanceFacts, Inventory, Source, Survey};
+use doctor::{Finding, access, aws, chains, host as kernel_settings, nodes, schedule};
 use ipnet::IpNet;
 use plan::{Desired, OnEmptyAnswer};
 use rules::Ruleset;
@@ -36,7 +37,6 @@ use crate::runners::runners;
 use crate::setting::{Effect, Setting, ask};
 use crate::state::State;
 use crate::sysctls;
-use doctor::{Finding, access, aws, chains, host as kernel_settings, nodes, schedule};
 
 pub(super) fn run(global: &Global, json: bool) -> anyhow::Result<Exit> {
     let output = Output::new(global);

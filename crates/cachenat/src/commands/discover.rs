@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use discovery::{Admission, Imds, Inventory, Node};
+use plan::is_whole;
 
 use crate::args::Global;
 use crate::config::Config;
@@ -10,7 +11,6 @@ use crate::gateway;
 use crate::inventory;
 use crate::output::{Exit, Output, columns};
 use crate::setting::{Setting, ask};
-use plan::is_whole;
 
 pub(super) fn run(global: &Global, json: bool) -> anyhow::Result<Exit> {
     let output = Output::new(global);

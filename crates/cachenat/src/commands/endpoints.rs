@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use clients::{Format, Public, keep_own};
+use plan::{Desired, OnEmptyAnswer};
+
 use super::render::remembered;
 use crate::args::Global;
 use crate::inventory;
 use crate::output::Exit;
 use crate::setting::{Effect, Setting};
-use clients::{Format, Public, keep_own};
-use plan::{Desired, OnEmptyAnswer};
 
 pub(super) fn run(global: &Global, format: Format, cluster: Option<&str>) -> anyhow::Result<Exit> {
     let setting = Setting::read(global)?;

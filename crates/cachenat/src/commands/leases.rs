@@ -1,6 +1,7 @@
 //! `leases`: who holds which port, and whose port rests.
 
 use applier::lock::WAIT;
+use doctor::age;
 use plan::Listener;
 use plan::leases::{Lease, QUARANTINE};
 use rules::ForwardId;
@@ -11,7 +12,6 @@ use crate::config::Config;
 use crate::output::{Exit, Output, columns};
 use crate::state::State;
 use crate::turn::Turn;
-use doctor::age;
 
 pub(super) fn run(global: &Global, action: Option<&LeasesAction>) -> anyhow::Result<Exit> {
     let output = Output::new(global);

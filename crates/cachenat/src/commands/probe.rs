@@ -10,12 +10,12 @@ use std::time::Duration;
 use anyhow::Context;
 use applier::host;
 use discovery::{Dial, GreetError, Greeting, TlsTrust, greet_all};
+use doctor::probe::{ProbeResult, Target, Verdict, evaluate, parse};
 use nix::sys::resource::{Resource, getrlimit};
 use serde::Serialize;
 
 use crate::args::Global;
 use crate::output::{Exit, Output, columns};
-use doctor::probe::{ProbeResult, Target, Verdict, evaluate, parse};
 
 /// How to ask.
 pub(super) struct Asking<'a> {

@@ -12,6 +12,8 @@ use applier::netlink::Kernel;
 use applier::surroundings;
 use applier::sync::{difference, ours};
 use discovery::{Inventory, Node, SourceReport};
+use doctor::age;
+use doctor::{Verdict, host as kernel_settings};
 use plan::OnEmptyAnswer;
 use rules::diff::Action;
 use rules::flows::ConntrackFill;
@@ -27,8 +29,6 @@ use crate::report::Report;
 use crate::setting::{Effect, Setting};
 use crate::state::State;
 use crate::sysctls;
-use doctor::age;
-use doctor::{Verdict, host as kernel_settings};
 
 /// What is in force, and how it stands to what is wanted.
 #[derive(Serialize)]

@@ -2,9 +2,8 @@
 
 use std::num::NonZeroU16;
 
-use discovery::HostPort;
-
 use clients::{Document, Endpoint};
+use discovery::HostPort;
 
 /// A port to try, and what is known of the node that is to be behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use clients::{Endpoint, Protocol};
 use discovery::{GreetError, Greeting, Role, Speaks};
 use serde::Serialize;
 
 use super::Target;
-use clients::{Endpoint, Protocol};
 
 /// What is to be said of one port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

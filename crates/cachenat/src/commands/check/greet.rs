@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use discovery::{Dial, HostPort, Node, Seed, Source, TlsTrust, greet_all};
+use doctor::nodes::Dialled;
 use plan::Desired;
 use rules::{Endpoint, Forward, ForwardId};
 
 use crate::commands::probe::at_once;
 use crate::config::Config;
-use doctor::nodes::Dialled;
 
 /// How long a node may take for each answer.
 const PATIENCE: Duration = Duration::from_secs(2);
