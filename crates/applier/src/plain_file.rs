@@ -1,8 +1,8 @@
 //! Files that another user may have put there: the state directory is the service's user's, and root reads it too.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, BufWriter, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
@@ -53,6 +53,73 @@ pub fn read(path: &Path, limit: u64) -> io::Result<String> {
     let mut text = String::new();
     open(path, limit)?.take(limit).read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// What a file that was replaced outlives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// A crash of the host: the disk is waited for.
+    Crash,
+    /// This process, for what the end of this boot makes worthless.
+    Process,
+}
+
+/// Replaces a file by one with this text, or leaves it as it was; a reader finds the old one or the new one, whole.
+///
+/// Without `mode` the new file has what the umask leaves (umask(2)). The caller holds a lock, so the new file has a fixed name,
+/// `FILE.new`: what a killed run leaves, the next one deletes. It is made anew and never written through, for another user may
+/// own the directory and root works in it too: a symbolic link must not lead root elsewhere, and a file of root's must not be
+/// in the way.
+///
+/// # Errors
+///
+/// The system's; also if a directory stands where the file is to be.
+pub fn replace(
+    file: &Path,
+    mode: Option<u32>,
+    pieces: impl IntoIterator<Item: AsRef<[u8]>>,
+    durability: Durability,
+) -> io::Result<()> {
+    let sync = |file: &File| match durability {
+        Durability::Crash => file.sync_all(),
+        Durability::Process => Ok(()),
+    };
+    let (Some(directory), Some(name)) = (file.parent(), file.file_name()) else {
+        return Err(io::ErrorKind::InvalidFilename.into());
+    };
+    fs::create_dir_all(directory)?;
+    let mut new = name.to_owned();
+    new.push(".new");
+    let new = directory.join(new);
+    clear(&new)?;
+    let written = File::create_new(&new).map(BufWriter::new).and_then(|mut file| {
+        pieces.into_iter().try_for_each(|piece| file.write_all(piece.as_ref()))?;
+        let file = file.into_inner()?;
+        mode.map_or(Ok(()), |mode| file.set_permissions(Permissions::from_mode(mode)))?;
+        sync(&file)
+    });
+    if let Err(error) = written {
+        // On a full disk half a file is in the way.
+        let _ = fs::remove_file(&new);
+        return Err(error);
+    }
+    fs::rename(&new, file)?;
+    // The rename itself is durable only once the directory is.
+    sync(&File::open(directory)?)
+}
+
+/// Deletes whatever has a name that is ours alone; nothing is followed out of it.
+///
+/// # Errors
+///
+/// The system's; that there is nothing is none.
+pub fn clear(path: &Path) -> io::Result<()> {
+    let cleared = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    cleared.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 #[cfg(test)]

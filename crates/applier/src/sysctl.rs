@@ -6,14 +6,13 @@
 mod drop_in;
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use rules::IfName;
 use rules::sysctl::{DROP_IN, Place, Switch, Sysctl, SysctlChange};
 
-use crate::plain_file;
+use crate::plain_file::{self, Durability};
 use drop_in::{DropIn, ForeignLine};
 
 /// The most bytes of a live value that are read; a switch has two.
@@ -387,7 +386,11 @@ impl Sysctls {
     /// Writes the drop-in, or deletes it (`None`); a reader sees the whole of the old file or of the new one.
     fn write_drop_in(&self, drop_in: Option<&DropIn>) -> Result<(), SysctlError> {
         let written = match drop_in {
-            Some(drop_in) => replace_file(&self.drop_in, &drop_in.to_string()),
+            Some(drop_in) => {
+                // sysctl.d(5) reads only what ends in `.conf`, and so not the new file before it has its name.
+                let mode = Some(0o644);
+                plain_file::replace(&self.drop_in, mode, [drop_in.to_string()], Durability::Crash)
+            }
             None => match fs::remove_file(&self.drop_in) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 other => other,
@@ -399,24 +402,6 @@ impl Sysctls {
     fn drop_in_error(&self, source: io::Error) -> SysctlError {
         SysctlError::DropIn { path: self.drop_in.clone(), source }
     }
-}
-
-/// The caller holds the lock, so the new file has a fixed name: what a killed run leaves, the next one replaces.
-fn replace_file(path: &Path, text: &str) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(directory)?;
-    // sysctl.d(5) reads only what ends in `.conf`.
-    let new = path.with_extension("conf.new");
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = File::create_new(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.set_permissions(fs::Permissions::from_mode(0o644))?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@
 //! and root reads it too, so it is believed no more than the network: [`plain_file`] opens each file.
 
 use std::borrow::Cow;
-use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use applier::plain_file;
+use applier::plain_file::{self, Durability, clear};
 use discovery::{Inventory, InventoryError};
 use plan::{Desired, Leases};
 use rules::Ruleset;
@@ -301,12 +301,8 @@ fn holds(file: &Path, pieces: impl Iterator<Item: AsRef<[u8]>>) -> io::Result<bo
 }
 
 /// Replaces the file by one with this text, or leaves it as it was.
-///
-/// The caller holds the lock, so the new file has a fixed name: what a killed run leaves, the next one deletes. It is
-/// made anew and never written through, as the directory belongs to the service's user and root works in it too: a
-/// symbolic link must not lead root elsewhere, and a file of root's must not be in the way.
 pub(crate) fn write(file: &Path, pieces: impl IntoIterator<Item: AsRef<[u8]>>) -> Result<(), StateError> {
-    replace(file, pieces, File::sync_all)
+    replace(file, pieces, Durability::Crash)
 }
 
 /// Like [`write()`], for what the end of this boot makes worthless: the disk is not waited for.
@@ -314,37 +310,19 @@ pub(crate) fn write_for_this_boot(
     file: &Path,
     pieces: impl IntoIterator<Item: AsRef<[u8]>>,
 ) -> Result<(), StateError> {
-    replace(file, pieces, |_| Ok(()))
+    replace(file, pieces, Durability::Process)
 }
 
 fn replace(
     file: &Path,
     pieces: impl IntoIterator<Item: AsRef<[u8]>>,
-    sync: fn(&File) -> io::Result<()>,
+    durability: Durability,
 ) -> Result<(), StateError> {
-    let replace = || {
-        let dir = file.parent().ok_or(io::ErrorKind::InvalidFilename)?;
-        fs::create_dir_all(dir)?;
-        let new = file.with_extension("json.new");
-        clear(&new)?;
-        // A file replaces whatever is not a directory.
-        if fs::symlink_metadata(file).is_ok_and(|found| found.is_dir()) {
-            set_aside(file)?;
-        }
-        let written = File::create_new(&new).map(BufWriter::new).and_then(|mut file| {
-            pieces.into_iter().try_for_each(|piece| file.write_all(piece.as_ref()))?;
-            sync(&file.into_inner()?)
-        });
-        if let Err(error) = written {
-            // On a full disk half a file is in the way.
-            let _ = fs::remove_file(&new);
-            return Err(error);
-        }
-        fs::rename(&new, file)?;
-        // The rename itself is durable only once the directory is.
-        sync(&File::open(dir)?)
-    };
-    replace().map_err(|source| StateError::Io { file: file.to_owned(), source })
+    // A file replaces whatever is not a directory.
+    let room =
+        if fs::symlink_metadata(file).is_ok_and(|found| found.is_dir()) { set_aside(file) } else { Ok(()) };
+    let replaced = room.and_then(|()| plain_file::replace(file, None, pieces, durability));
+    replaced.map_err(|source| StateError::Io { file: file.to_owned(), source })
 }
 
 /// Renames what is no file of ours to `FILE.damaged`, in place of an earlier one.
@@ -352,16 +330,6 @@ fn set_aside(file: &Path) -> io::Result<()> {
     let aside = file.with_extension("json.damaged");
     clear(&aside)?;
     fs::rename(file, aside)
-}
-
-/// Deletes whatever has a name that is ours alone; nothing is followed out of it.
-fn clear(path: &Path) -> io::Result<()> {
-    let cleared = match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    cleared.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 /// Tells of state that could not be written.
