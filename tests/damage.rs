@@ -17,6 +17,7 @@ pub(crate) fn corpus(dir: impl AsRef<Path>) -> Vec<(String, String)> {
 /// Reads each file of a directory: `good-*` must be read, and `bad-*`, of which there are some, refused.
 pub(crate) fn assert_good_and_bad(dir: impl AsRef<Path>, is_read: impl Fn(&str) -> bool) {
     let corpus = corpus(dir);
+    assert!(corpus.len() > 3);
     assert!(corpus.iter().any(|(name, _)| name.starts_with("bad-")));
     for (name, text) in corpus {
         assert_eq!(is_read(&text), name.starts_with("good-"), "{name}");

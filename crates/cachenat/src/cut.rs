@@ -143,9 +143,10 @@ impl Note {
 
     /// What of it can have been ours: a planted line must not cut what others translate.
     fn former(&self, config: &Config) -> Former {
+        let plan = config.plan();
         let legs = self.legs.iter().filter_map(|(listen, target)| {
             let leg = Leg { listen: listen.parse().ok()?, target: target.parse().ok()? };
-            config.plan().uses(leg.listen.port).then_some(leg)
+            plan.uses(leg.listen.port).then_some(leg)
         });
         let clients = self.clients.iter().filter_map(|&(first, last)| AddressRange::new(first, last));
         Former { legs: legs.collect(), clients: clients.collect() }

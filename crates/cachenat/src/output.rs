@@ -7,7 +7,7 @@ mod voice;
 use std::error::Error;
 use std::io::{self, IsTerminal};
 
-use comfy_table::{Table, presets};
+pub(crate) use clients::columns;
 
 use crate::args::{Global, LogFormat};
 use crate::clock::now;
@@ -142,16 +142,6 @@ pub(crate) fn with_cause(error: &dyn Error) -> String {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
     }
-}
-
-/// Rows under a header, in columns, without blanks at the ends of the lines.
-pub(crate) fn columns<const N: usize>(
-    header: [&str; N],
-    rows: impl IntoIterator<Item = [String; N]>,
-) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header).add_rows(rows);
-    table.lines().map(|line| line.trim().to_owned() + "\n").collect()
 }
 
 /// A number of bytes as people say it: `512`, `3.4M`.

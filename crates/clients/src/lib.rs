@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 pub use cache::joined;
 use cache::{Cache, caches, protocol};
 pub use names::keep_own;
+pub use table::columns;
 
 /// A way to print the endpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

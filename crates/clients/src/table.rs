@@ -14,16 +14,14 @@ pub(crate) fn json(endpoints: &[Endpoint]) -> String {
 /// A row for each endpoint.
 pub(crate) fn table(endpoints: &[Endpoint]) -> String {
     let header = ["CLUSTER", "NODE", "ROLE", "OUTSIDE", "INSIDE", "NAME", "TLS"];
+    columns(header, endpoints.iter().map(row))
+}
+
+/// Rows under a header, in columns, without blanks at the ends of the lines.
+pub fn columns<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header).add_rows(endpoints.iter().map(row));
-    table
-        .lines()
-        .map(|line| {
-            line.trim().to_owned()
-                + "
-"
-        })
-        .collect()
+    table.load_style(presets::NOTHING).set_header(header).add_rows(rows);
+    table.lines().map(|line| line.trim().to_owned() + "\n").collect()
 }
 
 fn row(endpoint: &Endpoint) -> [String; 7] {

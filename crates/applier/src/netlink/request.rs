@@ -33,12 +33,6 @@ pub(super) enum RequestError {
     Malformed(Malformed),
 }
 
-impl From<io::Error> for RequestError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
 impl From<Malformed> for RequestError {
     fn from(fault: Malformed) -> Self {
         Self::Malformed(fault)
