@@ -288,7 +288,7 @@ impl Config {
         let source = |ConfiguredSource { source, ports }: &ConfiguredSource| PlanSource {
             name: source.name(),
             ports: ports.as_ref().map(Pool::range),
-            is_asked: !matches!(source, Source::Static { .. }),
+            is_asked: is_asked(source),
         };
         PlanConfig {
             clients: self.clients.clone(),
@@ -304,7 +304,7 @@ impl Config {
     /// The sources that have to be asked; the configuration itself spells out the others.
     pub(crate) fn asked(&self) -> impl Iterator<Item = &Source> {
         let sources = self.sources.iter().map(|configured| &configured.source);
-        sources.filter(|source| !matches!(source, Source::Static { .. }))
+        sources.filter(|source| is_asked(source))
     }
 
     /// What this host can't do of a key of the `gateway` section, at its line.
@@ -338,6 +338,11 @@ impl Config {
         let file = self.file.clone();
         if mistakes.is_empty() { Ok(()) } else { Err(ConfigError::Mistaken { file, mistakes }) }
     }
+}
+
+/// Whether a source has to be asked; the configuration itself spells out the others.
+fn is_asked(source: &Source) -> bool {
+    !matches!(source, Source::Static { .. })
 }
 
 #[cfg(test)]
