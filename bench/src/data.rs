@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
 
-use rules::{Endpoint, Family, Forward, Gateway, Ruleset, Snat, render};
+use rules::{AddrPort, Family, Forward, Gateway, Ruleset, Snat, render};
 use serde_json::json;
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 55);
@@ -34,7 +34,7 @@ impl Nodes {
     }
 
     pub(crate) fn ruleset(self) -> Ruleset {
-        let endpoint = |address: Ipv4Addr, port| Endpoint {
+        let endpoint = |address: Ipv4Addr, port| AddrPort {
             address: address.into(),
             port: NonZeroU16::new(port).unwrap(),
         };

@@ -16,8 +16,8 @@ use applier::netlink::Kernel;
 use applier::sync::{ours, sync};
 use cachenat_tests::lab::namespace::Namespace;
 use cachenat_tests::lab::shell::{run, run_with_input};
-use rules::flows::{Fate, Former, Leg};
-use rules::ruleset::{Endpoint, Family};
+use rules::flows::{Fate, Former, Pair};
+use rules::ruleset::{AddrPort, Family};
 use rules::{Actual, Forward, Ruleset, render};
 use rulesets::{FORMER, at, forward, gateway, to_gateway};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
@@ -27,7 +27,7 @@ const A: &str = "10.0.1.1:6379";
 const B: &str = "10.0.1.2:6379";
 const A6: &str = "[2001:db8:1::1]:6379";
 
-type Counts = BTreeMap<(Endpoint, Endpoint), u64>;
+type Counts = BTreeMap<(AddrPort, AddrPort), u64>;
 
 fn rendered(forwards: &[Forward]) -> Ruleset {
     let clients = ["198.51.100.27/32", "2001:db8::27/128"].map(|client| client.parse().unwrap());
@@ -55,7 +55,7 @@ fn follow(segment: &Segment, forwards: &[Forward]) -> usize {
 
 /// The open flows as we count them.
 fn open(conntrack: &mut Conntrack) -> Counts {
-    conntrack.count().unwrap().into_iter().map(|(leg, flows)| (leg, flows.open)).collect()
+    conntrack.count().unwrap().into_iter().map(|(pair, flows)| (pair, flows.open)).collect()
 }
 
 /// The DNATed TCP flows that conntrack(8) lists, by original destination and reply source, without the ended ones.
@@ -67,7 +67,7 @@ fn listed(namespace: &Namespace) -> Counts {
             let value = |key: &str, which| {
                 line.split(' ').filter_map(|word| word.strip_prefix(key)).nth(which).unwrap().to_owned()
             };
-            let end = |address: String, port: String| Endpoint {
+            let end = |address: String, port: String| AddrPort {
                 address: address.parse().unwrap(),
                 port: port.parse().unwrap(),
             };
@@ -290,8 +290,8 @@ fn when_no_target_is_gone_every_flow_stays() {
     connection.speak();
     // Another listener of that target, and another target of that listener, are not what the flow belongs to.
     let near =
-        [Leg { listen: at(listen), target: at(B) }, Leg { listen: at("10.0.0.55:6380"), target: at(A) }];
-    assert_eq!(conntrack(&segment.gateway).cut(|flow| near.contains(&flow.leg)).unwrap(), 0);
+        [Pair { listen: at(listen), target: at(B) }, Pair { listen: at("10.0.0.55:6380"), target: at(A) }];
+    assert_eq!(conntrack(&segment.gateway).cut(|flow| near.contains(&flow.pair)).unwrap(), 0);
     connection.speak();
 }
 
@@ -360,17 +360,17 @@ fn ten_thousand_flows_are_cut_out_of_fifty_thousand() {
     }
     run_with_input(namespace.command("conntrack").args(["-R", "-"]), &flows);
     let mut conntrack = conntrack(&namespace);
-    let leg = |node: u16| (at(&format!("10.0.0.55:{}", 6379 + node)), at(&format!("10.0.1.{node}:6379")));
-    let mut expected: Counts = (0..5).map(|node| (leg(node), 10_000)).collect();
+    let pair = |node: u16| (at(&format!("10.0.0.55:{}", 6379 + node)), at(&format!("10.0.1.{node}:6379")));
+    let mut expected: Counts = (0..5).map(|node| (pair(node), 10_000)).collect();
     assert_eq!(open(&mut conntrack), expected);
 
-    let (listen, target) = leg(3);
+    let (listen, target) = pair(3);
     expected.remove(&(listen, target));
     let begin = std::time::Instant::now();
-    assert_eq!(conntrack.cut(|flow| flow.leg == Leg { listen, target }).unwrap(), 10_000);
+    assert_eq!(conntrack.cut(|flow| flow.pair == Pair { listen, target }).unwrap(), 10_000);
     println!("10,000 of 50,000 flows cut in {:?}", begin.elapsed());
     assert_eq!(listed(&namespace), expected);
-    assert_eq!(conntrack.cut(|flow| flow.leg == Leg { listen, target }).unwrap(), 0);
+    assert_eq!(conntrack.cut(|flow| flow.pair == Pair { listen, target }).unwrap(), 0);
 }
 
 #[test]

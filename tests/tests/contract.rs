@@ -13,7 +13,7 @@ use cachenat_tests::lab::namespace::Namespace;
 use nix::errno::Errno;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use rules::ruleset::{Chain, Element, Endpoint, Key, Place, Rule, Ruleset, Set, SetKind};
+use rules::ruleset::{AddrPort, Chain, Element, Key, Rule, Ruleset, Set, SetKind, SpreadIndex};
 use rules::{Actual, Family, Forward, Operation, Snat, Transaction, diff, render};
 use rulesets::{at, everything, example, gateway, nodes, redirect, to_gateway, to_several};
 
@@ -79,7 +79,7 @@ const CLIENTS4: Set = Set::new(SetKind::Clients, Family::Ipv4);
 const BACKENDS6: Set = Set::new(SetKind::Backends, Family::Ipv6);
 
 fn listener(text: &str) -> Key {
-    Key::Endpoint(at(text))
+    Key::AddrPort(at(text))
 }
 
 fn to(target: &str) -> Element {
@@ -144,7 +144,7 @@ fn a_transaction_that_fails_at_any_operation_names_it_and_changes_nothing(kernel
 fn operations_are_refused_for_the_same_reasons(kernel: &mut impl Netfilter) {
     commit(kernel, building(&everything(to_gateway()))).unwrap();
     let range = |text: &str| Key::Addresses(text.parse().unwrap());
-    let third = Set::new(SetKind::Spread(Place::new(3).unwrap()), Family::Ipv4);
+    let third = Set::new(SetKind::Spread(SpreadIndex::new(3).unwrap()), Family::Ipv4);
     let unused = Set::new(SetKind::Forward, Family::Ipv4);
     let cases = [
         (Operation::AddElement(FORWARD4, listener("10.0.0.55:6379"), to("10.0.1.99:6379")), Errno::EEXIST),
@@ -238,7 +238,7 @@ fn elements_are_read_by_key_as_a_dump_shows_them(kernel: &mut impl Netfilter) {
     let plain = ruleset.sets.iter().filter(|(set, _)| !set.is_interval());
     let mut keys: Vec<(Set, Key)> =
         plain.flat_map(|(&set, elements)| elements.keys().map(move |&key| (set, key))).collect();
-    let missing = (FORWARD4, Key::Endpoint(at("192.0.2.1:1")));
+    let missing = (FORWARD4, Key::AddrPort(at("192.0.2.1:1")));
     keys.push(missing);
 
     let elements = kernel.elements(&keys).unwrap();
@@ -274,15 +274,15 @@ impl<K: Netfilter> Netfilter for Borrowed<'_, K> {
 /// Few addresses and ports, so that successive rulesets have much in common.
 fn arbitrary_ruleset() -> impl Strategy<Value = Ruleset> {
     let endpoint = |network: &'static str| {
-        (0..4u16, 1..6u16).prop_map(move |(host, port)| -> Endpoint {
+        (0..4u16, 1..6u16).prop_map(move |(host, port)| -> AddrPort {
             format!("{network}{host:x}]:{port}").parse().unwrap()
         })
     };
     let endpoint4 = |network: &'static str| {
         (0..4u16, 1..6u16)
-            .prop_map(move |(host, port)| -> Endpoint { format!("{network}{host}:{port}").parse().unwrap() })
+            .prop_map(move |(host, port)| -> AddrPort { format!("{network}{host}:{port}").parse().unwrap() })
     };
-    let forward = |listen: BoxedStrategy<Endpoint>, target: BoxedStrategy<Endpoint>| {
+    let forward = |listen: BoxedStrategy<AddrPort>, target: BoxedStrategy<AddrPort>| {
         let targets = prop::collection::btree_set(target, 1..4);
         ("[a-z]{1,3}", listen, targets).prop_map(|(id, listen, targets)| Forward {
             id: id.parse().unwrap(),

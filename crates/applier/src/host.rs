@@ -13,7 +13,7 @@ use nix::net::if_::if_nametoindex;
 use nix::sys::socket::SockaddrStorage;
 use rules::{Family, IfName, NameError};
 
-pub use crate::listening::{Listener, Process};
+pub use crate::listening::{ListeningSocket, Process};
 pub use crate::netlink::rtnetlink::{Link, Route};
 use crate::netlink::{rtnetlink, sock_diag};
 
@@ -147,11 +147,11 @@ pub fn kernel_release() -> String {
 /// # Errors
 ///
 /// See [`HostError`].
-pub fn listeners() -> Result<Vec<Listener>, HostError> {
+pub fn listeners() -> Result<Vec<ListeningSocket>, HostError> {
     sock_diag::listeners().or_else(|_| listeners_in_proc())
 }
 
-fn listeners_in_proc() -> Result<Vec<Listener>, HostError> {
+fn listeners_in_proc() -> Result<Vec<ListeningSocket>, HostError> {
     let mut listeners = proc_net::listeners(&read("tcp")?);
     listeners.extend(proc_net::listeners(&read_if_there("tcp6")?));
     Ok(listeners)
@@ -213,7 +213,7 @@ mod tests {
             let port = socket.local_addr().unwrap().port();
             let address = bound.parse::<IpAddr>().unwrap().to_canonical();
             for found in [sock_diag::listeners().unwrap(), listeners_in_proc().unwrap()] {
-                let ours = |listener: &&Listener| (listener.address, listener.port) == (address, port);
+                let ours = |listener: &&ListeningSocket| (listener.address, listener.port) == (address, port);
                 assert_eq!(found.iter().find(ours).unwrap().process().unwrap().pid, std::process::id());
             }
         }
@@ -231,7 +231,8 @@ mod tests {
 
     #[test]
     fn a_socket_on_all_addresses_takes_the_port_everywhere_and_an_ipv6_one_in_both_families() {
-        let listener = |address: &str| Listener { address: address.parse().unwrap(), port: 22, inode: 1 };
+        let listener =
+            |address: &str| ListeningSocket { address: address.parse().unwrap(), port: 22, inode: 1 };
         let takes = |listening: &str, address: &str| listener(listening).takes(address.parse().unwrap(), 22);
         assert!(takes("0.0.0.0", "10.0.0.55"));
         assert!(takes("::", "10.0.0.55"));

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 /// A TCP socket that listens on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listener {
+pub struct ListeningSocket {
     /// The address; unspecified (`0.0.0.0`, `::`) for all addresses.
     pub address: IpAddr,
     /// The port.
@@ -22,7 +22,7 @@ pub struct Process {
     pub name: String,
 }
 
-impl Listener {
+impl ListeningSocket {
     /// Whether the socket takes connections to `port` at `address`: at that address, at all addresses, or as an
     /// IPv6 socket for both families (`IPV6_V6ONLY`, ipv6(7), is off unless a program sets it).
     pub fn takes(&self, address: IpAddr, port: u16) -> bool {

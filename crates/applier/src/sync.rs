@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rules::diff::TableChange;
 use rules::ruleset::{Key, Set};
-use rules::{Actual, Changes, Ruleset, diff};
+use rules::{Actual, Ruleset, RulesetDiff, diff};
 
 use crate::kernel::{CommitError, Dump, DumpError, Generation, Netfilter, Table};
 
@@ -22,7 +22,7 @@ const FEW: usize = 64;
 #[derive(Debug)]
 pub struct Synced {
     /// What was changed; empty if everything was in step, and then nothing was sent to the kernel.
-    pub changes: Changes,
+    pub changes: RulesetDiff,
     /// The table as it was read last.
     pub dump: Dump,
     /// Whether that is what was wanted.
@@ -93,7 +93,7 @@ pub enum SyncError {
     #[error("the kernel took the change, but what it holds differs from what was written:\n{difference}")]
     NotAsWritten {
         /// From what is there to what was written.
-        difference: Box<Changes>,
+        difference: Box<RulesetDiff>,
     },
 }
 
@@ -137,7 +137,7 @@ struct Run {
     /// The table as it was read last.
     dump: Dump,
     /// What went out, once the kernel may have carried it out.
-    sent: Option<Changes>,
+    sent: Option<RulesetDiff>,
 }
 
 impl Run {
@@ -226,8 +226,8 @@ impl Run {
 }
 
 /// The keys that `changes` are about, if they are few, each a value and not an interval, and all that changes.
-fn few_elements(changes: &Changes) -> Option<Vec<(Set, Key)>> {
-    let Changes {
+fn few_elements(changes: &RulesetDiff) -> Option<Vec<(Set, Key)>> {
+    let RulesetDiff {
         table,
         new_sets,
         old_sets,
@@ -263,7 +263,7 @@ fn few_elements(changes: &Changes) -> Option<Vec<(Set, Key)>> {
 /// # Errors
 ///
 /// [`SyncError::Foreign`], [`SyncError::Owned`].
-pub fn difference(dump: &Dump, desired: Option<&Ruleset>) -> Result<Changes, SyncError> {
+pub fn difference(dump: &Dump, desired: Option<&Ruleset>) -> Result<RulesetDiff, SyncError> {
     Ok(diff(ours(dump)?, desired))
 }
 

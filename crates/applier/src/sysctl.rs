@@ -10,7 +10,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use rules::IfName;
-use rules::sysctl::{DROP_IN, Place, Switch, Sysctl, SysctlChange};
+use rules::sysctl::{DROP_IN, Switch, Sysctl, SysctlChange, SysctlTarget};
 
 use crate::plain_file::{self, Durability};
 use drop_in::{DropIn, ForeignLine};
@@ -183,10 +183,10 @@ impl Sysctls {
             let boot = drop_in.as_ref().map(|file| file.as_ref().and_then(|file| file.value(&sysctl)));
             if live != sysctl.wanted() {
                 let sysctl = sysctl.clone();
-                changes.push(SysctlChange { sysctl, place: Place::Live, from: Some(live), to });
+                changes.push(SysctlChange { sysctl, place: SysctlTarget::Live, from: Some(live), to });
             }
             if let Some(from) = boot.filter(|&boot| boot != to) {
-                changes.push(SysctlChange { sysctl, place: Place::Boot, from, to });
+                changes.push(SysctlChange { sysctl, place: SysctlTarget::Boot, from, to });
             }
         }
         Ok(Applied { changes, left })
@@ -208,7 +208,7 @@ impl Sysctls {
         match self.all_or_none(&changes) {
             Ok(()) => Ok(Applied { changes, left }),
             Err(denied) if denied.is_denied_drop_in() => {
-                changes.retain(|change| change.place == Place::Live);
+                changes.retain(|change| change.place == SysctlTarget::Live);
                 self.all_or_none(&changes)?;
                 Ok(Applied { changes, left: Some(denied) })
             }
@@ -223,7 +223,7 @@ impl Sysctls {
     /// See [`SysctlError`]. What was changed before the error has been put back.
     pub fn apply_now(&self, wanted: &[Sysctl]) -> Result<Applied, SysctlError> {
         let Applied { mut changes, .. } = self.plan(wanted)?;
-        changes.retain(|change| change.place == Place::Live);
+        changes.retain(|change| change.place == SysctlTarget::Live);
         self.all_or_none(&changes)?;
         Ok(Applied { changes, left: None })
     }
@@ -237,15 +237,15 @@ impl Sysctls {
 
     fn carry_out(&self, changes: &[SysctlChange]) -> Result<(), SysctlError> {
         // The drop-in comes first: it holds the values to go back to, and a run may end at any point.
-        if changes.iter().any(|change| change.place == Place::Boot) {
+        if changes.iter().any(|change| change.place == SysctlTarget::Boot) {
             let mut drop_in = self.read_drop_in()?.unwrap_or_default();
-            for change in changes.iter().filter(|change| change.place == Place::Boot) {
+            for change in changes.iter().filter(|change| change.place == SysctlTarget::Boot) {
                 let live = self.read_live(&change.sysctl)?;
                 drop_in.set(change.sysctl.clone(), change.sysctl.wanted(), live);
             }
             self.write_drop_in(Some(&drop_in))?;
         }
-        for change in changes.iter().filter(|change| change.place == Place::Live) {
+        for change in changes.iter().filter(|change| change.place == SysctlTarget::Live) {
             self.write_live(&change.sysctl, change.sysctl.wanted())?;
         }
         Ok(())
@@ -258,7 +258,7 @@ impl Sysctls {
     /// See [`SysctlError`]; the first of several.
     pub fn revert(&self, changes: &[SysctlChange]) -> Result<(), SysctlError> {
         let (live, boot): (Vec<&SysctlChange>, Vec<_>) =
-            changes.iter().partition(|change| change.place == Place::Live);
+            changes.iter().partition(|change| change.place == SysctlTarget::Live);
         // What was set first was needed by what came after.
         let live: Vec<_> = live.into_iter().rev().map(|change| self.revert_live(change)).collect();
         let boot = self.revert_drop_in(&boot);
@@ -313,10 +313,10 @@ impl Sysctls {
             // A live value that is no longer ours is somebody else's decision.
             if let Some(live) = live.filter(|&live| live == setting.value && live != setting.before) {
                 let (sysctl, to) = (sysctl.clone(), Some(setting.before));
-                changes.push(SysctlChange { sysctl, place: Place::Live, from: Some(live), to });
+                changes.push(SysctlChange { sysctl, place: SysctlTarget::Live, from: Some(live), to });
             }
             let (sysctl, from) = (sysctl.clone(), Some(setting.value));
-            changes.push(SysctlChange { sysctl, place: Place::Boot, from, to: None });
+            changes.push(SysctlChange { sysctl, place: SysctlTarget::Boot, from, to: None });
         }
         Ok(changes)
     }
@@ -334,8 +334,8 @@ impl Sysctls {
         let is_gone = failed.is_none();
         for change in plan {
             let done = match (change.place, change.to) {
-                (Place::Live, Some(before)) => self.write_live(&change.sysctl, before),
-                (Place::Boot, _) if !is_gone => continue,
+                (SysctlTarget::Live, Some(before)) => self.write_live(&change.sysctl, before),
+                (SysctlTarget::Boot, _) if !is_gone => continue,
                 _ => Ok(()),
             };
             match done {

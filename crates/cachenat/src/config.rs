@@ -17,7 +17,7 @@ use std::str::FromStr;
 
 use discovery::{Secret, Seed, Source};
 use ipnet::IpNet;
-use plan::{Addresses, Listener, PlanConfig, PlanSource};
+use plan::{Addresses, ListenPort, PlanConfig, PlanSource};
 use rules::{ForwardId, IfName};
 use sha2::{Digest as _, Sha256};
 
@@ -33,15 +33,15 @@ pub(crate) struct Config {
     /// Who may connect.
     pub(crate) clients: Vec<IpNet>,
     /// What the gateway is.
-    pub(crate) gateway: Gateway,
+    pub(crate) gateway: GatewayConfig,
     /// The pool of sources that have none of their own.
-    pub(crate) ports: Pool,
+    pub(crate) ports: PortRange,
     /// `aws.region`.
     pub(crate) region: Option<String>,
     /// Where nodes come from.
     pub(crate) sources: Vec<ConfiguredSource>,
     /// Listeners fixed by hand; one without an address is on the gateway's first.
-    pub(crate) pins: BTreeMap<ForwardId, Listener>,
+    pub(crate) pins: BTreeMap<ForwardId, ListenPort>,
     /// What happens to flows whose target is gone.
     pub(crate) on_move: OnMove,
     /// How many percent of a source's nodes one answer may remove.
@@ -58,7 +58,7 @@ pub(crate) struct Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConfiguredSource {
     pub(crate) source: Source,
-    pub(crate) ports: Option<Pool>,
+    pub(crate) ports: Option<PortRange>,
 }
 
 /// `auto`, or what stands there.
@@ -71,11 +71,11 @@ pub(crate) enum Auto<T> {
 
 /// The `gateway` section.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Gateway {
+pub(crate) struct GatewayConfig {
     pub(crate) interface: Auto<IfName>,
     pub(crate) addresses: Auto<Addresses>,
     pub(crate) public_address: Auto<PublicAddress>,
-    pub(crate) snat: Snat,
+    pub(crate) snat: SnatConfig,
     /// Whether established flows are offered to the kernel's fast path.
     pub(crate) flowtable: bool,
     /// Whether what is no client's connection to a cache is forwarded as well; `None`: that is left to the host.
@@ -91,7 +91,7 @@ pub(crate) enum PublicAddress {
     Each(BTreeMap<IpAddr, IpAddr>),
 }
 
-impl Gateway {
+impl GatewayConfig {
     /// What `gateway.public_address` names; nothing where it is `auto`.
     pub(crate) fn public_addresses(&self) -> Vec<IpAddr> {
         match &self.public_address {
@@ -113,7 +113,7 @@ impl Gateway {
 
 /// `gateway.snat`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Snat {
+pub(crate) enum SnatConfig {
     /// The first gateway address of each family.
     #[default]
     Auto,
@@ -133,9 +133,9 @@ pub(crate) enum OnMove {
 
 /// A range of TCP ports, first and last included.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pool(RangeInclusive<u16>);
+pub(crate) struct PortRange(RangeInclusive<u16>);
 
-impl Pool {
+impl PortRange {
     pub(crate) fn range(&self) -> RangeInclusive<u16> {
         self.0.clone()
     }
@@ -145,14 +145,14 @@ impl Pool {
     }
 }
 
-impl Default for Pool {
+impl Default for PortRange {
     /// 1,000 ports from Redis' own on.
     fn default() -> Self {
         Self(6379..=7378)
     }
 }
 
-impl FromStr for Pool {
+impl FromStr for PortRange {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
@@ -163,7 +163,7 @@ impl FromStr for Pool {
     }
 }
 
-impl Display for Pool {
+impl Display for PortRange {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.0.start(), self.0.end())
     }
@@ -287,7 +287,7 @@ impl Config {
     pub(crate) fn plan(&self) -> PlanConfig {
         let source = |ConfiguredSource { source, ports }: &ConfiguredSource| PlanSource {
             name: source.name(),
-            ports: ports.as_ref().map(Pool::range),
+            ports: ports.as_ref().map(PortRange::range),
             is_asked: is_asked(source),
         };
         PlanConfig {
@@ -327,7 +327,7 @@ impl Config {
     ///
     /// Every clash, with the line and key of the pin.
     pub(crate) fn check_pins(&self, listening: &BTreeMap<NonZeroU16, String>) -> Result<(), ConfigError> {
-        let clash = |(id, pin): (&ForwardId, &Listener)| {
+        let clash = |(id, pin): (&ForwardId, &ListenPort)| {
             let who = listening.get(&pin.port)?;
             let what = format!("port {} is taken on this host: {who} listens on it", pin.port);
             let remedy = format!("pin {id} to another port, or move that service");

@@ -6,7 +6,7 @@ use applier::kernel::{CommitError, Dump, Generation, Netfilter};
 use applier::sync::{Outcome, SyncError, Synced, ours, sync_from};
 use applier::sysctl::Applied;
 use discovery::{Admission, Imds, Inventory, Refusal, admit};
-use plan::{Admitted, Desired, Gate, OnEmptyAnswer, Refused, is_whole};
+use plan::{Admitted, Gate, OnEmptyAnswer, Plan, Refused, is_whole};
 use rules::{Operation, Rule, Ruleset};
 use std::borrow::Cow;
 use std::io;
@@ -21,7 +21,7 @@ use crate::inventory;
 use crate::moves::Moves;
 use crate::output::{Output, with_cause};
 use crate::report::Report;
-use crate::setting::{Effect, Setting};
+use crate::run_context::{Effect, RunContext};
 use crate::state::{State, remembered};
 use crate::sysctls;
 
@@ -31,14 +31,14 @@ use crate::sysctls;
 ///
 /// If the table is foreign, the plan is impossible, or nothing at all is known.
 pub(crate) fn plan(
-    setting: &Setting,
+    context: &RunContext,
     state: &mut State,
     fresh: Inventory,
     dump: &Dump,
     emptied: OnEmptyAnswer,
-) -> anyhow::Result<Desired> {
+) -> anyhow::Result<Plan> {
     let actual = &*in_force(state.dir(), dump)?;
-    let desired = setting.desired(Effect::Here, fresh, state, actual, emptied)?;
+    let desired = context.desired(Effect::Here, fresh, state, actual, emptied)?;
     check_known(&desired, actual)?;
     Ok(desired)
 }
@@ -48,7 +48,7 @@ pub(crate) fn plan(
 /// # Errors
 ///
 /// What each source said.
-pub(crate) fn check_known(desired: &Desired, actual: &Ruleset) -> anyhow::Result<()> {
+pub(crate) fn check_known(desired: &Plan, actual: &Ruleset) -> anyhow::Result<()> {
     let knows_nothing = desired.inventory.nodes.is_empty() && actual.sets.is_empty();
     if !knows_nothing || is_whole(&desired.inventory) {
         return Ok(());
@@ -80,15 +80,15 @@ pub(crate) fn admit_saved(
     output: Output,
 ) -> anyhow::Result<(Admitted, Vec<Refused>)> {
     let gateway = gateway::of_saved(config, saved)?;
-    let setting = Setting::new(config.clone(), gateway, Imds::default(), output);
-    let mut admission = setting.host(&setting.gateway, Effect::Here)?.admission;
+    let context = RunContext::new(config.clone(), gateway, Imds::default(), output);
+    let mut admission = context.host(&context.gateway, Effect::Here)?.admission;
     let mut targets = saved.forwards().into_iter().flat_map(|forward| forward.targets);
     if targets.any(|target| matches!(admit(target.address, &admission), Err(Refusal::Outside(_)))) {
-        let options = inventory::options(config, admission, &setting.imds);
+        let options = inventory::options(config, admission, &context.imds);
         let runtime = Builder::new_current_thread().enable_all().build().context("starting tokio")?;
         admission = runtime.block_on(options.admission());
     }
-    let gate = Gate { config: &config.plan(), gateway: &setting.gateway, admission: &admission, offloads };
+    let gate = Gate { config: &config.plan(), gateway: &context.gateway, admission: &admission, offloads };
     Ok(gate.admit_saved(saved))
 }
 
@@ -256,7 +256,7 @@ fn explained(config: &Config, error: SyncError) -> anyhow::Error {
 }
 
 /// Writes the state; the rules are in force by now, so what can't be written costs memory and not traffic.
-pub(crate) fn remember(state: &State, desired: &Desired, output: Output) -> bool {
+pub(crate) fn remember(state: &State, desired: &Plan, output: Output) -> bool {
     remembered(state.save(desired), output)
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use applier::conntrack::{Conntrack, ConntrackError};
 use applier::plain_file;
-use rules::flows::{Fate, Former, Leg};
+use rules::flows::{Fate, Former, Pair};
 use rules::{AddressRange, Ruleset};
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,8 @@ pub(crate) struct Uncut {
 struct Note {
     version: u32,
     /// Where clients connected to, and where that led.
-    legs: Vec<(String, String)>,
+    #[serde(rename = "legs")]
+    pairs: Vec<(String, String)>,
     /// The first and the last address of each range.
     clients: Vec<(IpAddr, IpAddr)>,
 }
@@ -58,7 +59,7 @@ impl<'a> Cut<'a> {
         let mut former = Former::of(before, now);
         former.extend(left.unwrap_or_default(), now);
         if config.on_move == OnMove::Drain {
-            former.legs.clear();
+            former.pairs.clear();
         }
         let mut cut = Self { former, now, file, is_noted: false };
         if !cut.former.is_empty() {
@@ -112,10 +113,10 @@ impl<'a> Cut<'a> {
     }
 
     fn note(&self) -> Result<(), StateError> {
-        let Former { legs, clients } = &self.former;
+        let Former { pairs, clients } = &self.former;
         let note = Note {
             version: 1,
-            legs: legs.iter().map(|leg| (leg.listen.to_string(), leg.target.to_string())).collect(),
+            pairs: pairs.iter().map(|pair| (pair.listen.to_string(), pair.target.to_string())).collect(),
             clients: clients.iter().map(|range| (range.first(), range.last())).collect(),
         };
         match serde_json::to_string(&note) {
@@ -144,11 +145,11 @@ impl Note {
     /// What of it can have been ours: a planted line must not cut what others translate.
     fn former(&self, config: &Config) -> Former {
         let plan = config.plan();
-        let legs = self.legs.iter().filter_map(|(listen, target)| {
-            let leg = Leg { listen: listen.parse().ok()?, target: target.parse().ok()? };
-            plan.uses(leg.listen.port).then_some(leg)
+        let pairs = self.pairs.iter().filter_map(|(listen, target)| {
+            let pair = Pair { listen: listen.parse().ok()?, target: target.parse().ok()? };
+            plan.uses(pair.listen.port).then_some(pair)
         });
         let clients = self.clients.iter().filter_map(|&(first, last)| AddressRange::new(first, last));
-        Former { legs: legs.collect(), clients: clients.collect() }
+        Former { pairs: pairs.collect(), clients: clients.collect() }
     }
 }

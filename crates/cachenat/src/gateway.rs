@@ -8,10 +8,10 @@ use applier::host::{self, HostError, InterfaceAddress};
 use applier::surroundings::source_towards;
 use discovery::{Admission, InstanceFacts, Refusal, Route, admit};
 use ipnet::IpNet;
-use plan::{Addresses, Gateway, Host, Listener, SSH};
+use plan::{Addresses, Gateway, Host, ListenPort, SSH};
 use rules::{Family, IfName, Ruleset};
 
-use crate::config::{Auto, Config, ConfigError, Snat};
+use crate::config::{Auto, Config, ConfigError, SnatConfig};
 
 /// Why it is not clear what the gateway is.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +112,7 @@ pub(crate) fn as_in_force(
 /// The mistake, with its key and line.
 pub(crate) fn check_configured(gateway: &Gateway, config: &Config) -> Result<(), GatewayError> {
     check_interface(config, &gateway.interface)?;
-    let Snat::Addresses(sources) = &config.gateway.snat else { return Ok(()) };
+    let SnatConfig::Addresses(sources) = &config.gateway.snat else { return Ok(()) };
     let local = host::addresses()?;
     let is_here = |source: &&IpAddr| local.iter().any(|local| local.address == **source);
     if let Some(source) = sources.iter().find(|source| !is_here(source)) {
@@ -217,18 +217,18 @@ fn leads_to_caches(gateway: &Gateway, route: &host::Route, local: &[InterfaceAdd
     }
 }
 
-fn listening(gateway: &Gateway) -> Result<BTreeMap<Listener, IpAddr>, GatewayError> {
+fn listening(gateway: &Gateway) -> Result<BTreeMap<ListenPort, IpAddr>, GatewayError> {
     let mut listening = BTreeMap::new();
     let leased = |address| gateway.addresses.are_several().then_some(address);
     for socket in host::listeners()? {
         let Some(port) = NonZeroU16::new(socket.port) else { continue };
         for address in gateway.addresses.leased().filter(|&address| socket.takes(address, socket.port)) {
-            listening.insert(Listener { address: leased(address), port }, socket.address);
+            listening.insert(ListenPort { address: leased(address), port }, socket.address);
         }
     }
     // The way into this host is none of the nodes', also while nothing listens there.
     for address in gateway.addresses.leased() {
-        listening.entry(Listener { address: leased(address), port: SSH }).or_insert(address);
+        listening.entry(ListenPort { address: leased(address), port: SSH }).or_insert(address);
     }
     Ok(listening)
 }
@@ -242,18 +242,18 @@ pub(crate) fn absent_addresses(gateway: &Gateway) -> Result<Vec<IpAddr>, Gateway
 
 fn snat(config: &Config, addresses: &Addresses) -> rules::Snat {
     match config.gateway.snat {
-        Snat::Auto => {
+        SnatConfig::Auto => {
             let first = |is_ipv4| addresses.iter().find(|address| address.is_ipv4() == is_ipv4).copied();
             rules::Snat::Addresses([true, false].into_iter().filter_map(first).collect())
         }
-        Snat::Addresses(ref addresses) => rules::Snat::Addresses(addresses.clone()),
-        Snat::Masquerade => rules::Snat::Masquerade,
-        Snat::Off => rules::Snat::Off,
+        SnatConfig::Addresses(ref addresses) => rules::Snat::Addresses(addresses.clone()),
+        SnatConfig::Masquerade => rules::Snat::Masquerade,
+        SnatConfig::Off => rules::Snat::Off,
     }
 }
 
 /// `redis-server (pid 7) on 0.0.0.0`
-fn who(listener: &host::Listener) -> String {
+fn who(listener: &host::ListeningSocket) -> String {
     let process = listener.process().map(|process| format!("{} (pid {})", process.name, process.pid));
     format!("{} on {}", process.unwrap_or_else(|| "a process".to_owned()), listener.address)
 }

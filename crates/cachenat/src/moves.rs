@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use applier::plain_file;
-use rules::Endpoint;
-use rules::diff::{Action, Change};
+use rules::AddrPort;
+use rules::diff::{Action, ForwardChange};
 use serde::{Deserialize, Serialize};
 
 use crate::state::{StateError, write};
@@ -30,7 +30,7 @@ impl Moves {
     }
 
     /// When this listener was moved last.
-    pub(crate) fn of(&self, listen: Endpoint) -> Option<u64> {
+    pub(crate) fn of(&self, listen: AddrPort) -> Option<u64> {
         self.moved.get(&listen.to_string()).copied()
     }
 
@@ -39,7 +39,7 @@ impl Moves {
     /// # Errors
     ///
     /// [`StateError::Io`]; the file is then as it was.
-    pub(crate) fn note(dir: &Path, changes: &[Change], now: u64) -> Result<(), StateError> {
+    pub(crate) fn note(dir: &Path, changes: &[ForwardChange], now: u64) -> Result<(), StateError> {
         let mut moves = Self::read(dir);
         let before = moves.moved.clone();
         for change in changes {
@@ -67,8 +67,8 @@ mod tests {
 
     use super::*;
 
-    fn change(action: Action, listen: &str) -> Change {
-        Change { action, id: "a".into(), listen: listen.parse().unwrap(), from: vec![], to: vec![] }
+    fn change(action: Action, listen: &str) -> ForwardChange {
+        ForwardChange { action, id: "a".into(), listen: listen.parse().unwrap(), from: vec![], to: vec![] }
     }
 
     #[test]

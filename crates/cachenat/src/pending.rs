@@ -4,7 +4,7 @@
 //! own, which is started before the change and belongs to no terminal. Nothing of the change outlives a reboot: the
 //! drop-in and the state are written once it is confirmed.
 
-mod place;
+mod directory;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
@@ -19,8 +19,8 @@ use applier::lock::WAIT;
 use applier::netlink::Kernel;
 use applier::sysctl::Sysctls;
 use discovery::Inventory;
-use plan::{Desired, Leases};
-use rules::json::Wanted;
+use plan::{Leases, Plan};
+use rules::json::DesiredState;
 use rules::{Actual, Ruleset, SysctlChange};
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +30,7 @@ use crate::output::{Output, in_background, say};
 use crate::state::{State, remembered};
 use crate::sysctls;
 use crate::turn::{Moment, Turn};
-use place::{Found, Place, Stage};
+use directory::{Found, PendingDir, Stage};
 
 /// How often the file is looked at; flock and rename tell nobody.
 const POLL: Duration = Duration::from_millis(100);
@@ -64,9 +64,9 @@ pub(crate) struct Pending {
 
 /// How a probation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum ConfirmOutcome {
     Confirmed,
-    TakenBack,
+    RolledBack,
     /// `remove` took the new rules and the former ones.
     Removed,
 }
@@ -82,7 +82,7 @@ fn read(mut file: impl Read) -> anyhow::Result<Pending> {
 
 impl Pending {
     fn former_rules(&self) -> anyhow::Result<Option<Ruleset>> {
-        let before = self.before.as_deref().map(Wanted::from_json).transpose();
+        let before = self.before.as_deref().map(DesiredState::from_json).transpose();
         Ok(before.context("the rules before the change")?.map(|wanted| wanted.ruleset))
     }
 }
@@ -91,7 +91,7 @@ impl Pending {
 ///
 /// The caller holds the lock.
 pub(crate) fn refuse(config: &Config, kernel: &mut Kernel, output: Output) -> anyhow::Result<()> {
-    let place = Place::of(config);
+    let place = PendingDir::of(config);
     let Some(found) = place.find()? else { return Ok(()) };
     let is_guarded = found.is_guarded()?;
     if is_guarded && found.stage == Stage::Waiting {
@@ -165,9 +165,9 @@ pub(crate) fn begin(
     seconds: u64,
     before: Option<&Ruleset>,
     sysctls: &[SysctlChange],
-    desired: &Desired,
+    desired: &Plan,
 ) -> anyhow::Result<Child> {
-    let as_json = |ruleset: &Ruleset| Wanted { ruleset: ruleset.clone(), sysctls: vec![] }.to_json();
+    let as_json = |ruleset: &Ruleset| DesiredState { ruleset: ruleset.clone(), sysctls: vec![] }.to_json();
     let pending = Pending {
         version: 1,
         seconds,
@@ -178,7 +178,7 @@ pub(crate) fn begin(
         inventory: desired.inventory.to_json(),
         after: desired.wanted.to_json(),
     };
-    let place = Place::of(config);
+    let place = PendingDir::of(config);
     let guard = start_guard(config, place.put(serde_json::to_string(&pending)?)?);
     if guard.is_err() {
         place.clear()?;
@@ -215,7 +215,7 @@ pub(crate) fn abandon(
     mut guard: Child,
     output: Output,
 ) -> anyhow::Result<()> {
-    let place = Place::of(config);
+    let place = PendingDir::of(config);
     if let Some(Found { stage: Stage::Waiting, file }) = place.find()? {
         roll_back(config, kernel, &read(file)?, output)?;
         place.advance(Stage::Removed)?;
@@ -228,7 +228,7 @@ pub(crate) fn abandon(
 ///
 /// The caller holds the lock.
 pub(crate) fn discard(config: &Config) -> anyhow::Result<()> {
-    let place = Place::of(config);
+    let place = PendingDir::of(config);
     match place.find()? {
         Some(found) if found.is_guarded()? && found.stage == Stage::Waiting => place.advance(Stage::Removed),
         Some(_) => place.clear(),
@@ -238,7 +238,7 @@ pub(crate) fn discard(config: &Config) -> anyhow::Result<()> {
 
 /// The guard, whose stdin is the locked file: waits until somebody ends the probation, and takes the change back when time
 /// is over.
-pub(crate) fn guard(config: &Config, output: Output) -> anyhow::Result<Verdict> {
+pub(crate) fn guard(config: &Config, output: Output) -> anyhow::Result<ConfirmOutcome> {
     // A session of its own: the terminal's end reaches it no more. That fails only for a leader, which is fine too.
     let _ = nix::unistd::setsid();
     let file = File::from(io::stdin().as_fd().try_clone_to_owned().context("the guard's stdin")?);
@@ -248,10 +248,10 @@ pub(crate) fn guard(config: &Config, output: Output) -> anyhow::Result<Verdict> 
 
     // From here on nothing that reads its output slowly, or not at all, keeps it from its work.
     in_background();
-    let place = Place::of(config);
+    let place = PendingDir::of(config);
     let verdict = || match place.stage_of(&file) {
-        Some(Stage::Confirmed) => Some(Verdict::Confirmed),
-        Some(Stage::Removed) => Some(Verdict::Removed),
+        Some(Stage::Confirmed) => Some(ConfirmOutcome::Confirmed),
+        Some(Stage::Removed) => Some(ConfirmOutcome::Removed),
         // A file that is gone says nothing: to confirm is an act.
         Some(Stage::Waiting) | None => None,
     };
@@ -280,11 +280,11 @@ fn take_back(
     kernel: &mut Kernel,
     pending: &Pending,
     output: Output,
-) -> anyhow::Result<Verdict> {
+) -> anyhow::Result<ConfirmOutcome> {
     roll_back(config, kernel, pending, output)?;
     remembered(State::reject(&config.state_dir, pending.config), output);
-    Place::of(config).clear()?;
-    Ok(Verdict::TakenBack)
+    PendingDir::of(config).clear()?;
+    Ok(ConfirmOutcome::RolledBack)
 }
 
 /// Puts back what was before.
@@ -298,7 +298,7 @@ fn roll_back(config: &Config, kernel: &mut Kernel, pending: &Pending, output: Ou
 /// `false`: it could not be remembered, which is told.
 pub(crate) fn confirm(config: &Config, output: Output) -> anyhow::Result<bool> {
     let mut turn = Turn::take(config, WAIT)?;
-    let place = Place::of(config);
+    let place = PendingDir::of(config);
     let Some(Found { stage: Stage::Waiting, file }) = place.find()? else {
         anyhow::bail!("no change waits for a confirmation");
     };
@@ -317,11 +317,11 @@ pub(crate) fn confirm(config: &Config, output: Output) -> anyhow::Result<bool> {
 fn finish(config: &Config, pending: Pending, output: Output) -> anyhow::Result<bool> {
     let inventory =
         Inventory::from_json(&pending.inventory).context("the inventory of the pending change")?;
-    let wanted = Wanted::from_json(&pending.after).context("the rules of the pending change")?;
+    let wanted = DesiredState::from_json(&pending.after).context("the rules of the pending change")?;
     let (wanted, _) = admit_saved(config, &wanted.ruleset, wanted.ruleset.flowtable.is_some(), output)?;
     let are_kept = sysctls::keep(config, &wanted, output);
     let done =
-        Desired { wanted, leases: pending.leases, inventory, is_news: true, kept: vec![], remarks: vec![] };
+        Plan { wanted, leases: pending.leases, inventory, is_news: true, kept: vec![], remarks: vec![] };
     Ok(remember(&State::open(&config.state_dir), &done, output) && are_kept)
 }
 
@@ -338,26 +338,26 @@ pub(crate) fn wait(
     mut guard: Child,
     seconds: u64,
     output: Output,
-) -> anyhow::Result<Verdict> {
+) -> anyhow::Result<ConfirmOutcome> {
     let answers = ask(seconds);
     loop {
         if let Some(status) = guard.try_wait().context("the guard")? {
             return match status.code() {
-                Some(0) => Ok(Verdict::Confirmed),
-                Some(1) => Ok(Verdict::TakenBack),
-                Some(3) => Ok(Verdict::Removed),
+                Some(0) => Ok(ConfirmOutcome::Confirmed),
+                Some(1) => Ok(ConfirmOutcome::RolledBack),
+                Some(3) => Ok(ConfirmOutcome::Removed),
                 // It was killed, or could not do its work.
                 _ => {
                     let _turn = Turn::take(config, WAIT)?;
                     refuse(config, &mut Kernel::open()?, output)?;
-                    Ok(Verdict::TakenBack)
+                    Ok(ConfirmOutcome::RolledBack)
                 }
             };
         }
         if let Ok(true) = answers.recv_timeout(POLL) {
             confirm(config, output)?;
             guard.wait().context("the guard")?;
-            return Ok(Verdict::Confirmed);
+            return Ok(ConfirmOutcome::Confirmed);
         }
     }
 }

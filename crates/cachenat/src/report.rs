@@ -2,17 +2,17 @@
 
 mod markdown;
 
-use rules::diff::{Action, Change, targets};
-use rules::sysctl::{Place, Switch, SysctlChange};
-use rules::{Changes, Endpoint};
+use rules::diff::{Action, ForwardChange, targets};
+use rules::sysctl::{Switch, SysctlChange, SysctlTarget};
+use rules::{AddrPort, RulesetDiff};
 use serde::Serialize;
 
 /// What would be changed, or was.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    pub(crate) changes: Changes,
+    pub(crate) changes: RulesetDiff,
     /// What the changes mean for clients.
-    pub(crate) forwards: Vec<Change>,
+    pub(crate) forwards: Vec<ForwardChange>,
     pub(crate) sysctls: Vec<SysctlChange>,
     /// What the sources leave open, and what was kept for that.
     pub(crate) warnings: Vec<String>,
@@ -41,14 +41,14 @@ struct ChangeForm {
 #[derive(Serialize)]
 struct SysctlForm<'a> {
     key: String,
-    place: Place,
+    place: SysctlTarget,
     from: Option<&'a str>,
     to: Option<&'a str>,
 }
 
-impl From<&Change> for ChangeForm {
-    fn from(change: &Change) -> Self {
-        let joined = |endpoints: &[Endpoint]| (!endpoints.is_empty()).then(|| targets(endpoints));
+impl From<&ForwardChange> for ChangeForm {
+    fn from(change: &ForwardChange) -> Self {
+        let joined = |endpoints: &[AddrPort]| (!endpoints.is_empty()).then(|| targets(endpoints));
         Self {
             action: change.action,
             id: change.id.to_string(),
@@ -60,7 +60,7 @@ impl From<&Change> for ChangeForm {
 }
 
 impl Report {
-    pub(crate) fn new(changes: Changes, sysctls: Vec<SysctlChange>, warnings: Vec<String>) -> Self {
+    pub(crate) fn new(changes: RulesetDiff, sysctls: Vec<SysctlChange>, warnings: Vec<String>) -> Self {
         Self { forwards: changes.forwards(), changes, sysctls, warnings }
     }
 
@@ -104,8 +104,8 @@ impl Report {
         let sysctls = self.sysctls.iter().map(|change| {
             let to = change.to.map_or("not set", Switch::as_str);
             let place = match change.place {
-                Place::Live => "now",
-                Place::Boot => "at boot",
+                SysctlTarget::Live => "now",
+                SysctlTarget::Boot => "at boot",
             };
             format!("set {} {to} ({place})\n", change.sysctl.key())
         });

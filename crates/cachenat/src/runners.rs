@@ -52,12 +52,12 @@ fn runs_cachenat(crontab: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use doctor::Verdict::{self, Ok, Warn};
+    use doctor::Level::{self, Ok, Warn};
     use doctor::schedule::schedule;
 
     use super::*;
 
-    fn with(file: &str, text: &str) -> Verdict {
+    fn with(file: &str, text: &str) -> Level {
         let root = tempfile::tempdir().unwrap();
         let file = root.path().join(file);
         fs::create_dir_all(file.parent().unwrap()).unwrap();

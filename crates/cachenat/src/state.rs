@@ -12,9 +12,9 @@ use std::time::UNIX_EPOCH;
 
 use applier::plain_file::{self, Durability, clear};
 use discovery::{Inventory, InventoryError};
-use plan::{Desired, Leases};
+use plan::{Leases, Plan};
 use rules::Ruleset;
-use rules::json::{JsonError, Wanted};
+use rules::json::{DesiredState, JsonError};
 use serde::{Deserialize, Serialize};
 
 use crate::output::{Output, with_cause};
@@ -104,7 +104,7 @@ impl State {
     /// # Errors
     ///
     /// [`StateError`], if the file is there and can't be read.
-    pub(crate) fn ruleset(dir: &Path) -> Result<Option<Wanted>, StateError> {
+    pub(crate) fn ruleset(dir: &Path) -> Result<Option<DesiredState>, StateError> {
         let mut damaged = Vec::new();
         let wanted = read(&dir.join("ruleset.json"), parse_ruleset, &mut damaged);
         damaged.pop().map_or(Ok(wanted), Err)
@@ -199,7 +199,7 @@ impl State {
     /// # Errors
     ///
     /// [`StateError::Io`]; a file is then as it was.
-    pub(crate) fn save(&self, desired: &Desired) -> Result<(), StateError> {
+    pub(crate) fn save(&self, desired: &Plan) -> Result<(), StateError> {
         for file in self.damaged.iter().map(StateError::file) {
             set_aside(file).map_err(|source| StateError::Io { file: file.to_owned(), source })?;
         }
@@ -275,8 +275,8 @@ fn parse_inventory(file: &Path, text: &str) -> Result<Inventory, StateError> {
     Inventory::from_json(text).map_err(|source| StateError::Inventory { file: file.to_owned(), source })
 }
 
-fn parse_ruleset(file: &Path, text: &str) -> Result<Wanted, StateError> {
-    Wanted::from_json(text).map_err(|source| StateError::Ruleset { file: file.to_owned(), source })
+fn parse_ruleset(file: &Path, text: &str) -> Result<DesiredState, StateError> {
+    DesiredState::from_json(text).map_err(|source| StateError::Ruleset { file: file.to_owned(), source })
 }
 
 /// Writes the file, unless it holds this text already. What it holds is read and not remembered: a run that was ended
@@ -351,9 +351,9 @@ mod tests {
         serde_json::from_str(r#"[{"port":6379,"id":"my-cluster-001","since":7}]"#).unwrap()
     }
 
-    fn desired() -> Desired {
-        let wanted = Wanted { ruleset: Ruleset::default(), sysctls: vec![rules::Sysctl::Ipv4Forward] };
-        Desired {
+    fn desired() -> Plan {
+        let wanted = DesiredState { ruleset: Ruleset::default(), sysctls: vec![rules::Sysctl::Ipv4Forward] };
+        Plan {
             wanted: wanted.into(),
             leases: leases(),
             inventory: Inventory::default(),
@@ -377,9 +377,9 @@ mod tests {
             files.map(inode)
         };
         let before = inodes();
-        state.save(&Desired { is_news: false, ..desired() }).unwrap();
+        state.save(&Plan { is_news: false, ..desired() }).unwrap();
         assert_eq!(inodes(), before);
-        state.save(&Desired { leases: Leases::default(), ..desired() }).unwrap();
+        state.save(&Plan { leases: Leases::default(), ..desired() }).unwrap();
         let is_new: Vec<bool> = before.iter().zip(&inodes()).map(|(before, after)| before != after).collect();
         assert_eq!(is_new, [true, true, false]);
     }
@@ -398,10 +398,10 @@ mod tests {
     #[test]
     fn what_could_not_be_written_is_written_later_though_nothing_is_new_then() {
         let dir = tempfile::tempdir().unwrap();
-        State::open(dir.path()).save(&Desired { leases: Leases::default(), ..desired() }).unwrap();
+        State::open(dir.path()).save(&Plan { leases: Leases::default(), ..desired() }).unwrap();
         fs::remove_file(dir.path().join("inventory.json")).unwrap();
         let ahead = State::open(dir.path()).ahead(leases(), Inventory::default());
-        ahead.save(&Desired { is_news: false, ..desired() }).unwrap();
+        ahead.save(&Plan { is_news: false, ..desired() }).unwrap();
         let state = State::open(dir.path());
         assert_eq!((state.leases, state.last_good), (Some(leases()), Some(Inventory::default())));
     }

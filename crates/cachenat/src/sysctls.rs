@@ -6,7 +6,7 @@ use applier::host;
 use applier::surroundings;
 use applier::sysctl::{Applied, Interfaces, SysctlError, Sysctls};
 use plan::Admitted;
-use rules::json::Wanted;
+use rules::json::DesiredState;
 use rules::sysctl::AtBoot;
 use rules::{IfName, Sysctl};
 
@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::output::{Output, with_cause};
 
 /// The kernel settings of this host, seen from the interfaces that matter to these rules.
-pub(crate) fn of_host(config: &Config, wanted: &Wanted) -> anyhow::Result<Sysctls> {
+pub(crate) fn of_host(config: &Config, wanted: &DesiredState) -> anyhow::Result<Sysctls> {
     let ingress = wanted.ruleset.ingress().cloned();
     // Routes cost two dumps, and IPv4 has none that forwarding takes away.
     let routes = if wanted.sysctls.contains(&Sysctl::Ipv6Forward) { host::routes()? } else { vec![] };
@@ -27,7 +27,7 @@ pub(crate) fn of_host(config: &Config, wanted: &Wanted) -> anyhow::Result<Sysctl
 }
 
 /// A warning for each setting that another file takes back at the next boot.
-pub(crate) fn boot_warnings(config: &Config, wanted: &Wanted) -> Vec<String> {
+pub(crate) fn boot_warnings(config: &Config, wanted: &DesiredState) -> Vec<String> {
     let ingress = wanted.ruleset.ingress();
     let line = |sysctl: &Sysctl| {
         let found = at_boot(config, sysctl, ingress)?;

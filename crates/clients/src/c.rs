@@ -2,7 +2,7 @@
 
 use crate::cache::{Cache, joined};
 use crate::literal::{comment, double, snake};
-use crate::{Endpoint, FormatError};
+use crate::{ClientEndpoint, FormatError};
 
 /// hiredis' connections. It knows no cluster, so the program itself follows a `MOVED`, by the map.
 pub(crate) fn hiredis(caches: &[Cache<'_>]) -> String {
@@ -45,7 +45,7 @@ pub(crate) fn hiredis(caches: &[Cache<'_>]) -> String {
 }
 
 /// Where to connect, and with TLS the name that the certificate has to carry: one that can't be verified fails.
-fn outside(node: &Endpoint) -> String {
+fn outside(node: &ClientEndpoint) -> String {
     let name = node.certificate_name().or(node.tls.then_some(node.public_host.as_str()));
     let name = name.map_or_else(|| "NULL".to_owned(), double);
     format!("{}, {}, {name}", double(&node.public_host), node.public_port)

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use discovery::{Engine, Inventory, Node, Role};
 
 use crate::literal::{Comment, distinct};
-use crate::{Endpoint, Protocol};
+use crate::{ClientEndpoint, Protocol};
 
 /// A cache as a client sees it.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub(crate) struct Cache<'a> {
     pub(crate) protocol: Protocol,
     pub(crate) tls: bool,
     /// Its endpoints, single nodes before the ports that follow a role.
-    endpoints: Vec<&'a Endpoint>,
+    endpoints: Vec<&'a ClientEndpoint>,
 }
 
 /// What the cache calls a node, and the node.
@@ -25,11 +25,11 @@ pub(crate) struct Cache<'a> {
 pub(crate) struct Inside<'a> {
     pub(crate) host: String,
     pub(crate) port: u16,
-    pub(crate) node: &'a Endpoint,
+    pub(crate) node: &'a ClientEndpoint,
 }
 
 /// The caches, in the order in which their endpoints come.
-pub(crate) fn caches(endpoints: &[Endpoint]) -> Vec<Cache<'_>> {
+pub(crate) fn caches(endpoints: &[ClientEndpoint]) -> Vec<Cache<'_>> {
     let mut caches: Vec<Cache<'_>> = Vec::new();
     for endpoint in endpoints {
         let protocol = endpoint.protocol.unwrap_or(Protocol::Redis);
@@ -75,7 +75,7 @@ pub(crate) fn protocol(inventory: &Inventory, node: &Node) -> Protocol {
     if is_cluster { Protocol::RedisCluster } else { Protocol::Redis }
 }
 
-impl Endpoint {
+impl ClientEndpoint {
     /// Whether the node behind the port changes with a role: `my-cluster/primary`, `my-cluster/reader`.
     pub fn follows_a_role(&self) -> bool {
         let suffix = self.id.strip_prefix(self.cluster.as_str());
@@ -108,7 +108,7 @@ impl Endpoint {
         joined(&self.public_host, self.public_port)
     }
 
-    /// [`Endpoint::dialled`] and the port, as in [`Endpoint::outside`].
+    /// [`ClientEndpoint::dialled`] and the port, as in [`ClientEndpoint::outside`].
     pub(crate) fn dialled_with_port(&self) -> String {
         joined(self.dialled(), self.public_port)
     }
@@ -140,13 +140,13 @@ impl Endpoint {
 
 impl<'a> Cache<'a> {
     /// All of its endpoints.
-    pub(crate) fn all(&self) -> &[&'a Endpoint] {
+    pub(crate) fn all(&self) -> &[&'a ClientEndpoint] {
         &self.endpoints
     }
 
     /// Where a client begins: the single nodes, or what there is instead.
-    pub(crate) fn nodes(&self) -> Vec<&'a Endpoint> {
-        let is_reader = |endpoint: &&&Endpoint| endpoint.role == Some(Role::Reader);
+    pub(crate) fn nodes(&self) -> Vec<&'a ClientEndpoint> {
+        let is_reader = |endpoint: &&&ClientEndpoint| endpoint.role == Some(Role::Reader);
         let nodes: Vec<_> =
             self.endpoints.iter().filter(|endpoint| !endpoint.follows_a_role()).copied().collect();
         match nodes.is_empty() {
@@ -156,14 +156,14 @@ impl<'a> Cache<'a> {
     }
 
     /// Where writes go: the port that follows the primary, else the node that is the primary now, else the first.
-    pub(crate) fn primary(&self) -> Option<&'a Endpoint> {
+    pub(crate) fn primary(&self) -> Option<&'a ClientEndpoint> {
         let primaries = || self.endpoints.iter().filter(|endpoint| endpoint.role == Some(Role::Primary));
         let following = primaries().find(|endpoint| endpoint.follows_a_role());
         following.or(primaries().next()).or(self.endpoints.first()).copied()
     }
 
     /// Where reads may go as well: the nodes that are replicas now, else the port that spreads over them.
-    pub(crate) fn replicas(&self) -> Vec<&'a Endpoint> {
+    pub(crate) fn replicas(&self) -> Vec<&'a ClientEndpoint> {
         let with = |role| self.endpoints.iter().filter(move |endpoint| endpoint.role == Some(role)).copied();
         let replicas: Vec<_> = with(Role::Replica).collect();
         if replicas.is_empty() { with(Role::Reader).collect() } else { replicas }

@@ -1,6 +1,6 @@
 //! Go: go-redis.
 
-use crate::Endpoint;
+use crate::ClientEndpoint;
 use crate::cache::{Cache, joined};
 use crate::literal::{camel, comment, double, pascal};
 
@@ -33,7 +33,7 @@ pub(crate) fn go_redis(caches: &[Cache<'_>]) -> String {
             text.push_str(&format!("\t{key}: {value}, // {}\n", node.label()));
         }
         text.push_str("}\n");
-        let seed = |node: &Endpoint| {
+        let seed = |node: &ClientEndpoint| {
             let (host, port) = node.seed();
             double(&joined(host, port))
         };
@@ -54,7 +54,7 @@ pub(crate) fn go_redis(caches: &[Cache<'_>]) -> String {
         ));
         let replicas = if cache.is_cluster() { Vec::new() } else { cache.replicas() };
         if !replicas.is_empty() {
-            let client = |node: &&Endpoint| {
+            let client = |node: &&ClientEndpoint| {
                 let options = format!("&redis.Options{{Addr: {}, Dialer: {dialer}({map})}}", seed(node));
                 format!("\t\tredis.NewClient({options}), // {}\n", node.label())
             };

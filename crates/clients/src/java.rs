@@ -1,13 +1,13 @@
 //! Java: Jedis, Lettuce and Redisson. Each is a class with a method for each cache.
 
-use crate::Endpoint;
+use crate::ClientEndpoint;
 use crate::cache::{Cache, Inside};
 use crate::literal::{camel, comment, double, snake};
 
 /// What every client of Jedis is made of: its classes have changed names from version to version, these have not.
 pub(crate) fn jedis(caches: &[Cache<'_>]) -> String {
     let address = |host: &str, port: u16| format!("new HostAndPort({}, {port})", double(host));
-    let dialled = |node: &Endpoint| address(node.dialled(), node.public_port);
+    let dialled = |node: &ClientEndpoint| address(node.dialled(), node.public_port);
     let mut imports = vec!["java.util.Map"];
     if caches.iter().any(|cache| !cache.is_cluster()) {
         imports.insert(0, "java.util.List");
@@ -70,7 +70,7 @@ pub(crate) fn jedis(caches: &[Cache<'_>]) -> String {
 /// Lettuce's clients. Only where it connects is mapped, so the name that it verifies stays the node's own.
 pub(crate) fn lettuce(caches: &[Cache<'_>]) -> String {
     let address = |host: &str, port: u16| format!("HostAndPort.of({}, {port})", double(host));
-    let uri = |node: &Endpoint| {
+    let uri = |node: &ClientEndpoint| {
         let (host, port) = node.seed();
         let tls = if node.tls { ".withSsl(true).withVerifyPeer(true)" } else { "" };
         format!("RedisURI.Builder.redis({}, {port}){tls}.build()", double(host))
@@ -162,7 +162,7 @@ pub(crate) fn redisson(caches: &[Cache<'_>]) -> String {
             true => map(cache, "String", entry),
             false => format!("\n    // {}\n", comment(cache.name)),
         });
-        let seed = |node: &&Endpoint| double(&node.uri());
+        let seed = |node: &&ClientEndpoint| double(&node.uri());
         text.push_str(&format!(
             "    public static Config {}() {{\n        Config config = new Config();\n        config.{servers}()\n{mapper}                \
              .setConnectTimeout(3000)\n                .addNodeAddress(\n{});\n        return config;\n    }}\n",
@@ -217,8 +217,8 @@ fn several(
     cache: &Cache<'_>,
     suffix: &str,
     of: &str,
-    nodes: &[&Endpoint],
-    item: impl Fn(&Endpoint) -> String,
+    nodes: &[&ClientEndpoint],
+    item: impl Fn(&ClientEndpoint) -> String,
 ) -> String {
     format!(
         "    public static List<{of}> {}() {{\n        return List.of(\n{});\n    }}\n\n",

@@ -2,11 +2,11 @@
 
 use crate::cache::Cache;
 use crate::literal::{camel, comment, double};
-use crate::{Endpoint, Protocol};
+use crate::{ClientEndpoint, Protocol};
 
 /// A `Cluster` or `Redis` for each cache.
 pub(crate) fn ioredis(caches: &[Cache<'_>]) -> String {
-    let target = |node: &Endpoint| {
+    let target = |node: &ClientEndpoint| {
         let tls = node.certificate_name().map(|name| format!(", tls: {{ servername: {} }}", double(name)));
         let (host, port) = (double(&node.public_host), node.public_port);
         format!("{{ host: {host}, port: {port}{} }}", tls.unwrap_or_else(|| bare_tls(node, ", tls: {}")))
@@ -33,7 +33,7 @@ pub(crate) fn ioredis(caches: &[Cache<'_>]) -> String {
 
 /// A cluster or client for each cache; it still has to be connected.
 pub(crate) fn node_redis(caches: &[Cache<'_>]) -> String {
-    let target = |node: &Endpoint| {
+    let target = |node: &ClientEndpoint| {
         let tls = node.certificate_name().map(|name| format!(", tls: true, servername: {}", double(name)));
         let (host, port) = (double(&node.public_host), node.public_port);
         format!("{{ host: {host}, port: {port}{} }}", tls.unwrap_or_else(|| bare_tls(node, ", tls: true")))
@@ -66,9 +66,9 @@ pub(crate) fn node_redis(caches: &[Cache<'_>]) -> String {
 
 /// A configuration for each cache; making a client of it has to be awaited.
 pub(crate) fn glide(caches: &[Cache<'_>]) -> String {
-    let target = |node: &Endpoint| format!("[{}, {}]", double(node.dialled()), node.public_port);
+    let target = |node: &ClientEndpoint| format!("[{}, {}]", double(node.dialled()), node.public_port);
     let seed =
-        |node: &Endpoint| format!("{{ host: {}, port: {} }}", double(node.dialled()), node.public_port);
+        |node: &ClientEndpoint| format!("{{ host: {}, port: {} }}", double(node.dialled()), node.public_port);
     let mut text = "// @valkey/valkey-glide 2.5 or later\n".to_owned();
     for cache in caches {
         let class = match cache.protocol {
@@ -97,12 +97,12 @@ fn imports(caches: &[Cache<'_>], module: &str, cluster: &str, single: &str) -> S
 }
 
 /// TLS for a node whose name is not known.
-fn bare_tls(node: &Endpoint, option: &str) -> String {
+fn bare_tls(node: &ClientEndpoint, option: &str) -> String {
     if node.tls { option.to_owned() } else { String::new() }
 }
 
 /// The map as an object.
-fn addresses(cache: &Cache<'_>, target: impl Fn(&Endpoint) -> String) -> String {
+fn addresses(cache: &Cache<'_>, target: impl Fn(&ClientEndpoint) -> String) -> String {
     let mut text =
         format!("\n// {}: what the cache calls its nodes, and what they are outside.\n", comment(cache.name));
     text.push_str(&format!("export const {} = {{\n", camel(&cache.word, "addresses")));
@@ -113,11 +113,11 @@ fn addresses(cache: &Cache<'_>, target: impl Fn(&Endpoint) -> String) -> String 
     text + "};\n"
 }
 
-fn list(nodes: &[&Endpoint], item: impl Fn(&Endpoint) -> String) -> String {
+fn list(nodes: &[&ClientEndpoint], item: impl Fn(&ClientEndpoint) -> String) -> String {
     nodes.iter().map(|node| format!("    {},\n", item(node))).collect()
 }
 
-fn singles(cache: &Cache<'_>, client: impl Fn(&Endpoint) -> String) -> String {
+fn singles(cache: &Cache<'_>, client: impl Fn(&ClientEndpoint) -> String) -> String {
     let mut text = String::new();
     if let Some(primary) = cache.primary() {
         let name = camel(&cache.word, "cache");

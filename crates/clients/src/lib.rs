@@ -25,7 +25,7 @@ use std::net::IpAddr;
 
 use clap::ValueEnum;
 use discovery::{Inventory, Node, Role};
-use plan::{Addresses, Leases, Listener};
+use plan::{Addresses, Leases, ListenPort};
 use rules::{Family, ForwardId};
 use serde::{Deserialize, Serialize};
 
@@ -91,7 +91,7 @@ pub enum Format {
 
 /// Where a node is, from inside and from outside; an entry of `endpoints --format json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Endpoint {
+pub struct ClientEndpoint {
     /// The node's or role's id: `my-cluster-001`.
     pub id: String,
     /// The cache that it is of.
@@ -140,7 +140,7 @@ pub struct Document {
     /// 1; it grows by addition only.
     pub version: u32,
     /// In the order of the inventory.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<ClientEndpoint>,
 }
 
 /// What clients dial for each of the gateway's addresses.
@@ -154,7 +154,7 @@ pub struct Public {
 
 impl Public {
     /// The address that clients dial to reach a listener in a family.
-    fn address(&self, listener: Listener, family: Family) -> Option<IpAddr> {
+    fn address(&self, listener: ListenPort, family: Family) -> Option<IpAddr> {
         let private = self.gateway.endpoint(listener, family)?.address;
         Some(self.dialled.get(&private).copied().unwrap_or(private))
     }
@@ -188,15 +188,15 @@ pub enum FormatError {
 }
 
 /// The endpoints of every node that has a port.
-pub fn endpoints(inventory: &Inventory, leases: &Leases, public: &Public) -> Vec<Endpoint> {
+pub fn endpoints(inventory: &Inventory, leases: &Leases, public: &Public) -> Vec<ClientEndpoint> {
     let holders = leases.holders();
     let listener = |node: &Node| holders.get(&node.id.as_str().parse::<ForwardId>().ok()?).copied();
     let with_listener = inventory.nodes.iter().filter_map(|node| Some((node, listener(node)?)));
-    let endpoint = |(node, listener): (&Node, Listener)| {
+    let endpoint = |(node, listener): (&Node, ListenPort)| {
         let v6_only = !node.addresses.is_empty() && node.addresses.iter().all(IpAddr::is_ipv6);
         let v4 = if v6_only { None } else { public.address(listener, Family::Ipv4) };
         let public_host = v4.or_else(|| public.address(listener, Family::Ipv6))?;
-        Some(Endpoint {
+        Some(ClientEndpoint {
             id: node.id.to_string(),
             cluster: node.cluster.to_string(),
             role: node.role,
@@ -218,8 +218,8 @@ pub fn endpoints(inventory: &Inventory, leases: &Leases, public: &Public) -> Vec
 /// # Errors
 ///
 /// [`FormatError::NoSuchCluster`], with the names that there are.
-pub fn of_cluster(endpoints: Vec<Endpoint>, name: &str) -> Result<Vec<Endpoint>, FormatError> {
-    let (of, others): (Vec<Endpoint>, Vec<Endpoint>) =
+pub fn of_cluster(endpoints: Vec<ClientEndpoint>, name: &str) -> Result<Vec<ClientEndpoint>, FormatError> {
+    let (of, others): (Vec<ClientEndpoint>, Vec<ClientEndpoint>) =
         endpoints.into_iter().partition(|endpoint| endpoint.cluster == name);
     if of.is_empty() {
         let mut known: Vec<String> = others.into_iter().map(|endpoint| endpoint.cluster).collect();
@@ -235,7 +235,7 @@ pub fn of_cluster(endpoints: Vec<Endpoint>, name: &str) -> Result<Vec<Endpoint>,
 ///
 /// [`FormatError::NothingToSay`] where a library is asked for that speaks to none of them, [`FormatError::NoTls`]
 /// where it can't speak to one of them.
-pub fn text(format: Format, endpoints: &[Endpoint]) -> Result<String, FormatError> {
+pub fn text(format: Format, endpoints: &[ClientEndpoint]) -> Result<String, FormatError> {
     let caches = caches(endpoints);
     let redis = || speaking(&caches, false, "Redis");
     let memcached = || speaking(&caches, true, "Memcached");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::cache::Cache;
 use crate::literal::{self, shell};
-use crate::{Endpoint, Protocol};
+use crate::{ClientEndpoint, Protocol};
 
 /// `REDIS_URL` and its kin; with several caches each name begins with the cache's.
 pub(crate) fn env(caches: &[Cache<'_>]) -> String {
@@ -14,10 +14,11 @@ pub(crate) fn env(caches: &[Cache<'_>]) -> String {
             [_] => String::new(),
             _ => literal::snake(&cache.word, "").to_ascii_uppercase(),
         };
-        let uris =
-            |nodes: &[&Endpoint]| nodes.iter().map(|node| node.uri()).collect::<Vec<String>>().join(",");
+        let uris = |nodes: &[&ClientEndpoint]| {
+            nodes.iter().map(|node| node.uri()).collect::<Vec<String>>().join(",")
+        };
         let addresses = || cache.all().iter().map(|node| node.dialled_with_port()).collect::<Vec<String>>();
-        let first = cache.primary().map(Endpoint::uri).unwrap_or_default();
+        let first = cache.primary().map(ClientEndpoint::uri).unwrap_or_default();
         let lines = match cache.protocol {
             Protocol::Memcached => vec![("MEMCACHED_SERVERS", addresses().join(","))],
             Protocol::RedisCluster => vec![("REDIS_URL", first), ("REDIS_URLS", uris(&cache.nodes()))],

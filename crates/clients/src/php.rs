@@ -1,6 +1,6 @@
 //! PHP: phpredis and Predis.
 
-use crate::Endpoint;
+use crate::ClientEndpoint;
 use crate::cache::Cache;
 use crate::literal::{comment, single, snake};
 
@@ -17,7 +17,7 @@ pub(crate) fn phpredis(caches: &[Cache<'_>]) -> String {
             );
         }
         let variable = snake(&cache.word, "cache");
-        let connect = |variable: &str, node: &Endpoint| {
+        let connect = |variable: &str, node: &ClientEndpoint| {
             let scheme = if node.tls { "tls://" } else { "" };
             let host = single(&format!("{scheme}{}", node.public_host));
             let stream = match node.certificate_name() {
@@ -88,7 +88,7 @@ pub(crate) fn predis(caches: &[Cache<'_>]) -> String {
     text
 }
 
-fn parameters(node: &Endpoint) -> String {
+fn parameters(node: &ClientEndpoint) -> String {
     let tls = match (node.tls, node.certificate_name()) {
         (false, _) => String::new(),
         (true, None) => ", 'scheme' => 'tls'".to_owned(),

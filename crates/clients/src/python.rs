@@ -2,7 +2,7 @@
 
 use crate::cache::Cache;
 use crate::literal::{comment, double, snake};
-use crate::{Endpoint, Protocol};
+use crate::{ClientEndpoint, Protocol};
 
 /// redis-py, or the library that was made of it.
 pub(crate) struct Library {
@@ -89,7 +89,7 @@ fn cluster_client(cache: &Cache<'_>, class: &str) -> String {
 }
 
 fn single_clients(cache: &Cache<'_>, class: &str) -> String {
-    let client = |node: &Endpoint| {
+    let client = |node: &ClientEndpoint| {
         let tls = if cache.tls { format!(", {VERIFIED}") } else { String::new() };
         format!("{class}(host={}, port={}, {TIMEOUTS}{tls})", double(node.dialled()), node.public_port)
     };

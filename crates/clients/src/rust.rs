@@ -1,6 +1,6 @@
 //! Rust: redis-rs and fred. Each is a module with a function for each cache.
 
-use crate::Endpoint;
+use crate::ClientEndpoint;
 use crate::cache::Cache;
 use crate::literal::{Comment, comment, double, snake};
 
@@ -38,7 +38,7 @@ fn redis_rs_cluster(cache: &Cache<'_>) -> String {
 }
 
 fn redis_rs_singles(cache: &Cache<'_>) -> String {
-    let open = |node: &Endpoint| format!("Client::open({})", double(&node.uri()));
+    let open = |node: &ClientEndpoint| format!("Client::open({})", double(&node.uri()));
     let mut text = format!("\n// {}\n", comment(cache.name));
     cache.hosts_note().into_iter().for_each(|note| text.push_str(&format!("// {note}\n")));
     if let Some(primary) = cache.primary() {
@@ -68,7 +68,7 @@ pub(crate) fn fred(caches: &[Cache<'_>]) -> String {
     let mut text = FRED.to_owned();
     for cache in caches {
         text.push_str(&addresses(cache, |node| (&node.public_host, node.public_port)));
-        let seed = |node: &Endpoint| {
+        let seed = |node: &ClientEndpoint| {
             let (host, port) = node.seed();
             format!("{}, {port}", double(host))
         };
@@ -109,7 +109,7 @@ fn map_name(cache: &Cache<'_>) -> String {
 }
 
 /// The map as an array of pairs.
-fn addresses<'a>(cache: &Cache<'a>, outside: impl Fn(&'a Endpoint) -> (&'a str, u16)) -> String {
+fn addresses<'a>(cache: &Cache<'a>, outside: impl Fn(&'a ClientEndpoint) -> (&'a str, u16)) -> String {
     let inside = cache.inside();
     let mut text =
         format!("\n// {}: what the cache calls its nodes, and what they are outside.\n", comment(cache.name));

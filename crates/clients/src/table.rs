@@ -3,16 +3,16 @@
 use comfy_table::{Table, presets};
 
 use crate::cache::joined;
-use crate::{Document, Endpoint};
+use crate::{ClientEndpoint, Document};
 
 /// The contract's JSON.
-pub(crate) fn json(endpoints: &[Endpoint]) -> String {
+pub(crate) fn json(endpoints: &[ClientEndpoint]) -> String {
     let document = Document { version: 1, endpoints: endpoints.to_vec() };
     serde_json::to_string_pretty(&document).expect("text and numbers are always JSON") + "\n"
 }
 
 /// A row for each endpoint.
-pub(crate) fn table(endpoints: &[Endpoint]) -> String {
+pub(crate) fn table(endpoints: &[ClientEndpoint]) -> String {
     let header = ["CLUSTER", "NODE", "ROLE", "OUTSIDE", "INSIDE", "NAME", "TLS"];
     columns(header, endpoints.iter().map(row))
 }
@@ -24,7 +24,7 @@ pub fn columns<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item =
     table.lines().map(|line| line.trim().to_owned() + "\n").collect()
 }
 
-fn row(endpoint: &Endpoint) -> [String; 7] {
+fn row(endpoint: &ClientEndpoint) -> [String; 7] {
     let inside: Vec<String> = endpoint
         .private_addresses
         .iter()

@@ -10,8 +10,8 @@ use super::*;
 
 const PUBLIC: &str = "203.0.113.73";
 
-fn node(id: &str, cluster: &str, host: &str, inside: (&str, u16), outside: u16) -> Endpoint {
-    Endpoint {
+fn node(id: &str, cluster: &str, host: &str, inside: (&str, u16), outside: u16) -> ClientEndpoint {
+    ClientEndpoint {
         id: id.to_owned(),
         cluster: cluster.to_owned(),
         role: None,
@@ -27,8 +27,8 @@ fn node(id: &str, cluster: &str, host: &str, inside: (&str, u16), outside: u16) 
 }
 
 /// AWS's example: a primary and two replicas.
-fn example() -> Vec<Endpoint> {
-    let one = |number: u16, role| Endpoint {
+fn example() -> Vec<ClientEndpoint> {
+    let one = |number: u16, role| ClientEndpoint {
         role: Some(role),
         ..node(
             &format!("my-cluster-00{number}"),
@@ -42,8 +42,8 @@ fn example() -> Vec<Endpoint> {
 }
 
 /// A Redis Cluster of two shards.
-fn shards(tls: bool) -> Vec<Endpoint> {
-    let one = |shard: u16, number: u16, address: &str, outside| Endpoint {
+fn shards(tls: bool) -> Vec<ClientEndpoint> {
+    let one = |shard: u16, number: u16, address: &str, outside| ClientEndpoint {
         tls,
         configuration_host: Some("clustercfg.shards.abc123.use2.cache.amazonaws.com".to_owned()),
         protocol: Some(Protocol::RedisCluster),
@@ -63,8 +63,8 @@ fn shards(tls: bool) -> Vec<Endpoint> {
     ]
 }
 
-fn sessions() -> Vec<Endpoint> {
-    let one = |number: u16| Endpoint {
+fn sessions() -> Vec<ClientEndpoint> {
+    let one = |number: u16| ClientEndpoint {
         protocol: Some(Protocol::Memcached),
         ..node(
             &format!("sessions-000{number}"),
@@ -98,8 +98,8 @@ fn every_format_of_aws_s_example_is_as_it_was_read_over() {
 /// Each node on an address of its own, with the cache's own port.
 #[test]
 fn with_an_address_for_each_node_the_hosts_file_is_all_that_is_needed() {
-    let own_addresses = |endpoints: Vec<Endpoint>| -> Vec<Endpoint> {
-        let own = |(last, endpoint): (u8, Endpoint)| Endpoint {
+    let own_addresses = |endpoints: Vec<ClientEndpoint>| -> Vec<ClientEndpoint> {
+        let own = |(last, endpoint): (u8, ClientEndpoint)| ClientEndpoint {
             public_host: format!("203.0.113.{last}"),
             public_port: endpoint.port,
             ..endpoint
@@ -119,7 +119,7 @@ fn with_an_address_for_each_node_the_hosts_file_is_all_that_is_needed() {
 
 #[test]
 fn two_ports_of_one_name_on_two_addresses_are_told_of() {
-    let one = |id: &str, public: &str, port| Endpoint {
+    let one = |id: &str, public: &str, port| ClientEndpoint {
         public_host: public.to_owned(),
         ..node(id, "carts", "carts.example", ("10.0.1.230", port), port)
     };
@@ -244,7 +244,7 @@ fn names_end_no_comment_and_no_string() {
 #[test]
 fn twins_have_identifiers_of_their_own_in_every_format() {
     let called = |name: &str| {
-        let rename = |endpoint: Endpoint| Endpoint { cluster: name.to_owned(), ..endpoint };
+        let rename = |endpoint: ClientEndpoint| ClientEndpoint { cluster: name.to_owned(), ..endpoint };
         [example(), sessions()].concat().into_iter().map(rename).collect::<Vec<_>>()
     };
     let twins = [called("shop-a"), called("shop.a")].concat();
@@ -291,7 +291,7 @@ fn one_cache_is_found_by_its_name_and_an_unknown_name_is_told_the_others() {
 /// A port that spreads over replicas is no node, and must not stand for one.
 #[test]
 fn a_role_s_port_stands_for_its_name_and_not_for_a_node_s_address() {
-    let role = |role, outside| Endpoint {
+    let role = |role, outside| ClientEndpoint {
         role: Some(role),
         ..node(
             &format!("my-cluster/{role}"),
@@ -355,6 +355,6 @@ fn only_nodes_with_a_port_are_endpoints_and_each_is_dialled_in_its_family() {
     let elastic = |private: &str, public: &str| (private.parse().unwrap(), public.parse().unwrap());
     let dialled = [elastic("10.0.0.55", PUBLIC), elastic("fd00::55", "2001:db8::73")].into();
     let found = endpoints(&inventory, &leases, &Public { gateway, dialled });
-    let dialled: Vec<String> = found.iter().map(Endpoint::outside).collect();
+    let dialled: Vec<String> = found.iter().map(ClientEndpoint::outside).collect();
     assert_eq!(dialled, ["203.0.113.73:6379", "[2001:db8::73]:6380"]);
 }

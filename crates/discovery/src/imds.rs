@@ -47,14 +47,14 @@ const FRESHNESS: Duration = Duration::from_secs(300);
 /// `AWS_EC2_METADATA_DISABLED=true` keeps it from being asked; `AWS_EC2_METADATA_SERVICE_ENDPOINT` moves it.
 #[derive(Clone, Default)]
 pub struct Imds {
-    place: Place,
+    place: ImdsEndpoint,
     absence: Option<Duration>,
-    memory: Arc<Mutex<Memory>>,
+    memory: Arc<Mutex<CachedFacts>>,
 }
 
 /// What the service said, and when it is to be asked again.
 #[derive(Debug, Default)]
-struct Memory {
+struct CachedFacts {
     /// By category; `None` is an answer too: the instance has none (404).
     answers: Answers,
     facts: Option<Arc<InstanceFacts>>,
@@ -63,7 +63,7 @@ struct Memory {
 
 type Answers = BTreeMap<String, Option<String>>;
 
-impl Memory {
+impl CachedFacts {
     /// Takes note of what was answered. What was not is as it was, and is asked again after `absence`.
     fn note(&mut self, heard: Heard, now: Instant, absence: Duration) {
         self.answers.extend(heard.answers);
@@ -86,7 +86,7 @@ struct Heard {
 
 /// Where the service is.
 #[derive(Clone, Debug, Default)]
-enum Place {
+enum ImdsEndpoint {
     /// Where the environment says, else at its link-local address.
     #[default]
     Usual,
@@ -150,12 +150,12 @@ impl InstanceFacts {
 impl Imds {
     /// A service that is not there.
     pub fn off() -> Self {
-        Self { place: Place::Off, ..Self::default() }
+        Self { place: ImdsEndpoint::Off, ..Self::default() }
     }
 
     /// The service at another URL than the usual; asking panics if it is none.
     pub fn at(url: impl Into<String>) -> Self {
-        Self { place: Place::At(url.into()), ..Self::default() }
+        Self { place: ImdsEndpoint::At(url.into()), ..Self::default() }
     }
 
     /// The same service, asked again this soon after it was silent.
@@ -193,10 +193,10 @@ impl Imds {
             .read_timeout(PATIENCE)
             .operation_timeout(PATIENCE);
         let elsewhere = match &self.place {
-            Place::Usual => None,
+            ImdsEndpoint::Usual => None,
             // The discard port refuses at once, and the real service is not reached.
-            Place::Off => Some("http://127.0.0.1:9"),
-            Place::At(url) => Some(url.as_str()),
+            ImdsEndpoint::Off => Some("http://127.0.0.1:9"),
+            ImdsEndpoint::At(url) => Some(url.as_str()),
         };
         if let Some(url) = elsewhere {
             client = client.endpoint(url).expect("the caller of `at` gave a URL");
@@ -209,9 +209,9 @@ impl Imds {
             std::env::var("AWS_EC2_METADATA_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"))
         };
         match self.place {
-            Place::Off => true,
-            Place::At(_) => false,
-            Place::Usual => disabled(),
+            ImdsEndpoint::Off => true,
+            ImdsEndpoint::At(_) => false,
+            ImdsEndpoint::Usual => disabled(),
         }
     }
 }
@@ -357,13 +357,13 @@ mod tests {
         Heard { is_whole: true, ..half(answers) }
     }
 
-    fn region(memory: &Memory) -> Option<&str> {
+    fn region(memory: &CachedFacts) -> Option<&str> {
         memory.facts.as_ref()?.region.as_deref()
     }
 
     #[test]
     fn silence_is_remembered_for_a_moment_only() {
-        let (mut memory, now) = (Memory::default(), Instant::now());
+        let (mut memory, now) = (CachedFacts::default(), Instant::now());
         assert!(memory.is_due(now));
         memory.note(Heard::default(), now, ABSENCE);
         assert_eq!((memory.is_due(now + HALF), memory.is_due(now + ABSENCE)), (false, true));
@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn an_answer_outlives_later_silence() {
-        let (mut memory, now) = (Memory::default(), Instant::now());
+        let (mut memory, now) = (CachedFacts::default(), Instant::now());
         memory.note(whole(&[("mac", "02:00"), ("placement/region", "us-east-2")]), now, ABSENCE);
         assert_eq!((memory.is_due(now + ABSENCE), memory.is_due(now + FRESHNESS)), (false, true));
         memory.note(Heard::default(), now, ABSENCE);
@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn half_an_answer_is_used_and_completed() {
-        let (mut memory, now) = (Memory::default(), Instant::now());
+        let (mut memory, now) = (CachedFacts::default(), Instant::now());
         memory.note(half(&[("mac", "02:00"), ("local-ipv4", "10.0.0.55")]), now, ABSENCE);
         assert_eq!((region(&memory), memory.is_due(now + ABSENCE)), (None, true));
         memory.note(half(&[("mac", "02:00"), ("placement/region", "us-east-2")]), now, ABSENCE);

@@ -32,15 +32,15 @@ pub use aws_credential_types::Credentials;
 
 pub use admission::{Admission, Refusal, Route, admit};
 pub use announced::{Also, Scope};
-pub use elasticache::{Action, ApiError, Cause, Place, Survey, survey};
+pub use elasticache::{Action, ApiError, CacheLocation, Cause, Survey, survey};
 pub use imds::{Imds, InstanceFacts, instance_facts};
-pub use in_band::{Dial, GreetError, Greeting, InBandError, Speaks, greet_all};
+pub use in_band::{Dial, GreetError, InBandError, ServerInfo, ServerProtocol, greet_all};
 pub use inventory::{Coverage, Engine, Inventory, Network, Node, Outcome, Role, SourceReport};
 pub use json::InventoryError;
 pub use names::{MAX_NAME, NameError, NodeId, SourceName};
 pub use resolve::{LookupError, ResolverSettings};
 pub use source::{
-    Endpoint, Expose, HostPort, HostPortError, RedisSeed, Secret, Seed, Source, StaticNode, TlsTrust,
+    Expose, ExposedRole, HostPort, HostPortError, RedisSeed, Secret, Seed, Source, StaticNode, TlsTrust,
 };
 
 /// How discovery goes about it.

@@ -119,7 +119,7 @@ pub struct StaticNode {
 
 /// One kind of endpoint of a replication group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Endpoint {
+pub enum ExposedRole {
     /// Each node by itself.
     Nodes,
     /// `id/primary`: whichever node takes the writes now.
@@ -128,18 +128,18 @@ pub enum Endpoint {
     Reader,
 }
 
-/// Which endpoints of a replication group get a port; [`Endpoint::Nodes`] unless told otherwise.
+/// Which endpoints of a replication group get a port; [`ExposedRole::Nodes`] unless told otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expose(BTreeSet<Endpoint>);
+pub struct Expose(BTreeSet<ExposedRole>);
 
 impl Expose {
     /// Nodes, primary and reader.
     pub fn all() -> Self {
-        [Endpoint::Nodes, Endpoint::Primary, Endpoint::Reader].into_iter().collect()
+        [ExposedRole::Nodes, ExposedRole::Primary, ExposedRole::Reader].into_iter().collect()
     }
 
     /// Whether this kind is wanted.
-    pub fn has(&self, endpoint: Endpoint) -> bool {
+    pub fn has(&self, endpoint: ExposedRole) -> bool {
         self.0.contains(&endpoint)
     }
 
@@ -152,9 +152,9 @@ impl Expose {
         let mut expose = BTreeSet::new();
         for word in words {
             match word.as_ref() {
-                "nodes" => expose.extend([Endpoint::Nodes]),
-                "primary" => expose.extend([Endpoint::Primary]),
-                "reader" => expose.extend([Endpoint::Reader]),
+                "nodes" => expose.extend([ExposedRole::Nodes]),
+                "primary" => expose.extend([ExposedRole::Primary]),
+                "reader" => expose.extend([ExposedRole::Reader]),
                 "all" => expose.extend(Self::all().0),
                 other => return Err(other.to_owned()),
             }
@@ -165,12 +165,12 @@ impl Expose {
 
 impl Default for Expose {
     fn default() -> Self {
-        Self::from_iter([Endpoint::Nodes])
+        Self::from_iter([ExposedRole::Nodes])
     }
 }
 
-impl FromIterator<Endpoint> for Expose {
-    fn from_iter<I: IntoIterator<Item = Endpoint>>(endpoints: I) -> Self {
+impl FromIterator<ExposedRole> for Expose {
+    fn from_iter<I: IntoIterator<Item = ExposedRole>>(endpoints: I) -> Self {
         Self(endpoints.into_iter().collect())
     }
 }
@@ -266,7 +266,7 @@ mod tests {
     fn expose_knows_its_words() {
         assert_eq!(Expose::from_words::<&str>(&[]), Ok(Expose::default()));
         assert_eq!(Expose::from_words(&["all"]), Ok(Expose::all()));
-        assert_eq!(Expose::from_words(&["reader"]), Ok(Expose::from_iter([Endpoint::Reader])));
+        assert_eq!(Expose::from_words(&["reader"]), Ok(Expose::from_iter([ExposedRole::Reader])));
         assert_eq!(Expose::from_words(&["node"]), Err("node".into()));
     }
 

@@ -133,7 +133,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::Verdict::{Fail, Ok, Warn};
+    use crate::Level::{Fail, Ok, Warn};
 
     fn ranges(texts: &[&str]) -> Vec<IpNet> {
         texts.iter().map(|text| text.parse().unwrap()).collect()

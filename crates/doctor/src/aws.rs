@@ -1,6 +1,6 @@
 //! What AWS says of this host: may it ask, is its clock right, is it where it has to be?
 
-use discovery::{Action, Cause, InstanceFacts, Place, Survey};
+use discovery::{Action, CacheLocation, Cause, InstanceFacts, Survey};
 
 use crate::Finding;
 
@@ -97,7 +97,7 @@ pub fn clock(survey: &Survey) -> Option<Finding> {
 }
 
 /// Whether the caches are in this instance's VPC, and in subnets other than its own; nothing where that is not known.
-pub fn places(places: &[Place], vpc: Option<&str>, subnet: Option<&str>) -> Vec<Finding> {
+pub fn places(places: &[CacheLocation], vpc: Option<&str>, subnet: Option<&str>) -> Vec<Finding> {
     let mut found = Vec::new();
     let vpcs = || places.iter().filter_map(|place| Some((&place.cache, place.vpc.as_deref()?)));
     if let Some(own) = vpc.filter(|_| vpcs().next().is_some()) {
@@ -113,7 +113,7 @@ pub fn places(places: &[Place], vpc: Option<&str>, subnet: Option<&str>) -> Vec<
     if let Some(own) = subnet.filter(|_| !places.is_empty()) {
         found.push(match places.iter().find(|place| place.subnets.iter().any(|subnet| subnet == own)) {
             None => Finding::ok("subnet", format!("no cache is in {own}, this instance's own")),
-            Some(Place { cache, .. }) => Finding::warn(
+            Some(CacheLocation { cache, .. }) => Finding::warn(
                 "subnet",
                 format!("{cache} may have nodes in {own}, this instance's own, which is public"),
                 "run cachenat in a public subnet of its own, or take that subnet out of the cache's subnet group",
@@ -135,8 +135,8 @@ pub fn incredible_vpc(facts: &InstanceFacts) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Verdict::{Fail, Ok as Fine, Warn};
-    use crate::{Verdict, text};
+    use crate::Level::{Fail, Ok as Fine, Warn};
+    use crate::{Level, text};
 
     fn survey(calls: Vec<(Action, Result<(), Cause>)>, clock_ahead: Option<i64>) -> Survey {
         let (region, calls) = ("us-east-2".to_owned(), calls.into_iter().collect());
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn a_clock_is_warned_of_from_ten_seconds_and_wrong_from_five_minutes() {
         let verdict = |ahead| clock(&survey(vec![], Some(ahead))).map(|finding| finding.verdict);
-        let verdicts: Vec<Option<Verdict>> = [9, -9, 10, -10, 299, 300, -300].map(verdict).into();
+        let verdicts: Vec<Option<Level>> = [9, -9, 10, -10, 299, 300, -300].map(verdict).into();
         assert_eq!(verdicts, [Fine, Fine, Warn, Warn, Warn, Fail, Fail].map(Some));
         assert_eq!(clock(&survey(vec![], None)), None);
         let refused = Err(Cause::Clock { message: "Signature expired".to_owned() });
@@ -215,12 +215,12 @@ mod tests {
 
     #[test]
     fn another_vpc_and_the_own_subnet_are_found() {
-        let place = |vpc: Option<&str>, subnets: &[&str]| Place {
+        let place = |vpc: Option<&str>, subnets: &[&str]| CacheLocation {
             cache: "my-cluster-001".to_owned(),
             vpc: vpc.map(str::to_owned),
             subnets: subnets.iter().map(|&subnet| subnet.to_owned()).collect(),
         };
-        let verdicts = |place: &[Place]| -> Vec<Verdict> {
+        let verdicts = |place: &[CacheLocation]| -> Vec<Level> {
             places(place, Some("vpc-a"), Some("subnet-a")).iter().map(|finding| finding.verdict).collect()
         };
         assert_eq!(verdicts(&[place(Some("vpc-a"), &["subnet-b"])]), [Fine, Fine]);

@@ -2,8 +2,8 @@
 
 use ipnet::IpNet;
 use rules::foreign::{
-    Answer, Backend, Base, Chain, Doubt, Fate, Flow, Flows, Foreign, Hook, Interface, Message, Place,
-    ReplyTo, Table, TableFamily,
+    Answer, Backend, Base, Chain, Doubt, Fate, Flow, Flows, Foreign, Hook, Interface, Message, ReplyTo,
+    RuleOrPolicy, Table, TableFamily,
 };
 use rules::{Family, Ruleset, SnatTo};
 
@@ -121,7 +121,7 @@ fn packets(message: Message, flow: &Flow) -> String {
     }
 }
 
-fn remedy(fate: Fate, place: Place<'_>) -> String {
+fn remedy(fate: Fate, place: RuleOrPolicy<'_>) -> String {
     let show = command(place);
     match fate {
         Fate::Dropped if is_of_iptables(place.chain) => format!(
@@ -145,7 +145,7 @@ fn is_of_iptables(chain: &Chain) -> bool {
 }
 
 /// The command that shows a rule.
-fn command(place: Place<'_>) -> String {
+fn command(place: RuleOrPolicy<'_>) -> String {
     let Chain { table, name, .. } = place.chain;
     match (table.backend, table.family) {
         (Backend::NfTables, _) => format!("'nft -a list chain {table} {name}'"),
@@ -232,7 +232,7 @@ mod tests {
     use rules::ruleset::TABLE;
 
     use super::*;
-    use crate::Verdict::{Fail, Ok, Warn};
+    use crate::Level::{Fail, Ok, Warn};
 
     fn chain(backend: Backend, hook: Hook, expressions: Vec<Expression>) -> Foreign {
         let name = if backend == Backend::NfTables { "fw" } else { "filter" };
@@ -243,7 +243,7 @@ mod tests {
         Foreign { chains, ..Foreign::default() }
     }
 
-    fn told(foreign: &Foreign) -> (crate::Verdict, String) {
+    fn told(foreign: &Foreign) -> (crate::Level, String) {
         let flow = Flow {
             interface: Interface { name: "eth0".parse().unwrap(), index: None },
             client: "198.51.100.0/24".parse().unwrap(),

@@ -7,7 +7,7 @@ use serde::Serialize;
 /// How it stands with a requirement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum Level {
     /// It holds.
     Ok,
     /// It may not hold, or not for long.
@@ -20,7 +20,7 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// How it stands with it.
-    pub verdict: Verdict,
+    pub verdict: Level,
     /// What was looked at: `ip_forward`, `node my-cluster-001`.
     pub name: String,
     /// What was found.
@@ -38,31 +38,31 @@ struct Document<'a> {
 impl Finding {
     /// It holds.
     pub fn ok(name: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Ok, name: name.into(), what: what.into(), remedy: None }
+        Self { verdict: Level::Ok, name: name.into(), what: what.into(), remedy: None }
     }
 
     /// It may not hold, or not for long.
     pub fn warn(name: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Warn, remedy: Some(remedy.into()), ..Self::ok(name, what) }
+        Self { verdict: Level::Warn, remedy: Some(remedy.into()), ..Self::ok(name, what) }
     }
 
     /// It does not hold.
     pub fn fail(name: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Fail, ..Self::warn(name, what, remedy) }
+        Self { verdict: Level::Fail, ..Self::warn(name, what, remedy) }
     }
 
     /// An error of ours, which names its remedy itself where there is one.
     pub fn error(name: impl Into<String>, error: &(dyn Error + 'static)) -> Self {
         let causes = std::iter::successors(Some(error), |&error| error.source());
         let causes: Vec<String> = causes.map(ToString::to_string).collect();
-        Self { verdict: Verdict::Fail, ..Self::ok(name, causes.join(": ")) }
+        Self { verdict: Level::Fail, ..Self::ok(name, causes.join(": ")) }
     }
 
     fn line(&self) -> String {
         let verdict = match self.verdict {
-            Verdict::Ok => "ok",
-            Verdict::Warn => "warn",
-            Verdict::Fail => "fail",
+            Level::Ok => "ok",
+            Level::Warn => "warn",
+            Level::Fail => "fail",
         };
         let remedy = self.remedy.iter().map(|remedy| format!("; {remedy}")).collect::<String>();
         let line = format!("{verdict:<4}  {}: {}{remedy}", self.name, self.what);
@@ -88,7 +88,7 @@ pub fn json(findings: &[Finding]) -> serde_json::Result<String> {
 /// How many did not hold: `1 fails, 2 warn`; `None`: all hold.
 pub fn summary(findings: &[Finding]) -> Option<String> {
     let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
-    match (count(Verdict::Fail), count(Verdict::Warn)) {
+    match (count(Level::Fail), count(Level::Warn)) {
         (0, 0) => None,
         (failed, warned) => Some(format!("{failed} fail, {warned} warn")),
     }

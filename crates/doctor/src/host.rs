@@ -2,7 +2,7 @@
 
 use rules::flows::{ConntrackFill, PORTS};
 use rules::sysctl::AtBoot;
-use rules::{Endpoint, Family, IfName, Ruleset, Sysctl};
+use rules::{AddrPort, Family, IfName, Ruleset, Sysctl};
 
 use crate::Finding;
 
@@ -85,12 +85,12 @@ pub fn conntrack(fill: Option<ConntrackFill>) -> Finding {
 }
 
 /// Among how many addresses of the gateway the connections to a target are shared; one that keeps its clients' is one.
-pub fn sources(in_force: &Ruleset, target: Endpoint) -> u64 {
+pub fn sources(in_force: &Ruleset, target: AddrPort) -> u64 {
     in_force.sources(Family::of(target.address)).len().max(1) as u64
 }
 
 /// Whether the target with the most connections has room for more: from one address there are so many ports and no more.
-pub fn nat_ports(busiest: Option<(Endpoint, u64)>, in_force: &Ruleset) -> Finding {
+pub fn nat_ports(busiest: Option<(AddrPort, u64)>, in_force: &Ruleset) -> Finding {
     let name = "NAT ports";
     let Some((target, open)) = busiest else { return Finding::ok(name, "no connection is open") };
     let sources = sources(in_force, target);
@@ -112,7 +112,7 @@ mod tests {
     use rules::{Gateway, Snat, render};
 
     use super::*;
-    use crate::Verdict::{Fail, Ok, Warn};
+    use crate::Level::{Fail, Ok, Warn};
 
     #[test]
     fn forwarding_that_is_off_or_goes_off_at_the_next_boot_is_found() {

@@ -14,4 +14,4 @@ pub mod nodes;
 pub mod probe;
 pub mod schedule;
 
-pub use finding::{Finding, Verdict, age, json, summary, text};
+pub use finding::{Finding, Level, age, json, summary, text};

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use discovery::{GreetError, Greeting, Inventory, Outcome, SourceReport, Speaks};
+use discovery::{GreetError, Inventory, Outcome, ServerInfo, ServerProtocol, SourceReport};
 use ipnet::IpNet;
-use rules::{Endpoint, ForwardId};
+use rules::{AddrPort, ForwardId};
 
 use crate::finding::age;
-use crate::{Finding, Verdict};
+use crate::{Finding, Level};
 
 /// A source that fails for longer than this is followed by nobody.
 const STALE: u64 = 3600;
@@ -22,9 +22,9 @@ pub struct Dialled {
     /// The node.
     pub id: ForwardId,
     /// Where it was asked.
-    pub target: Endpoint,
+    pub target: AddrPort,
     /// What it said, or why nothing was answer.
-    pub answer: Result<Greeting, GreetError>,
+    pub answer: Result<ServerInfo, GreetError>,
 }
 
 /// How far a source could be read, and since when not.
@@ -93,12 +93,12 @@ pub fn reach(dialled: &[Dialled], gateway: &[IpAddr]) -> Vec<Finding> {
 }
 
 /// What a node says that answers: `Redis 7.1.0`.
-fn said(answer: &Result<Greeting, GreetError>) -> String {
+fn said(answer: &Result<ServerInfo, GreetError>) -> String {
     let Ok(greeting) = answer else { return "TLS".to_owned() };
     let engine = match greeting.speaks {
-        Speaks::Redis => "Redis",
-        Speaks::Memcached => "Memcached",
-        Speaks::Other(_) => "something else",
+        ServerProtocol::Redis => "Redis",
+        ServerProtocol::Memcached => "Memcached",
+        ServerProtocol::Other(_) => "something else",
     };
     match (&greeting.version, &greeting.reserve) {
         (Some(version), _) => format!("{engine} {version}"),
@@ -114,7 +114,7 @@ fn amiss(node: &Dialled, gateway: &[IpAddr]) -> Option<Finding> {
     let own = own.map_or_else(|| "this instance".to_owned(), ToString::to_string);
     let name = format!("node {id}");
     Some(match answer {
-        Ok(Greeting { speaks: Speaks::Other(words), .. }) => Finding::warn(
+        Ok(ServerInfo { speaks: ServerProtocol::Other(words), .. }) => Finding::warn(
             name,
             format!("{target} speaks neither Redis nor Memcached, but says {words:?}"),
             "see whether the address is still the cache's",
@@ -175,7 +175,7 @@ pub fn outside(inventory: &Inventory, vpc: &[IpNet]) -> Option<Finding> {
     Some(match found {
         None => Finding::ok("VPC", "every node is in this instance's"),
         Some((node, address)) => Finding {
-            verdict: Verdict::Warn,
+            verdict: Level::Warn,
             remedy: Some("run cachenat on an instance in the cache's VPC".to_owned()),
             ..Finding::ok("VPC", format!("{} at {address} is not in this instance's", node.id))
         },
@@ -185,9 +185,9 @@ pub fn outside(inventory: &Inventory, vpc: &[IpNet]) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Verdict::{Fail, Warn};
+    use crate::Level::{Fail, Warn};
 
-    fn lines(answers: Vec<Result<Greeting, GreetError>>) -> String {
+    fn lines(answers: Vec<Result<ServerInfo, GreetError>>) -> String {
         let gateway = ["10.0.0.55".parse().unwrap()];
         let dialled = answers.into_iter().map(|answer| Dialled {
             id: "my-cluster-001".parse().unwrap(),
@@ -197,8 +197,8 @@ mod tests {
         super::super::text(&reach(&dialled.collect::<Vec<_>>(), &gateway))
     }
 
-    fn redis() -> Result<Greeting, GreetError> {
-        Ok(Greeting { version: Some("7.1.0".to_owned()), ..Greeting::default() })
+    fn redis() -> Result<ServerInfo, GreetError> {
+        Ok(ServerInfo { version: Some("7.1.0".to_owned()), ..ServerInfo::default() })
     }
 
     #[test]
@@ -221,16 +221,17 @@ mod tests {
 
     #[test]
     fn a_password_and_a_certificate_are_answers_and_silence_after_connecting_is_none() {
-        let secret = Greeting { reserve: Some("NOAUTH".to_owned()), ..Greeting::default() };
+        let secret = ServerInfo { reserve: Some("NOAUTH".to_owned()), ..ServerInfo::default() };
         let unknown = GreetError::Certificate("unknown issuer".to_owned());
         assert_eq!(
             lines(vec![redis(), redis(), Ok(secret), Err(unknown)]),
             "ok    nodes: 4 of 4 answer (2 Redis 7.1.0, 1 Redis that wants a password, 1 TLS)\n"
         );
-        for wrong in [GreetError::Mute, GreetError::Closed, GreetError::NotTls] {
+        for wrong in [GreetError::NoReply, GreetError::Closed, GreetError::NotTls] {
             assert!(lines(vec![Err(wrong)]).starts_with("warn  node my-cluster-001: 10.0.1.230:6379"));
         }
-        let other = Greeting { speaks: Speaks::Other("SSH-2.0".to_owned()), ..Greeting::default() };
+        let other =
+            ServerInfo { speaks: ServerProtocol::Other("SSH-2.0".to_owned()), ..ServerInfo::default() };
         assert!(lines(vec![Ok(other)]).contains("speaks neither Redis nor Memcached, but says \"SSH-2.0\""));
     }
 
@@ -245,7 +246,7 @@ mod tests {
         let ago = |seconds| Some(now - seconds);
         assert_eq!(verdict(None, ago(0)), Warn);
         assert_eq!(verdict(Some(&with(None)), None), Warn);
-        assert_eq!(verdict(Some(&with(None)), ago(STALE - 1)), Verdict::Ok);
+        assert_eq!(verdict(Some(&with(None)), ago(STALE - 1)), Level::Ok);
         assert_eq!(verdict(Some(&with(None)), ago(STALE)), Warn);
         assert_eq!(verdict(Some(&with(None)), ago(LOST)), Fail);
         assert_eq!(verdict(Some(&with(ago(STALE))), ago(0)), Warn);
@@ -257,7 +258,7 @@ mod tests {
     fn a_source_that_is_partial_for_an_hour_is_a_fault() {
         let name = || "static/local".parse().unwrap();
         let since = |report: SourceReport, since| SourceReport { failing_since: Some(since), ..report };
-        assert_eq!(source(&SourceReport::complete(name()), 0).verdict, Verdict::Ok);
+        assert_eq!(source(&SourceReport::complete(name()), 0).verdict, Level::Ok);
         assert_eq!(source(&SourceReport::partial(name(), "half"), 0).verdict, Warn);
         assert_eq!(source(&since(SourceReport::partial(name(), "half"), 1), STALE).verdict, Warn);
         let stale = source(&since(SourceReport::partial(name(), "half"), 1), STALE + 1);
@@ -272,9 +273,9 @@ mod tests {
         )
         .unwrap();
         let verdict = |vpc: &str| outside(&inventory, &[vpc.parse().unwrap()]).unwrap().verdict;
-        assert_eq!(verdict("10.0.0.0/16"), Verdict::Ok);
+        assert_eq!(verdict("10.0.0.0/16"), Level::Ok);
         assert_eq!(verdict("10.1.0.0/16"), Warn);
-        assert_eq!(verdict("2001:db8::/56"), Verdict::Ok, "it says nothing of IPv4");
+        assert_eq!(verdict("2001:db8::/56"), Level::Ok, "it says nothing of IPv4");
         assert_eq!(outside(&inventory, &[]), None);
     }
 }

@@ -4,4 +4,4 @@ mod targets;
 mod verdict;
 
 pub use targets::{Target, TargetError, parse};
-pub use verdict::{ProbeResult, Verdict, evaluate};
+pub use verdict::{ProbeResult, ProbeVerdict, evaluate};

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 use std::ops::Deref;
 
-use rules::{Endpoint, Family};
+use rules::{AddrPort, Family};
 
-use crate::leases::Listener;
+use crate::leases::ListenPort;
 
 /// The gateway's private addresses: one of a family, with a port for each node; or several, with an address for each.
 ///
@@ -35,20 +35,20 @@ impl Addresses {
     }
 
     /// Where a leased listener is in a family.
-    pub fn endpoint(&self, listener: Listener, family: Family) -> Option<Endpoint> {
+    pub fn endpoint(&self, listener: ListenPort, family: Family) -> Option<AddrPort> {
         let place = match listener.address {
             Some(leased) => self.leased().position(|address| address == leased)?,
             None => 0,
         };
-        Some(Endpoint { address: self.of(family).nth(place)?, port: listener.port })
+        Some(AddrPort { address: self.of(family).nth(place)?, port: listener.port })
     }
 
     /// The listener as it is leased; the opposite of [`Addresses::endpoint`].
-    pub fn listener(&self, Endpoint { address, port }: Endpoint) -> Listener {
+    pub fn listener(&self, AddrPort { address, port }: AddrPort) -> ListenPort {
         let place = self.of(Family::of(address)).position(|own| own == address);
         let leased = place.and_then(|place| self.leased().nth(place));
         // One that is no longer the gateway's is still not free to be given to another.
-        Listener { address: self.are_several().then(|| leased.unwrap_or(address)), port }
+        ListenPort { address: self.are_several().then(|| leased.unwrap_or(address)), port }
     }
 }
 
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn an_address_that_the_gateway_no_longer_has_is_none_of_its_own() {
-        let before: Endpoint = "10.0.0.57:6379".parse().unwrap();
+        let before: AddrPort = "10.0.0.57:6379".parse().unwrap();
         let several = addresses(&["10.0.0.55", "10.0.0.56"]);
         assert_eq!(several.listener(before).to_string(), "10.0.0.57:6379");
         assert_eq!(several.endpoint(several.listener(before), Family::Ipv4), None);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rules::ForwardId;
 use tracing::debug;
 
-use crate::leases::{Lease, Leases, Listener, QUARANTINE};
+use crate::leases::{Lease, Leases, ListenPort, QUARANTINE};
 
 /// The listeners that a node may have: each of the ports on each of the addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -25,7 +25,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    fn contains(&self, listener: &Listener) -> bool {
+    fn contains(&self, listener: &ListenPort) -> bool {
         self.ports.contains(&listener.port.get()) && self.addresses.contains(&listener.address)
     }
 
@@ -34,18 +34,18 @@ impl Pool {
     }
 
     /// The listener at a place in the order in which they are given out.
-    fn get(&self, at: usize) -> Option<Listener> {
+    fn get(&self, at: usize) -> Option<ListenPort> {
         let address = *self.addresses.get(at.checked_rem(self.addresses.len())?)?;
         let port = usize::from(*self.ports.start()) + at / self.addresses.len();
         let port = u16::try_from(port).ok().filter(|port| self.ports.contains(port))?;
-        Some(Listener { address, port: NonZeroU16::new(port)? })
+        Some(ListenPort { address, port: NonZeroU16::new(port)? })
     }
 }
 
 impl Display for Pool {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.addresses.len() {
-            1 => write!(f, "the pool {}-{} (key {})", self.ports.start(), self.ports.end(), self.key),
+            1 => write!(f, "pool {}-{} (key {})", self.ports.start(), self.ports.end(), self.key),
             several => write!(f, "port {} on the {several} {}", self.ports.start(), self.key),
         }
     }
@@ -67,9 +67,8 @@ pub struct Request {
 pub enum PlanError {
     /// All listeners of the pool are held, or rest after their node was removed.
     #[error(
-        "no free port for {id}: of {pool} {held} are held and {resting} rest for 7 days after their node was \
-         removed ('cachenat leases' names them, 'cachenat leases release ID' ends it, '... --resting' for all){}; widen {}",
-        others(*taken), pool.key
+        "no free port for {id}: {pool} has {active} in use{}{}; widen {}{}",
+        reserved(*resting), others(*taken), pool.key, release(*resting)
     )]
     PoolFull {
         /// Who needed one.
@@ -77,7 +76,7 @@ pub enum PlanError {
         /// The pool.
         pool: Arc<Pool>,
         /// How many of its listeners are held by nodes or pins.
-        held: usize,
+        active: usize,
         /// How many of them were released less than [`QUARANTINE`] ago.
         resting: usize,
         /// How many of them another program of this host listens on.
@@ -92,7 +91,7 @@ pub enum PlanError {
         /// Who is pinned.
         id: ForwardId,
         /// The listener.
-        listener: Listener,
+        listener: ListenPort,
         /// Who holds it.
         holder: ForwardId,
     },
@@ -105,6 +104,22 @@ pub struct Assigned {
     pub leases: Leases,
     /// The requests that got no listener because programs of this host listen on what was left.
     pub left_out: Vec<PlanError>,
+}
+
+fn reserved(resting: usize) -> String {
+    if resting == 0 {
+        return String::new();
+    }
+    format!(", {resting} reserved for 7 days after the node was removed")
+}
+
+const fn release(resting: usize) -> &'static str {
+    match resting {
+        0 => "",
+        _ => {
+            ", or free a reserved one: 'cachenat leases' lists them, 'cachenat leases release ID|--resting' frees them"
+        }
+    }
 }
 
 fn others(taken: usize) -> String {
@@ -124,8 +139,8 @@ fn others(taken: usize) -> String {
 /// [`PlanError`], if a pool is full of leases or a pin is taken.
 pub fn assign(
     requests: &[Request],
-    pins: &BTreeMap<ForwardId, Listener>,
-    taken: &BTreeSet<Listener>,
+    pins: &BTreeMap<ForwardId, ListenPort>,
+    taken: &BTreeSet<ListenPort>,
     leases: Leases,
     now: u64,
 ) -> Result<Assigned, PlanError> {
@@ -146,14 +161,14 @@ pub fn assign(
 
 struct Plan<'a> {
     leases: Leases,
-    placed: HashMap<&'a ForwardId, Listener>,
+    placed: HashMap<&'a ForwardId, ListenPort>,
     /// The listeners that pins keep for one id each.
-    pinned: BTreeMap<Listener, &'a ForwardId>,
-    pins: &'a BTreeMap<ForwardId, Listener>,
+    pinned: BTreeMap<ListenPort, &'a ForwardId>,
+    pins: &'a BTreeMap<ForwardId, ListenPort>,
     /// The listeners that something else on this host has.
-    taken: &'a BTreeSet<Listener>,
+    taken: &'a BTreeSet<ListenPort>,
     /// The listeners at rest whose last holder is asked for again, the one that it held last first.
-    former: HashMap<ForwardId, Vec<Listener>>,
+    former: HashMap<ForwardId, Vec<ListenPort>>,
     /// By pool: every listener before this place can't be given out fresh, so the search goes on from here.
     searched: HashMap<Arc<Pool>, usize>,
 }
@@ -162,19 +177,19 @@ impl<'a> Plan<'a> {
     /// The old leases, with those released that are not asked for or may not stay.
     fn carry_over(
         requests: &'a [Request],
-        pins: &'a BTreeMap<ForwardId, Listener>,
-        taken: &'a BTreeSet<Listener>,
+        pins: &'a BTreeMap<ForwardId, ListenPort>,
+        taken: &'a BTreeSet<ListenPort>,
         mut leases: Leases,
         now: u64,
     ) -> Self {
         let wanted: HashMap<&ForwardId, &Request> = requests.iter().map(|r| (&r.id, r)).collect();
-        let pinned: BTreeMap<Listener, &ForwardId> = pins.iter().map(|(id, &at)| (at, id)).collect();
+        let pinned: BTreeMap<ListenPort, &ForwardId> = pins.iter().map(|(id, &at)| (at, id)).collect();
         let mut resting: Vec<&Lease> = leases
             .iter()
             .filter(|lease| lease.released.is_some() && wanted.contains_key(&lease.id))
             .collect();
         resting.sort_by_key(|lease| Reverse(lease.released));
-        let mut former: HashMap<ForwardId, Vec<Listener>> = HashMap::new();
+        let mut former: HashMap<ForwardId, Vec<ListenPort>> = HashMap::new();
         for lease in resting {
             former.entry(lease.id.clone()).or_default().push(lease.listener());
         }
@@ -190,7 +205,7 @@ impl<'a> Plan<'a> {
         Self { leases, placed, pinned, pins, taken, former, searched: HashMap::new() }
     }
 
-    fn give(&mut self, listener: Listener, id: &'a ForwardId, now: u64) {
+    fn give(&mut self, listener: ListenPort, id: &'a ForwardId, now: u64) {
         let why = || match (self.pins.get(id), self.leases.get(&listener)) {
             (Some(_), _) => "it is pinned".to_owned(),
             (None, Some(before)) if before.id == *id => "it had it before".to_owned(),
@@ -202,7 +217,7 @@ impl<'a> Plan<'a> {
         self.placed.insert(id, listener);
     }
 
-    fn choose(&mut self, request: &Request, now: u64) -> Result<Listener, PlanError> {
+    fn choose(&mut self, request: &Request, now: u64) -> Result<ListenPort, PlanError> {
         if let Some(&listener) = self.pins.get(&request.id) {
             return match self.leases.get(&listener) {
                 Some(Lease { id, released: None, .. }) => {
@@ -226,12 +241,12 @@ impl<'a> Plan<'a> {
     }
 
     /// Whether neither a pin nor another program has it.
-    fn is_free(&self, listener: &Listener) -> bool {
+    fn is_free(&self, listener: &ListenPort) -> bool {
         !self.pinned.contains_key(listener) && !self.taken.contains(listener)
     }
 
     /// The lowest listener of the pool that was never given out.
-    fn fresh(&mut self, pool: &Arc<Pool>) -> Option<Listener> {
+    fn fresh(&mut self, pool: &Arc<Pool>) -> Option<ListenPort> {
         let start = self.searched.get(pool).copied().unwrap_or_default();
         let found = (start..pool.size())
             .filter_map(|at| Some((at, pool.get(at)?)))
@@ -241,8 +256,8 @@ impl<'a> Plan<'a> {
     }
 
     /// The listener of the pool that was released longest ago, if that is long enough.
-    fn rested(&self, id: &ForwardId, pool: &Arc<Pool>, now: u64) -> Result<Listener, PlanError> {
-        let released: Vec<(u64, Listener)> = self
+    fn rested(&self, id: &ForwardId, pool: &Arc<Pool>, now: u64) -> Result<ListenPort, PlanError> {
+        let released: Vec<(u64, ListenPort)> = self
             .leases
             .iter()
             .map(|lease| (lease.released, lease.listener()))
@@ -250,17 +265,18 @@ impl<'a> Plan<'a> {
             .filter_map(|(released, listener)| Some((released?, listener)))
             .collect();
         // A clock that was set back makes a release lie in the future; such a listener rests on.
-        let rested = |&&(at, _): &&(u64, Listener)| now.checked_sub(at).is_some_and(|age| age >= QUARANTINE);
+        let rested =
+            |&&(at, _): &&(u64, ListenPort)| now.checked_sub(at).is_some_and(|age| age >= QUARANTINE);
         // So many can't rest by mistake, and must not keep every node from its port for a week.
         let is_choked = released.len() > pool.size() - pool.size() / 10;
         let oldest = released.iter().filter(|lease| is_choked || rested(lease)).min();
         oldest.map(|&(_, listener)| listener).ok_or_else(|| {
-            let others = |listener: &&Listener| pool.contains(listener) && !self.leases.is_held(listener);
+            let others = |listener: &&ListenPort| pool.contains(listener) && !self.leases.is_held(listener);
             let taken = self.taken.iter().filter(others).count();
             PlanError::PoolFull {
                 id: id.clone(),
                 pool: Arc::clone(pool),
-                held: pool.size() - released.len() - taken,
+                active: pool.size() - released.len() - taken,
                 resting: released.len(),
                 taken,
             }
@@ -281,7 +297,7 @@ mod tests {
         ids.iter().map(|name| Request { id: id(name), pool: Arc::clone(&pool), beside: None }).collect()
     }
 
-    fn held(leases: &Leases) -> Vec<(String, u16)> {
+    fn active(leases: &Leases) -> Vec<(String, u16)> {
         leases.holders().into_iter().map(|(id, listener)| (id.to_string(), listener.port.get())).collect()
     }
 
@@ -290,11 +306,11 @@ mod tests {
             .map(|done| done.leases)
     }
 
-    fn on(port: u16) -> Listener {
-        Listener { address: None, port: NonZeroU16::new(port).unwrap() }
+    fn on(port: u16) -> ListenPort {
+        ListenPort { address: None, port: NonZeroU16::new(port).unwrap() }
     }
 
-    fn pins(list: &[(&str, u16)]) -> BTreeMap<ForwardId, Listener> {
+    fn pins(list: &[(&str, u16)]) -> BTreeMap<ForwardId, ListenPort> {
         list.iter().map(|&(name, port)| (id(name), on(port))).collect()
     }
 
@@ -303,14 +319,14 @@ mod tests {
         let nodes = ["my-cluster-001", "my-cluster-002", "my-cluster-003"];
         let leases = plan(&nodes, 6379..=7378, &Leases::default(), 0).unwrap();
         let expected = nodes.iter().map(|n| n.to_string()).zip([6379, 6380, 6381]).collect::<Vec<_>>();
-        assert_eq!(held(&leases), expected);
+        assert_eq!(active(&leases), expected);
     }
 
     #[test]
     fn removing_a_node_keeps_every_other_port_and_rests_its_own() {
         let before = plan(&["a", "b", "c"], 10..=20, &Leases::default(), 0).unwrap();
         let after = plan(&["a", "c", "d"], 10..=20, &before, 5).unwrap();
-        assert_eq!(held(&after), [("a".to_owned(), 10), ("c".to_owned(), 12), ("d".to_owned(), 13)]);
+        assert_eq!(active(&after), [("a".to_owned(), 10), ("c".to_owned(), 12), ("d".to_owned(), 13)]);
     }
 
     #[test]
@@ -318,7 +334,7 @@ mod tests {
         let before = plan(&["a", "b"], 10..=20, &Leases::default(), 0).unwrap();
         let without = plan(&["b"], 10..=20, &before, 1).unwrap();
         let again = plan(&["c", "a", "b"], 10..=20, &without, 2).unwrap();
-        assert_eq!(held(&again), [("a".to_owned(), 10), ("b".to_owned(), 11), ("c".to_owned(), 12)]);
+        assert_eq!(active(&again), [("a".to_owned(), 10), ("b".to_owned(), 11), ("c".to_owned(), 12)]);
     }
 
     #[test]
@@ -328,12 +344,12 @@ mod tests {
         let error = plan(&["b", "c"], 10..=11, &one, 100 + QUARANTINE - 1).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "no free port for c: of the pool 10-11 (key ports) 1 are held and 1 rest for 7 days after their node was \
-             removed ('cachenat leases' names them, 'cachenat leases release ID' ends it, '... --resting' for all); widen ports"
+            "no free port for c: pool 10-11 (key ports) has 1 in use, 1 reserved for 7 days after the node was removed; \
+             widen ports, or free a reserved one: 'cachenat leases' lists them, 'cachenat leases release ID|--resting' frees them"
         );
         let none = plan(&[], 10..=11, &one, 200).unwrap();
         let again = plan(&["c"], 10..=11, &none, 200 + QUARANTINE).unwrap();
-        assert_eq!(held(&again), [("c".to_owned(), 10)]);
+        assert_eq!(active(&again), [("c".to_owned(), 10)]);
     }
 
     #[test]
@@ -342,30 +358,30 @@ mod tests {
         let json = r#"[{"port":10,"id":"a","since":1,"released":5},{"port":21,"id":"a","since":5,"released":9},
             {"port":11,"id":"a","since":0,"released":1}]"#;
         let leases: Leases = serde_json::from_str(json).unwrap();
-        assert_eq!(held(&plan(&["a"], 10..=30, &leases, 10).unwrap()), [("a".to_owned(), 21)]);
+        assert_eq!(active(&plan(&["a"], 10..=30, &leases, 10).unwrap()), [("a".to_owned(), 21)]);
         // Where the last one can't be had, the one before it.
-        assert_eq!(held(&plan(&["a"], 10..=19, &leases, 10).unwrap()), [("a".to_owned(), 10)]);
+        assert_eq!(active(&plan(&["a"], 10..=19, &leases, 10).unwrap()), [("a".to_owned(), 10)]);
     }
 
     #[test]
     fn a_port_that_something_listens_on_is_given_to_none() {
-        let taken: BTreeSet<Listener> = [on(10), on(12)].into();
+        let taken: BTreeSet<ListenPort> = [on(10), on(12)].into();
         let with = |ids: &[&str], pool, leases: &Leases, now| {
             assign(&requests(ids, pool), &BTreeMap::new(), &taken, leases.clone(), now).unwrap()
         };
         let leases = with(&["a", "b"], 10..=13, &Leases::default(), 0).leases;
-        assert_eq!(held(&leases), [("a".to_owned(), 11), ("b".to_owned(), 13)]);
+        assert_eq!(active(&leases), [("a".to_owned(), 11), ("b".to_owned(), 13)]);
         let done = with(&["c", "a", "b"], 10..=13, &leases, 0);
-        assert_eq!(held(&done.leases), held(&leases), "all others keep theirs");
+        assert_eq!(active(&done.leases), active(&leases), "all others keep theirs");
         let error = &done.left_out[0];
-        assert!(matches!(error, PlanError::PoolFull { held: 2, resting: 0, taken: 2, .. }), "{error}");
+        assert!(matches!(error, PlanError::PoolFull { active: 2, resting: 0, taken: 2, .. }), "{error}");
         assert!(error.to_string().contains("other programs listen on 2; widen ports"), "{error}");
         // Who held it before keeps it, and who comes back to it gets another.
         let before = plan(&["a", "b"], 10..=13, &Leases::default(), 0).unwrap();
-        assert_eq!(held(&with(&["a", "b"], 10..=13, &before, 1).leases), held(&before));
+        assert_eq!(active(&with(&["a", "b"], 10..=13, &before, 1).leases), active(&before));
         let without = plan(&["b"], 10..=13, &before, 1).unwrap();
         let again = with(&["a", "b"], 10..=13, &without, 2).leases;
-        assert_eq!(held(&again), [("a".to_owned(), 13), ("b".to_owned(), 11)]);
+        assert_eq!(active(&again), [("a".to_owned(), 13), ("b".to_owned(), 11)]);
     }
 
     #[test]
@@ -382,9 +398,9 @@ mod tests {
         let leases = Leases::try_from(planted).unwrap();
         // What was released longest ago goes first.
         let two = plan(&["a", "b"], 10..=29, &leases, 40).unwrap();
-        assert_eq!(held(&two), [("a".to_owned(), 10), ("b".to_owned(), 11)]);
+        assert_eq!(active(&two), [("a".to_owned(), 10), ("b".to_owned(), 11)]);
         let error = plan(&["a", "b", "c"], 10..=29, &leases, 40).unwrap_err();
-        assert!(matches!(error, PlanError::PoolFull { held: 2, resting: 18, .. }), "{error}");
+        assert!(matches!(error, PlanError::PoolFull { active: 2, resting: 18, .. }), "{error}");
     }
 
     #[test]
@@ -404,7 +420,7 @@ mod tests {
             0,
         )
         .unwrap();
-        assert_eq!(held(&leases.leases), [("a".to_owned(), 11), ("b".to_owned(), 10)]);
+        assert_eq!(active(&leases.leases), [("a".to_owned(), 11), ("b".to_owned(), 10)]);
     }
 
     #[test]
@@ -422,13 +438,13 @@ mod tests {
             1,
         )
         .unwrap();
-        assert_eq!(held(&swapped.leases), [("a".to_owned(), 11), ("b".to_owned(), 10)]);
+        assert_eq!(active(&swapped.leases), [("a".to_owned(), 11), ("b".to_owned(), 10)]);
     }
 
     #[test]
     fn a_port_outside_a_moved_pool_is_replaced() {
         let before = plan(&["a"], 10..=20, &Leases::default(), 0).unwrap();
-        assert_eq!(held(&plan(&["a"], 30..=40, &before, 1).unwrap()), [("a".to_owned(), 30)]);
+        assert_eq!(active(&plan(&["a"], 30..=40, &before, 1).unwrap()), [("a".to_owned(), 30)]);
     }
 
     #[test]
@@ -439,9 +455,9 @@ mod tests {
         let before = plan(&["a"], 10..=20, &before, 1).unwrap();
         let known = before.clone().with_kernel(in_kernel(&[("a", 13), ("x", 10), ("c", 12), ("b", 11)]), 2);
         let expected = [("a".to_owned(), 10), ("b".to_owned(), 11), ("c".to_owned(), 12)];
-        assert_eq!(held(&known), expected);
+        assert_eq!(active(&known), expected);
         assert_eq!(
-            held(&Leases::default().with_kernel(in_kernel(&[("a", 13), ("a", 12)]), 2)),
+            active(&Leases::default().with_kernel(in_kernel(&[("a", 13), ("a", 12)]), 2)),
             [("a".to_owned(), 12)]
         );
     }
@@ -449,7 +465,7 @@ mod tests {
     #[test]
     fn the_last_port_of_all_can_be_leased_and_the_pool_is_full_after_it() {
         let full = plan(&["a"], 65535..=65535, &Leases::default(), 0).unwrap();
-        assert_eq!(held(&full), [("a".to_owned(), 65535)]);
+        assert_eq!(active(&full), [("a".to_owned(), 65535)]);
         assert!(plan(&["a", "b"], 65535..=65535, &full, 1).is_err());
     }
 
@@ -476,9 +492,9 @@ mod tests {
         let error = plan(&["a", "c", "d"], 3, without.clone(), 2).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "no free port for d: of port 6379 on the 3 gateway.addresses 2 are held and 1 rest for 7 days after \
-             their node was removed ('cachenat leases' names them, 'cachenat leases release ID' ends it, '... --resting' for all); widen \
-             gateway.addresses"
+            "no free port for d: port 6379 on the 3 gateway.addresses has 2 in use, 1 reserved for 7 days after the node \
+             was removed; widen gateway.addresses, or free a reserved one: 'cachenat leases' lists them, 'cachenat leases \
+             release ID|--resting' frees them"
         );
         let widened = plan(&["a", "c", "d", "b"], 4, without, 3).unwrap();
         let expected = ["a 10.0.0.55:6379", "b 10.0.0.56:6379", "c 10.0.0.57:6379", "d 10.0.0.58:6379"];

@@ -8,7 +8,7 @@ use discovery::SourceName;
 use ipnet::IpNet;
 use rules::ForwardId;
 
-use crate::leases::Listener;
+use crate::leases::ListenPort;
 
 /// The configuration, as far as a plan depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct PlanConfig {
     /// Where nodes come from, in the order of the file: nodes of earlier sources get their ports first.
     pub sources: Vec<PlanSource>,
     /// Listeners fixed by hand; one without an address is on the gateway's first.
-    pub pins: BTreeMap<ForwardId, Listener>,
+    pub pins: BTreeMap<ForwardId, ListenPort>,
     /// How many percent of a source's nodes one answer may remove, 0 to 100 (`removal_guard`).
     pub max_removed_percent: u8,
     /// Whether established flows are offered to the kernel's fast path.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rules::{Endpoint, ForwardId};
+use rules::{AddrPort, ForwardId};
 
 /// An id and the targets that it claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(crate) struct Claimant<'a> {
     /// Whether it is a role, behind which a node of the same cache is no surprise.
     pub(crate) is_role: bool,
     /// Where the inventory says that it is; in order, each once.
-    pub(crate) targets: Vec<Endpoint>,
+    pub(crate) targets: Vec<AddrPort>,
 }
 
 /// Why an id is not led to where the inventory says that it is.
@@ -24,7 +24,7 @@ pub(crate) struct Claimant<'a> {
 pub(crate) struct Denied {
     pub(crate) id: ForwardId,
     /// The target that another id keeps.
-    pub(crate) target: Endpoint,
+    pub(crate) target: AddrPort,
     pub(crate) owner: ForwardId,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct Denied {
 /// former targets at most once, and after that only loses some.
 pub(crate) fn resolve_conflicts<'a>(
     claimants: &mut [Claimant<'_>],
-    in_force: impl Fn(&ForwardId) -> Option<&'a BTreeSet<Endpoint>>,
+    in_force: impl Fn(&ForwardId) -> Option<&'a BTreeSet<AddrPort>>,
 ) -> Vec<Denied> {
     let mut denied: BTreeMap<usize, Denied> = BTreeMap::new();
     loop {
@@ -65,17 +65,17 @@ pub(crate) fn resolve_conflicts<'a>(
 
 /// A target that two claim, by their places in the list.
 struct Dispute {
-    target: Endpoint,
+    target: AddrPort,
     owner: usize,
     loser: usize,
 }
 
 fn disputed<'a>(
     claimants: &[Claimant<'_>],
-    in_force: impl Fn(&ForwardId) -> Option<&'a BTreeSet<Endpoint>>,
+    in_force: impl Fn(&ForwardId) -> Option<&'a BTreeSet<AddrPort>>,
 ) -> Vec<Dispute> {
     let claims = claimants.iter().enumerate();
-    let mut claims: Vec<(Endpoint, usize)> =
+    let mut claims: Vec<(AddrPort, usize)> =
         claims.flat_map(|(at, claimant)| claimant.targets.iter().map(move |&target| (target, at))).collect();
     claims.sort_unstable();
     let mut disputed = Vec::new();
@@ -137,9 +137,9 @@ mod tests {
 
     use super::*;
 
-    type InForce = HashMap<ForwardId, BTreeSet<Endpoint>>;
+    type InForce = HashMap<ForwardId, BTreeSet<AddrPort>>;
 
-    fn at(last: u8) -> Endpoint {
+    fn at(last: u8) -> AddrPort {
         format!("10.0.1.{last}:6379").parse().unwrap()
     }
 

@@ -7,14 +7,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use discovery::{Coverage, Inventory, Node, NodeId, Outcome, Role, Route, SourceName, SourceReport};
-use rules::{Endpoint, Family, Forward, ForwardId, Ruleset};
+use rules::{AddrPort, Family, Forward, ForwardId, Ruleset};
 
 use crate::assign::{Assigned, PlanError, Pool, Request, assign};
 use crate::config::PlanConfig;
 use crate::conflicts::{Claimant, Denied, resolve_conflicts, role_of};
 use crate::gate::{Admitted, Gate};
 use crate::gateway::{Gateway, Host};
-use crate::leases::{Leases, Listener};
+use crate::leases::{Leases, ListenPort};
 use crate::merge::{Merged, OnEmptyAnswer, Policy, merge_with_last_good};
 
 /// What is known when the plan is made, beside what discovery found now.
@@ -34,7 +34,7 @@ pub struct PlanInputs<'a> {
 
 /// What is wanted of the kernel, and what goes with it.
 #[derive(Debug)]
-pub struct Desired {
+pub struct Plan {
     /// The ruleset and the sysctls.
     pub wanted: Admitted,
     /// Who has which listener.
@@ -54,7 +54,7 @@ pub fn is_whole(inventory: &Inventory) -> bool {
     inventory.sources.iter().all(|report| report.outcome == Outcome::Complete)
 }
 
-impl Desired {
+impl Plan {
     /// Whether everything could be read, and nothing had to be kept.
     pub fn is_whole(&self) -> bool {
         is_whole(&self.inventory) && self.kept.is_empty()
@@ -89,7 +89,7 @@ struct Backend<'a> {
     /// The node; `None`: only the kernel knows it.
     node: Option<&'a Node>,
     /// In order, each once.
-    targets: Vec<Endpoint>,
+    targets: Vec<AddrPort>,
 }
 
 impl<'a> Backend<'a> {
@@ -114,7 +114,7 @@ pub fn plan(
     host: &Host,
     fresh: Inventory,
     inputs: PlanInputs<'_>,
-) -> Result<Desired, PlanError> {
+) -> Result<Plan, PlanError> {
     let asked = config.sources.iter().filter(|source| source.is_asked);
     let guarded: Vec<SourceName> = asked.map(|source| source.name.clone()).collect();
     let policy = Policy {
@@ -155,13 +155,13 @@ pub fn plan(
     drop(inputs.last_good);
 
     let leases = leases(gateway, inputs.leases, inputs.actual, inputs.now);
-    let taken: BTreeSet<Listener> = host.listening.keys().copied().collect();
+    let taken: BTreeSet<ListenPort> = host.listening.keys().copied().collect();
     let requests = requests(config, gateway, &backends);
     let Assigned { leases, left_out } = assign(&requests, &config.pins, &taken, leases, inputs.now)?;
     kept.extend(left_out.iter().map(|error| format!("{error}; it is not forwarded")));
     kept.extend(listened_on(host, &leases));
     let forwards = forwards(backends, gateway, &leases);
-    let named = |id: &ForwardId, target: Endpoint| {
+    let named = |id: &ForwardId, target: AddrPort| {
         let node = inventory.nodes.iter().find(|node| node.id.as_str() == id.as_str());
         let is_there = |node: &Node| node.port == target.port && node.addresses.contains(&target.address);
         node.is_some_and(is_there) && in_force.get(id).is_some_and(|targets| targets.contains(&target))
@@ -170,7 +170,7 @@ pub fn plan(
     let gate = Gate { config, gateway, admission: &host.admission, offloads: true };
     let (wanted, refused) = gate.admit(forwards, named);
     kept.extend(refused.iter().map(ToString::to_string));
-    Ok(Desired { wanted, leases, inventory, is_news, kept, remarks })
+    Ok(Plan { wanted, leases, inventory, is_news, kept, remarks })
 }
 
 /// Nodes that the way back does not cover: SNAT is done to what leaves by the gateway's interface.
@@ -201,7 +201,7 @@ fn ways_without_return(forwards: &[Forward], gateway: &Gateway, host: &Host) -> 
 
 /// Leases on what a program of this host listens on: clients reach the node there, and others the program.
 fn listened_on(host: &Host, leases: &Leases) -> Vec<String> {
-    let of = |(id, listener): (&ForwardId, Listener)| {
+    let of = |(id, listener): (&ForwardId, ListenPort)| {
         let address = host.listening.get(&listener)?;
         let port = listener.port;
         Some(format!(
@@ -241,7 +241,7 @@ fn in_order(config: &PlanConfig, mut inventory: Inventory) -> Inventory {
 /// What the kernel leads each id to; worked out once somebody asks, and in most runs nobody does.
 struct InForce<'a> {
     actual: &'a Ruleset,
-    targets: OnceCell<HashMap<ForwardId, BTreeSet<Endpoint>>>,
+    targets: OnceCell<HashMap<ForwardId, BTreeSet<AddrPort>>>,
 }
 
 impl<'a> InForce<'a> {
@@ -249,9 +249,9 @@ impl<'a> InForce<'a> {
         Self { actual, targets: OnceCell::new() }
     }
 
-    fn targets(&self) -> &HashMap<ForwardId, BTreeSet<Endpoint>> {
+    fn targets(&self) -> &HashMap<ForwardId, BTreeSet<AddrPort>> {
         self.targets.get_or_init(|| {
-            let mut targets: HashMap<ForwardId, BTreeSet<Endpoint>> = HashMap::new();
+            let mut targets: HashMap<ForwardId, BTreeSet<AddrPort>> = HashMap::new();
             for forward in self.actual.forwards() {
                 targets.entry(forward.id).or_default().extend(forward.targets);
             }
@@ -259,7 +259,7 @@ impl<'a> InForce<'a> {
         })
     }
 
-    fn get(&self, id: &ForwardId) -> Option<&BTreeSet<Endpoint>> {
+    fn get(&self, id: &ForwardId) -> Option<&BTreeSet<AddrPort>> {
         self.targets().get(id)
     }
 }
@@ -286,11 +286,11 @@ fn backends<'a>(
         let Ok(id) = node.id.as_str().parse::<ForwardId>() else { continue };
         let reachable =
             |address: &&IpAddr| gateway.addresses.iter().any(|own| own.is_ipv4() == address.is_ipv4());
-        let mut targets: Vec<Endpoint> = node
+        let mut targets: Vec<AddrPort> = node
             .addresses
             .iter()
             .filter(reachable)
-            .map(|&address| Endpoint { address, port: node.port })
+            .map(|&address| AddrPort { address, port: node.port })
             .collect();
         // What is in force is only worked out where a node is not found, so that is asked first.
         let before = if unseen.contains(&node.id) { in_force.get(&id) } else { None };
@@ -324,7 +324,7 @@ fn settle_claims(backends: &mut [Backend<'_>], in_force: &InForce<'_>, kept: &mu
     if denied.is_empty() {
         return;
     }
-    let mut settled: HashMap<ForwardId, Vec<Endpoint>> =
+    let mut settled: HashMap<ForwardId, Vec<AddrPort>> =
         claimants.into_iter().map(|claimant| (claimant.id, claimant.targets)).collect();
     for backend in backends.iter_mut() {
         backend.targets = settled.remove(&backend.id).unwrap_or_default();
@@ -379,7 +379,7 @@ fn orphaned_forwards(
     rest
 }
 
-fn list<'a>(targets: impl IntoIterator<Item = &'a Endpoint>) -> String {
+fn list<'a>(targets: impl IntoIterator<Item = &'a AddrPort>) -> String {
     rules::diff::targets(&targets.into_iter().copied().collect::<Vec<_>>())
 }
 
@@ -444,7 +444,7 @@ fn forwards(backends: Vec<Backend<'_>>, gateway: &Gateway, leases: &Leases) -> V
 fn forwards_to<'a>(
     backend: Backend<'_>,
     gateway: &'a Gateway,
-    listener: Listener,
+    listener: ListenPort,
 ) -> impl Iterator<Item = Forward> + use<'a> {
     let Backend { id, targets: mut ipv4, .. } = backend;
     let ipv6 = ipv4.split_off(ipv4.partition_point(|target| target.address.is_ipv4()));

@@ -10,10 +10,10 @@ use std::ops::Deref;
 
 use discovery::{Admission, Refusal, admit};
 use ipnet::IpNet;
-use rules::json::Wanted;
+use rules::json::DesiredState;
 use rules::ruleset::TARGETS;
 use rules::{
-    AddressRange, Element, Endpoint, Family, Forward, ForwardId, Key, Ruleset, SetKind, Sysctl, render,
+    AddrPort, AddressRange, Element, Family, Forward, ForwardId, Key, Ruleset, SetKind, Sysctl, render,
 };
 use thiserror::Error;
 
@@ -26,19 +26,19 @@ pub const SSH: NonZeroU16 = NonZeroU16::new(22).expect("22 is not 0");
 
 /// What may be in force. Only [`Gate`] makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admitted(Wanted);
+pub struct Admitted(DesiredState);
 
 impl Deref for Admitted {
-    type Target = Wanted;
+    type Target = DesiredState;
 
-    fn deref(&self) -> &Wanted {
+    fn deref(&self) -> &DesiredState {
         &self.0
     }
 }
 
 #[cfg(any(test, feature = "test-support"))]
-impl From<Wanted> for Admitted {
-    fn from(wanted: Wanted) -> Self {
+impl From<DesiredState> for Admitted {
+    fn from(wanted: DesiredState) -> Self {
         Self(wanted)
     }
 }
@@ -61,22 +61,22 @@ pub enum Reason {
     Target(Refusal),
     /// The listener is on none of the gateway's addresses, which are named.
     #[error("{0} is not an address of the gateway ({1}); it is not forwarded")]
-    Address(Endpoint, String),
+    Address(AddrPort, String),
     /// The listener would take the operator's way in.
     #[error("{0} is the way into this host (SSH); it is not forwarded")]
-    Ssh(Endpoint),
+    Ssh(AddrPort),
     /// The configuration gives no node the listener's port.
     #[error("port {} is in no pool of the configuration (keys ports and pins); it is not forwarded", .0.port)]
-    Port(Endpoint),
+    Port(AddrPort),
     /// The listener and the target can't be translated into one another.
     #[error("{0} and {1} are of two address families; it is not forwarded")]
-    Family(Endpoint, Endpoint),
+    Family(AddrPort, AddrPort),
     /// Two nodes have one address: the target, and the node that has it already.
     #[error("{0} is also claimed by {1}; it is not forwarded")]
-    Twin(Endpoint, ForwardId),
+    Twin(AddrPort, ForwardId),
     /// The listener has more targets, so many, than rules can spread connections over.
     #[error("{0} has {1} targets and can lead to {TARGETS}; only the first {TARGETS} are used")]
-    Surplus(Endpoint, usize),
+    Surplus(AddrPort, usize),
 }
 
 /// What the gate goes by.
@@ -100,7 +100,7 @@ impl Gate<'_> {
     pub fn admit(
         &self,
         forwards: Vec<Forward>,
-        stays: impl Fn(&ForwardId, Endpoint) -> bool,
+        stays: impl Fn(&ForwardId, AddrPort) -> bool,
     ) -> (Admitted, Vec<Refused>) {
         let (forwards, refused) = self.filtered(forwards, stays);
         (Admitted(self.rendered(&forwards, &self.config.clients)), refused)
@@ -120,7 +120,7 @@ impl Gate<'_> {
         (Admitted(wanted), refused)
     }
 
-    fn rendered(&self, forwards: &[Forward], clients: &[IpNet]) -> Wanted {
+    fn rendered(&self, forwards: &[Forward], clients: &[IpNet]) -> DesiredState {
         let mut ruleset = render(forwards, clients, &as_seen_by_rules(self.gateway, forwards));
         if self.config.flowtable && self.offloads {
             ruleset.offload(&self.gateway.interface);
@@ -129,16 +129,16 @@ impl Gate<'_> {
             ruleset.drop_others(&self.gateway.interface);
         }
         let sysctls = Sysctl::needed_by(&ruleset);
-        Wanted { ruleset, sysctls }
+        DesiredState { ruleset, sysctls }
     }
 
     fn filtered(
         &self,
         forwards: Vec<Forward>,
-        stays: impl Fn(&ForwardId, Endpoint) -> bool,
+        stays: impl Fn(&ForwardId, AddrPort) -> bool,
     ) -> (Vec<Forward>, Vec<Refused>) {
         let mut refused = Vec::new();
-        let mut owners: BTreeMap<Endpoint, Vec<ForwardId>> = BTreeMap::new();
+        let mut owners: BTreeMap<AddrPort, Vec<ForwardId>> = BTreeMap::new();
         let mut admitted = Vec::with_capacity(forwards.len());
         for mut forward in forwards {
             if let Err(why) = self.check_listener(&forward) {
@@ -191,9 +191,9 @@ impl Gate<'_> {
 fn check_target(
     admission: &Admission,
     id: &ForwardId,
-    listen: Endpoint,
-    target: Endpoint,
-    stays: impl Fn(&ForwardId, Endpoint) -> bool,
+    listen: AddrPort,
+    target: AddrPort,
+    stays: impl Fn(&ForwardId, AddrPort) -> bool,
 ) -> Result<(), Reason> {
     if Family::of(listen.address) != Family::of(target.address) {
         return Err(Reason::Family(listen, target));
@@ -217,7 +217,7 @@ pub fn admit_former(mut before: Ruleset, admission: &Admission) -> (Admitted, Ve
     }
     before.retain_forwards(|id| refused.iter().all(|other| other.id != *id));
     let sysctls = Sysctl::needed_by(&before);
-    (Admitted(Wanted { ruleset: before, sysctls }), refused)
+    (Admitted(DesiredState { ruleset: before, sysctls }), refused)
 }
 
 /// A family without a single forward would only be empty sets to read; IPv4 stands even so, as the table's frame.
@@ -270,9 +270,9 @@ mod tests {
         "255.255.255.255",
     ];
 
-    fn endpoint() -> impl Strategy<Value = Endpoint> {
+    fn endpoint() -> impl Strategy<Value = AddrPort> {
         (select(&ADDRESSES[..]), select(&[22_u16, 80, 6379, 6380, 7378, 7379][..])).prop_map(
-            |(address, port)| Endpoint { address: address.parse().unwrap(), port: port.try_into().unwrap() },
+            |(address, port)| AddrPort { address: address.parse().unwrap(), port: port.try_into().unwrap() },
         )
     }
 
@@ -305,7 +305,7 @@ mod tests {
                 families: vec![Family::Ipv4],
                 snat: Snat::Addresses(vec!["198.51.100.1".parse().unwrap()]),
             };
-            let unique: BTreeMap<Endpoint, Forward> =
+            let unique: BTreeMap<AddrPort, Forward> =
                 forwards.into_iter().map(|forward| (forward.listen, forward)).collect();
             let saved = render(&unique.into_values().collect::<Vec<_>>(), &clients, &frame);
 

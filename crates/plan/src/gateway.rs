@@ -7,7 +7,7 @@ use discovery::Admission;
 use rules::IfName;
 
 use crate::addresses::Addresses;
-use crate::leases::Listener;
+use crate::leases::ListenPort;
 
 /// The gateway with its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Host {
     /// Which addresses may be targets.
     pub admission: Admission,
     /// Where programs listen on the gateway's addresses, and the address that they named (`0.0.0.0` for all).
-    pub listening: BTreeMap<Listener, IpAddr>,
+    pub listening: BTreeMap<ListenPort, IpAddr>,
 }
 
 impl Gateway {

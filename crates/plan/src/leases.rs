@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
-use rules::{Endpoint, ForwardId, SyntaxError};
+use rules::{AddrPort, ForwardId, SyntaxError};
 use serde::{Deserialize, Serialize, Serializer};
 use tracing::debug;
 
@@ -19,31 +19,31 @@ pub const QUARANTINE: u64 = 7 * 24 * 60 * 60;
 
 /// Where clients connect on the gateway, as it is leased: `6379`, or `10.0.0.56:6379` of several addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Listener {
+pub struct ListenPort {
     /// Which of the gateway's several addresses; `None` where it has one, which may change.
     pub address: Option<IpAddr>,
     /// The TCP port.
     pub port: NonZeroU16,
 }
 
-impl Display for Listener {
+impl Display for ListenPort {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match *self {
-            Self { address: Some(address), port } => Endpoint { address, port }.fmt(f),
+            Self { address: Some(address), port } => AddrPort { address, port }.fmt(f),
             Self { address: None, port } => port.fmt(f),
         }
     }
 }
 
-impl FromStr for Listener {
+impl FromStr for ListenPort {
     type Err = SyntaxError;
 
     fn from_str(text: &str) -> Result<Self, SyntaxError> {
         if let Ok(port) = text.parse() {
             return Ok(Self { address: None, port });
         }
-        let parsed: Result<Endpoint, SyntaxError> = text.parse();
-        let Endpoint { address, port } =
+        let parsed: Result<AddrPort, SyntaxError> = text.parse();
+        let AddrPort { address, port } =
             parsed.map_err(|error| SyntaxError { expected: "a port, or an address and port", ..error })?;
         Ok(Self { address: Some(address), port })
     }
@@ -68,22 +68,22 @@ pub struct Lease {
 
 impl Lease {
     /// What is leased.
-    pub fn listener(&self) -> Listener {
-        Listener { address: self.address, port: self.port }
+    pub fn listener(&self) -> ListenPort {
+        ListenPort { address: self.address, port: self.port }
     }
 }
 
 /// All listeners that were ever given out, each with its latest lease; no id holds two.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Vec<Lease>")]
-pub struct Leases(BTreeMap<Listener, Lease>);
+pub struct Leases(BTreeMap<ListenPort, Lease>);
 
 /// Why a list of leases can't be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LeasesError {
     /// Two leases of one listener.
     #[error("port {0} is leased twice")]
-    Listener(Listener),
+    ListenPort(ListenPort),
     /// Two listeners held by one id.
     #[error("{0} holds two ports")]
     Id(ForwardId),
@@ -101,7 +101,7 @@ impl TryFrom<Vec<Lease>> for Leases {
         list.sort_by_key(Lease::listener);
         let mut neighbours = list.iter().zip(list.iter().skip(1));
         if let Some((twin, _)) = neighbours.find(|(one, other)| one.listener() == other.listener()) {
-            return Err(LeasesError::Listener(twin.listener()));
+            return Err(LeasesError::ListenPort(twin.listener()));
         }
         Ok(Self(list.into_iter().map(|lease| (lease.listener(), lease)).collect()))
     }
@@ -150,10 +150,10 @@ impl Leases {
     #[must_use]
     pub fn with_kernel(
         mut self,
-        listeners: impl IntoIterator<Item = (ForwardId, Listener)>,
+        listeners: impl IntoIterator<Item = (ForwardId, ListenPort)>,
         now: u64,
     ) -> Self {
-        let news: BTreeSet<(ForwardId, Listener)> =
+        let news: BTreeSet<(ForwardId, ListenPort)> =
             listeners.into_iter().filter(|(_, listener)| !self.is_held(listener)).collect();
         if news.is_empty() {
             return self;
@@ -167,16 +167,16 @@ impl Leases {
         self
     }
 
-    pub(crate) fn is_held(&self, listener: &Listener) -> bool {
+    pub(crate) fn is_held(&self, listener: &ListenPort) -> bool {
         self.get(listener).is_some_and(|lease| lease.released.is_none())
     }
 
-    pub(crate) fn get(&self, listener: &Listener) -> Option<&Lease> {
+    pub(crate) fn get(&self, listener: &ListenPort) -> Option<&Lease> {
         self.0.get(listener)
     }
 
-    pub(crate) fn give(&mut self, Listener { address, port }: Listener, id: ForwardId, since: u64) {
-        self.0.insert(Listener { address, port }, Lease { address, port, id, since, released: None });
+    pub(crate) fn give(&mut self, ListenPort { address, port }: ListenPort, id: ForwardId, since: u64) {
+        self.0.insert(ListenPort { address, port }, Lease { address, port, id, since, released: None });
     }
 
     /// Releases at `now` those that are held and that `stays` does not want.
@@ -207,9 +207,9 @@ impl Leases {
     /// any.
     ///
     /// A listener that `id` holds stays its own.
-    pub fn forget(&mut self, id: &ForwardId) -> Option<Listener> {
+    pub fn forget(&mut self, id: &ForwardId) -> Option<ListenPort> {
         let resting = self.iter().filter(|lease| lease.id == *id && lease.released.is_some());
-        let listeners: Vec<Listener> = resting.map(Lease::listener).collect();
+        let listeners: Vec<ListenPort> = resting.map(Lease::listener).collect();
         listeners.into_iter().inspect(|listener| drop(self.0.remove(listener))).last()
     }
 
@@ -221,7 +221,7 @@ impl Leases {
     }
 
     /// The listeners that are held, by their holder.
-    pub fn holders(&self) -> BTreeMap<&ForwardId, Listener> {
+    pub fn holders(&self) -> BTreeMap<&ForwardId, ListenPort> {
         self.held().map(|lease| (&lease.id, lease.listener())).collect()
     }
 }
@@ -233,10 +233,10 @@ mod tests {
     #[test]
     fn a_listener_reads_back() {
         for text in ["6379", "10.0.0.56:6379", "[fd00::56]:6379"] {
-            assert_eq!(text.parse::<Listener>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<ListenPort>().unwrap().to_string(), text);
         }
         for text in ["", "0", "65536", "10.0.0.56", "10.0.0.56:0", ":6379"] {
-            assert!(text.parse::<Listener>().is_err(), "{text}");
+            assert!(text.parse::<ListenPort>().is_err(), "{text}");
         }
     }
 

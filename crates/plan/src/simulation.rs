@@ -13,7 +13,7 @@ use rules::Ruleset;
 
 use crate::addresses::Addresses;
 use crate::config::PlanConfig;
-use crate::desired::{Desired, PlanInputs, plan};
+use crate::desired::{Plan, PlanInputs, plan};
 use crate::gateway::{Gateway, Host};
 use crate::leases::Leases;
 use crate::merge::{OnEmptyAnswer, readd_unread_nodes};
@@ -250,7 +250,7 @@ impl World {
     }
 
     /// What a run does with what was found, but for the writing of its state.
-    fn apply(&mut self, fresh: &Inventory) -> Desired {
+    fn apply(&mut self, fresh: &Inventory) -> Plan {
         let dump = self.kernel.dump().unwrap();
         let inputs = PlanInputs {
             last_good: self.last_good.clone(),
@@ -271,7 +271,7 @@ impl World {
         planned
     }
 
-    fn remember(&mut self, planned: Desired) {
+    fn remember(&mut self, planned: Plan) {
         (self.last_good, self.leases) = (Some(planned.inventory), Some(planned.leases));
         self.ruleset = planned.wanted.ruleset.clone();
     }

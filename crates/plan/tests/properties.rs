@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use plan::{Leases, Listener, Pool, Request, assign};
+use plan::{Leases, ListenPort, Pool, Request, assign};
 use proptest::prelude::*;
 use rules::ForwardId;
 
@@ -27,16 +27,16 @@ proptest! {
             false => (vec![None], 100..=130),
         };
         let pool = Arc::new(Pool { addresses, ports, key: "ports".to_owned() });
-        let listeners: Vec<Listener> = pool
+        let listeners: Vec<ListenPort> = pool
             .ports
             .clone()
             .flat_map(|port| pool.addresses.iter().map(move |&address| (address, port)))
-            .map(|(address, port)| Listener { address, port: NonZeroU16::new(port).unwrap() })
+            .map(|(address, port)| ListenPort { address, port: NonZeroU16::new(port).unwrap() })
             .collect();
-        let pins: BTreeMap<ForwardId, Listener> =
+        let pins: BTreeMap<ForwardId, ListenPort> =
             pins.into_iter().map(|(number, at)| (id(number), listeners[at])).collect();
         let mut leases = Leases::default();
-        let mut first: BTreeMap<ForwardId, Listener> = BTreeMap::new();
+        let mut first: BTreeMap<ForwardId, ListenPort> = BTreeMap::new();
         for (now, nodes) in (0u64..).zip(steps) {
             let request = |&number| Request { id: id(number), pool: Arc::clone(&pool), beside: None };
             let requests: Vec<Request> = nodes.iter().map(request).collect();

@@ -1,6 +1,6 @@
 //! What separates the ruleset in the kernel from the one that is wanted.
 //!
-//! [`Changes`] is the one value that `diff` prints and `apply` carries out.
+//! [`RulesetDiff`] is the one value that `diff` prints and `apply` carries out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
@@ -8,7 +8,7 @@ use std::fmt::{self, Display, Formatter};
 use smol_str::SmolStr;
 
 use crate::ruleset::{
-    Chain, Element, Elements, Endpoint, Flowtable, Key, Rule, Ruleset, Set, SetKind, TABLE,
+    AddrPort, Chain, Element, Elements, Flowtable, Key, Rule, Ruleset, Set, SetKind, TABLE,
 };
 use crate::text::ElementText;
 use crate::transaction::{Operation, Transaction};
@@ -62,7 +62,7 @@ pub struct ChainChange {
 
 /// The difference between two rulesets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
+pub struct RulesetDiff {
     /// What happens to the table.
     pub table: TableChange,
     /// Sets that appear.
@@ -86,7 +86,7 @@ pub struct Changes {
 }
 
 /// Compares the kernel's table (`None`: there is none) with the one that is wanted (`None`: it shall go).
-pub fn diff(actual: Option<&Actual>, desired: Option<&Ruleset>) -> Changes {
+pub fn diff(actual: Option<&Actual>, desired: Option<&Ruleset>) -> RulesetDiff {
     let nothing = Ruleset::default();
     let before = actual.map_or(&nothing, |actual| &actual.ruleset);
     let after = desired.unwrap_or(&nothing);
@@ -101,7 +101,7 @@ pub fn diff(actual: Option<&Actual>, desired: Option<&Ruleset>) -> Changes {
         }
     };
     let sets = changed_sets(before, after);
-    Changes {
+    RulesetDiff {
         table,
         new_sets: after.sets.keys().filter(|set| !before.sets.contains_key(set)).copied().collect(),
         old_sets: before.sets.keys().filter(|set| !after.sets.contains_key(set)).copied().collect(),
@@ -168,7 +168,7 @@ fn changed_chains(before: &Ruleset, after: &Ruleset, other_flowtable: bool) -> B
         .collect()
 }
 
-impl Changes {
+impl RulesetDiff {
     /// Whether the two rulesets are the same.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -216,7 +216,7 @@ impl Changes {
     }
 
     /// What the changes mean for clients, by listener.
-    pub fn forwards(&self) -> Vec<Change> {
+    pub fn forwards(&self) -> Vec<ForwardChange> {
         let maps = self.sets.iter().filter(|(set, _)| set.is_map()).map(|(_, change)| change);
         let sides = maps.flat_map(|change| [(&change.removed, false), (&change.added, true)]);
         let changed = sides.flat_map(|(elements, is_new)| elements.iter().map(move |one| (one, is_new)));
@@ -224,31 +224,31 @@ impl Changes {
             .staying
             .iter()
             .flat_map(|(key, element)| [false, true].map(|is_new| ((key, element), is_new)));
-        let mut legs: Vec<Leg<'_>> =
-            changed.chain(staying).filter_map(|(element, is_new)| Leg::of(element, is_new)).collect();
-        legs.sort_by_key(|leg| (leg.listen, leg.is_new));
-        let listeners = legs.chunk_by(|one, other| one.listen == other.listen);
+        let mut map_entries: Vec<MapEntry<'_>> =
+            changed.chain(staying).filter_map(|(element, is_new)| MapEntry::of(element, is_new)).collect();
+        map_entries.sort_by_key(|entry| (entry.listen, entry.is_new));
+        let listeners = map_entries.chunk_by(|one, other| one.listen == other.listen);
         listeners
-            .flat_map(|legs| {
-                let (from, to) = legs.split_at(legs.partition_point(|leg| !leg.is_new));
-                Change::between(from, to)
+            .flat_map(|map_entries| {
+                let (from, to) = map_entries.split_at(map_entries.partition_point(|entry| !entry.is_new));
+                ForwardChange::between(from, to)
             })
             .collect()
     }
 }
 
 /// One element of a map: a listener, what it is called and where it leads.
-struct Leg<'a> {
-    listen: Endpoint,
+struct MapEntry<'a> {
+    listen: AddrPort,
     id: Option<&'a SmolStr>,
-    target: Endpoint,
+    target: AddrPort,
     /// Whether it is added, or else removed.
     is_new: bool,
 }
 
-impl<'a> Leg<'a> {
+impl<'a> MapEntry<'a> {
     fn of((key, element): (&'a Key, &'a Element), is_new: bool) -> Option<Self> {
-        let Key::Endpoint(listen) = *key else { return None };
+        let Key::AddrPort(listen) = *key else { return None };
         Some(Self { listen, id: element.comment.as_ref(), target: element.data?, is_new })
     }
 }
@@ -269,31 +269,31 @@ pub enum Action {
 
 /// What the changes mean for one listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct ForwardChange {
     /// What happens to it.
     pub action: Action,
     /// The id of what it leads to.
     pub id: SmolStr,
     /// The address and port that clients connect to.
-    pub listen: Endpoint,
+    pub listen: AddrPort,
     /// Where it led; empty if it is new.
-    pub from: Vec<Endpoint>,
+    pub from: Vec<AddrPort>,
     /// Where it will lead; empty if it goes.
-    pub to: Vec<Endpoint>,
+    pub to: Vec<AddrPort>,
 }
 
-impl Change {
+impl ForwardChange {
     /// What happens to one listener.
-    fn between(from: &[Leg<'_>], to: &[Leg<'_>]) -> Vec<Self> {
-        let targets = |legs: &[Leg<'_>]| {
-            let mut targets: Vec<Endpoint> = legs.iter().map(|leg| leg.target).collect();
+    fn between(from: &[MapEntry<'_>], to: &[MapEntry<'_>]) -> Vec<Self> {
+        let targets = |map_entries: &[MapEntry<'_>]| {
+            let mut targets: Vec<AddrPort> = map_entries.iter().map(|entry| entry.target).collect();
             targets.sort_unstable();
             targets.dedup();
             targets
         };
-        let change = |action, leg: &Leg<'_>, from, to| {
-            let id = leg.id.cloned().unwrap_or_default();
-            Self { action, id, listen: leg.listen, from, to }
+        let change = |action, entry: &MapEntry<'_>, from, to| {
+            let id = entry.id.cloned().unwrap_or_default();
+            Self { action, id, listen: entry.listen, from, to }
         };
         match (from.first(), to.first()) {
             (None, None) => vec![],
@@ -314,12 +314,12 @@ impl Change {
 }
 
 /// Targets as one text: `10.0.1.230:6379`, several joined by `, `.
-pub fn targets(endpoints: &[Endpoint]) -> String {
-    endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(", ")
+pub fn targets(endpoints: &[AddrPort]) -> String {
+    endpoints.iter().map(AddrPort::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// `move my-cluster-001 10.0.0.55:6379 from 10.0.1.230:6379 to 10.0.1.240:6379`
-impl Display for Change {
+impl Display for ForwardChange {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { id, listen, .. } = self;
         let (from, to) = (targets(&self.from), targets(&self.to));
@@ -333,7 +333,7 @@ impl Display for Change {
 }
 
 /// The changes in nft syntax, each line behind `-`, `+` or a blank.
-impl Display for Changes {
+impl Display for RulesetDiff {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
             return Ok(());

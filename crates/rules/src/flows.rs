@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::diff::lacking;
-use crate::ruleset::{AddressRange, Elements, Endpoint, Family, Key, Ruleset, Set, SetKind};
+use crate::ruleset::{AddrPort, AddressRange, Elements, Family, Key, Ruleset, Set, SetKind};
 
 /// How many connections one source address can have to one target: NAT gives each a port of its own, from 1,024 up
 /// (`nf_nat_l4proto_unique_tuple`, net/netfilter/nf_nat_core.c).
@@ -25,11 +25,11 @@ pub struct ConntrackFill {
 
 /// A listener's way to a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Leg {
+pub struct Pair {
     /// Where clients connect to: a flow's original destination.
-    pub listen: Endpoint,
+    pub listen: AddrPort,
     /// Where it leads: the source of the flow's replies.
-    pub target: Endpoint,
+    pub target: AddrPort,
 }
 
 /// A connection whose destination was translated.
@@ -38,14 +38,14 @@ pub struct Translated {
     /// Who connected.
     pub client: IpAddr,
     /// From where to where.
-    pub leg: Leg,
+    pub pair: Pair,
 }
 
 /// What rules had that was in force before, and has no place in those of now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Former {
     /// Ways that are no more.
-    pub legs: BTreeSet<Leg>,
+    pub pairs: BTreeSet<Pair>,
     /// Clients that were listed; of a range only a part may be listed no more.
     pub clients: BTreeSet<AddressRange>,
 }
@@ -68,8 +68,8 @@ impl Former {
         for (set, elements) in &before.sets {
             for (key, element) in lacking(elements, now.sets.get(set).unwrap_or(&none)) {
                 match (key, element.data) {
-                    (Key::Endpoint(listen), Some(target)) => {
-                        former.add_leg(Leg { listen, target }, now);
+                    (Key::AddrPort(listen), Some(target)) => {
+                        former.add_pair(Pair { listen, target }, now);
                     }
                     (Key::Addresses(range), None) => former.add_clients(range, now),
                     _ => {}
@@ -80,9 +80,9 @@ impl Former {
     }
 
     /// Adds a way, unless the rules of now have it.
-    fn add_leg(&mut self, leg: Leg, now: &Ruleset) {
-        if !now.leads(leg) {
-            self.legs.insert(leg);
+    fn add_pair(&mut self, pair: Pair, now: &Ruleset) {
+        if !now.leads(pair) {
+            self.pairs.insert(pair);
         }
     }
 
@@ -96,20 +96,20 @@ impl Former {
 
     /// Adds what another has.
     pub fn extend(&mut self, other: Self, now: &Ruleset) {
-        other.legs.into_iter().for_each(|leg| self.add_leg(leg, now));
+        other.pairs.into_iter().for_each(|pair| self.add_pair(pair, now));
         other.clients.into_iter().for_each(|range| self.add_clients(range, now));
     }
 
     /// Whether there is nothing to cut.
     pub fn is_empty(&self) -> bool {
-        self.legs.is_empty() && self.clients.is_empty()
+        self.pairs.is_empty() && self.clients.is_empty()
     }
 
     /// What is to become of a connection under the rules of now.
     pub fn fate(&self, now: &Ruleset, flow: &Translated) -> Fate {
         let is_delisted =
             || !now.lists(flow.client) && self.clients.iter().any(|range| range.contains(flow.client));
-        match (self.legs.contains(&flow.leg), now.leads(flow.leg)) {
+        match (self.pairs.contains(&flow.pair), now.leads(flow.pair)) {
             (true, _) | (_, true) if is_delisted() => Fate::Delisted,
             (true, false) => Fate::Moved,
             _ => Fate::Stays,
@@ -119,11 +119,11 @@ impl Former {
 
 impl Ruleset {
     /// Whether a listener leads to a target, perhaps to others as well.
-    pub fn leads(&self, Leg { listen, target }: Leg) -> bool {
+    pub fn leads(&self, Pair { listen, target }: Pair) -> bool {
         let family = Family::of(listen.address);
         let mut maps = self.sets.iter().filter(|(set, _)| set.is_map() && set.family == family);
         maps.any(|(_, elements)| {
-            elements.get(&Key::Endpoint(listen)).is_some_and(|element| element.data == Some(target))
+            elements.get(&Key::AddrPort(listen)).is_some_and(|element| element.data == Some(target))
         })
     }
 
@@ -150,7 +150,7 @@ mod tests {
     use crate::ruleset::TARGETS;
     use crate::trace::{Packet, trace};
 
-    fn endpoint(text: &str) -> Endpoint {
+    fn endpoint(text: &str) -> AddrPort {
         text.parse().unwrap()
     }
 
@@ -171,11 +171,11 @@ mod tests {
     }
 
     fn flow(client: &str, port: u16, target: u8) -> Translated {
-        let leg = Leg {
+        let pair = Pair {
             listen: endpoint(&format!("10.0.0.55:{port}")),
             target: endpoint(&format!("10.0.1.{target}:6379")),
         };
-        Translated { client: client.parse().unwrap(), leg }
+        Translated { client: client.parse().unwrap(), pair }
     }
 
     #[test]
@@ -220,19 +220,19 @@ mod tests {
                 output: "eth0".parse().unwrap(),
                 tcp: true,
                 source: flow.client,
-                destination: flow.leg.listen,
+                destination: flow.pair.listen,
             };
             let makes = |ruleset: &Ruleset| {
-                (1..=TARGETS).any(|place| trace(ruleset, &packet, |hit| hit == place).1 == flow.leg.target)
+                (1..=TARGETS).any(|place| trace(ruleset, &packet, |hit| hit == place).1 == flow.pair.target)
             };
-            prop_assert_eq!(now.leads(flow.leg) && now.lists(flow.client), makes(&now));
+            prop_assert_eq!(now.leads(flow.pair) && now.lists(flow.client), makes(&now));
             let is_cut = Former::of(&before, &now).fate(&now, &flow) != Fate::Stays;
             // All that the former rules made goes unless those of now would make it.
             prop_assert!(!is_cut || !makes(&now));
             prop_assert!(is_cut || !makes(&before) || makes(&now));
             // And nothing goes that is not between a listener's target and a client of before or now.
-            let was_ours = (before.leads(flow.leg) || now.leads(flow.leg)) && before.lists(flow.client);
-            prop_assert!(!is_cut || was_ours || before.leads(flow.leg));
+            let was_ours = (before.leads(flow.pair) || now.leads(flow.pair)) && before.lists(flow.client);
+            prop_assert!(!is_cut || was_ours || before.leads(flow.pair));
         }
     }
 }

@@ -13,7 +13,7 @@ use std::fmt::{self, Display, Formatter};
 
 use bits::{Bits, Truth};
 pub use flow::{Flow, Flows, Interface, Message, ReplyTo};
-pub use walk::{Answer, Doubt, Fate, Place};
+pub use walk::{Answer, Doubt, Fate, RuleOrPolicy};
 
 use crate::ruleset::{Family, TABLE};
 

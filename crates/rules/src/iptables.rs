@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::{Ipv4Subnets, Ipv6Subnets};
 
 use crate::render::Forward;
-use crate::ruleset::{Chain, Endpoint, Family, Key, Place, Rule, Ruleset, SetKind, SnatTo};
+use crate::ruleset::{AddrPort, Chain, Family, Key, Rule, Ruleset, SetKind, SnatTo, SpreadIndex};
 
 /// The IPv4 rules for `iptables-restore --noflush`, and behind them, as comments, those for `ip6tables-restore`.
 pub fn iptables_restore(ruleset: &Ruleset) -> String {
@@ -33,19 +33,19 @@ fn tables(ruleset: &Ruleset, family: Family) -> String {
 fn filter_table(ruleset: &Ruleset, family: Family) -> String {
     let endpoints = |kind| {
         let keys = ruleset.elements(kind, family).map(|(key, _)| *key);
-        keys.filter_map(|key| if let Key::Endpoint(endpoint) = key { Some(endpoint) } else { None })
+        keys.filter_map(|key| if let Key::AddrPort(endpoint) = key { Some(endpoint) } else { None })
     };
     let invalid = "-m conntrack --ctstate INVALID -j DROP";
     let mut lines: Vec<String> = Vec::new();
     for rule in ruleset.chains.values().flatten() {
         match rule {
             Rule::DropInvalidAnswers { family: of } if *of == family => {
-                lines.extend(endpoints(SetKind::Backends).map(|Endpoint { address, port }| {
+                lines.extend(endpoints(SetKind::Backends).map(|AddrPort { address, port }| {
                     format!("-A INPUT -s {address} -p tcp -m tcp --sport {port} {invalid}")
                 }));
             }
             Rule::DropInvalidRequests { family: of } if *of == family => {
-                lines.extend(endpoints(SetKind::Listeners).map(|Endpoint { address, port }| {
+                lines.extend(endpoints(SetKind::Listeners).map(|AddrPort { address, port }| {
                     format!("-A INPUT -d {address} -p tcp -m tcp --dport {port} {invalid}")
                 }));
             }
@@ -75,11 +75,11 @@ fn nat_table(ruleset: &Ruleset, family: Family) -> String {
         }
     }
     // Rules are asked in turn, as those of nft are: each takes its share of what those before it left over.
-    let places = Place::all().rev().map(|place| (SetKind::Spread(place), place.number()));
+    let places = SpreadIndex::all().rev().map(|place| (SetKind::Spread(place), place.number()));
     for (kind, place) in places.chain([(SetKind::Forward, 1)]) {
         let dice = dice(place);
         lines.extend(ruleset.elements(kind, family).filter_map(|(key, element)| {
-            let (Key::Endpoint(listen), Some(target)) = (*key, element.data) else { return None };
+            let (Key::AddrPort(listen), Some(target)) = (*key, element.data) else { return None };
             Some(dnat(listen, &dice, element.comment.as_deref(), target))
         }));
     }
@@ -91,7 +91,7 @@ fn nat_table(ruleset: &Ruleset, family: Family) -> String {
                 SnatTo::Address(address) => format!("SNAT --to-source {address}"),
                 SnatTo::Masquerade => "MASQUERADE".to_owned(),
             };
-            let dice = dice(place.map_or(1, Place::number));
+            let dice = dice(place.map_or(1, SpreadIndex::number));
             for Forward { listen, targets, .. } in ruleset.forwards() {
                 let of_family = targets.iter().filter(|target| Family::of(target.address) == family);
                 lines.extend(of_family.map(|target| {
@@ -116,9 +116,9 @@ fn dice(place: u8) -> String {
     }
 }
 
-fn dnat(listen: Endpoint, extra: &str, comment: Option<&str>, target: Endpoint) -> String {
+fn dnat(listen: AddrPort, extra: &str, comment: Option<&str>, target: AddrPort) -> String {
     let comment = comment.map(|id| format!(" -m comment --comment \"{id}\"")).unwrap_or_default();
-    let Endpoint { address, port } = listen;
+    let AddrPort { address, port } = listen;
     format!(
         "-A CACHENAT -d {address} -p tcp -m tcp --dport {port}{extra}{comment} -j DNAT --to-destination {target}"
     )

@@ -9,8 +9,8 @@ use smol_str::{SmolStr, ToSmolStr as _};
 
 use crate::name::{ForwardId, IfName};
 use crate::ruleset::{
-    Chain, Element, Elements, Endpoint, Family, Flowtable, Key, Place, Rule, Ruleset, Set, SetKind, SnatTo,
-    TABLE,
+    AddrPort, Chain, Element, Elements, Family, Flowtable, Key, Rule, Ruleset, Set, SetKind, SnatTo,
+    SpreadIndex, TABLE,
 };
 use crate::sysctl::Sysctl;
 
@@ -19,7 +19,7 @@ pub const VERSION: u32 = 1;
 
 /// What is wanted of a kernel: the ruleset and the settings that go with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct DesiredState {
     /// The table.
     pub ruleset: Ruleset,
     /// The kernel settings.
@@ -119,7 +119,7 @@ enum FamilyForm {
 /// Which of a listener's targets, by its number.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(into = "u8", try_from = "u8")]
-struct PlaceForm(Place);
+struct PlaceForm(SpreadIndex);
 
 impl From<PlaceForm> for u8 {
     fn from(form: PlaceForm) -> Self {
@@ -131,7 +131,7 @@ impl TryFrom<u8> for PlaceForm {
     type Error = String;
 
     fn try_from(number: u8) -> Result<Self, String> {
-        Place::new(number.into()).map(Self).ok_or_else(|| format!("there is no place {number}"))
+        SpreadIndex::new(number.into()).map(Self).ok_or_else(|| format!("there is no place {number}"))
     }
 }
 
@@ -222,7 +222,7 @@ impl RuleForm {
     }
 }
 
-impl Wanted {
+impl DesiredState {
     /// The document, on several lines, ending in a newline.
     pub fn to_json(&self) -> String {
         let Ruleset { sets, flowtable, chains } = &self.ruleset;
@@ -327,7 +327,7 @@ fn from_slots(family: Family, forms: Vec<ElementForm>) -> Result<Vec<(Set, Key, 
         *count += 1;
         let set = match *count {
             1 => forward,
-            number => Set::new(SetKind::Spread(Place::new(number)?), family),
+            number => Set::new(SetKind::Spread(SpreadIndex::new(number)?), family),
         };
         Some((set, key, element))
     });
@@ -360,7 +360,7 @@ fn element(set: Set, form: ElementForm) -> Result<(Key, Element), JsonError> {
     let key =
         Key::parse(set.kind, &form.key).filter(|key| key.fits(set)).ok_or_else(|| unknown(&form.key))?;
     let data = match &form.to {
-        Some(text) if set.is_map() => Some(text.parse::<Endpoint>().map_err(|_| unknown(text))?),
+        Some(text) if set.is_map() => Some(text.parse::<AddrPort>().map_err(|_| unknown(text))?),
         Some(text) => return Err(unknown(text)),
         None if set.is_map() => return Err(unknown(&form.key)),
         None => None,
@@ -380,14 +380,14 @@ impl Key {
         let of_family = |address| Family::of(address) == set.family;
         match *self {
             Self::Addresses(range) => of_family(range.first()) && of_family(range.last()),
-            Self::Endpoint(endpoint) => of_family(endpoint.address),
+            Self::AddrPort(endpoint) => of_family(endpoint.address),
         }
     }
 
     /// Reads a key of a set of that kind, in nft's words.
     fn parse(kind: SetKind, text: &str) -> Option<Self> {
         let endpoint = |address: &str, port: &str| {
-            Some(Endpoint { address: address.parse().ok()?, port: port.parse().ok()? })
+            Some(AddrPort { address: address.parse().ok()?, port: port.parse().ok()? })
         };
         let fields: Vec<&str> = text.split(" . ").collect();
         match (kind, fields.as_slice()) {
@@ -395,7 +395,7 @@ impl Key {
             (
                 SetKind::Forward | SetKind::Spread(_) | SetKind::Backends | SetKind::Listeners,
                 [address, port],
-            ) => Some(Self::Endpoint(endpoint(address, port)?)),
+            ) => Some(Self::AddrPort(endpoint(address, port)?)),
             _ => None,
         }
     }
@@ -416,13 +416,13 @@ mod tests {
             "chains":{"prerouting":[{"rule":"forward","interface":"eth0","family":"ip"},
                                     {"rule":"spread","interface":"eth0","family":"ip"}]},
             "sysctls":[]}"#;
-        let found = Wanted::from_json(text).unwrap().ruleset.forwards();
+        let found = DesiredState::from_json(text).unwrap().ruleset.forwards();
         let targets: Vec<String> =
             found.iter().map(|forward| crate::diff::targets(&forward.targets)).collect();
         assert_eq!(targets, ["10.0.1.230:6379", "10.0.1.231:6379, 10.0.1.232:6379, 10.0.1.233:6379"]);
         for key in ["10.0.0.55 . 6390", "10.0.0.55 . 6390 . x", ""] {
             let broken = text.replace("10.0.0.55 . 6390 . 20-39", key);
-            assert!(matches!(Wanted::from_json(&broken), Err(JsonError::Unknown { .. })), "{key}");
+            assert!(matches!(DesiredState::from_json(&broken), Err(JsonError::Unknown { .. })), "{key}");
         }
     }
 }

@@ -22,12 +22,12 @@ mod text;
 pub mod trace;
 pub mod transaction;
 
-pub use diff::{Action, Actual, Change, Changes, diff};
+pub use diff::{Action, Actual, ForwardChange, RulesetDiff, diff};
 pub use name::{ForwardId, IfName, NameError};
 pub use render::{Forward, Gateway, Snat, render};
 pub use ruleset::{
-    AddressRange, Chain, Element, Elements, Endpoint, Family, Flowtable, Key, Place, Rule, Ruleset, Set,
-    SetKind, SnatTo,
+    AddrPort, AddressRange, Chain, Element, Elements, Family, Flowtable, Key, Rule, Ruleset, Set, SetKind,
+    SnatTo, SpreadIndex,
 };
 pub use sysctl::{Switch, Sysctl, SysctlChange};
 pub use text::SyntaxError;

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 
 use crate::name::{ForwardId, IfName};
 use crate::ruleset::{
-    AddressRange, Chain, Element, Elements, Endpoint, Family, Flowtable, Key, Place, Rule, Ruleset, Set,
-    SetKind, SnatTo, TARGETS,
+    AddrPort, AddressRange, Chain, Element, Elements, Family, Flowtable, Key, Rule, Ruleset, Set, SetKind,
+    SnatTo, SpreadIndex, TARGETS,
 };
 
 /// A listener of the gateway and what it leads to.
@@ -17,10 +17,10 @@ pub struct Forward {
     /// The id of the node or role, which becomes the comment of the element.
     pub id: ForwardId,
     /// The gateway's address and port that clients' packets arrive at.
-    pub listen: Endpoint,
+    pub listen: AddrPort,
     /// Where they go, in the family of `listen`; new connections spread evenly over several. Of more than
     /// [`TARGETS`] the first serve.
-    pub targets: Vec<Endpoint>,
+    pub targets: Vec<AddrPort>,
 }
 
 /// What the source of forwarded packets becomes.
@@ -38,12 +38,14 @@ pub enum Snat {
 
 impl Snat {
     /// What it becomes in a family, and whose turn each is, in the order of the rules.
-    fn to(&self, family: Family) -> Vec<(SnatTo, Option<Place>)> {
+    fn to(&self, family: Family) -> Vec<(SnatTo, Option<SpreadIndex>)> {
         match self {
             Self::Addresses(addresses) => {
                 let of_family = addresses.iter().filter(|&&address| Family::of(address) == family);
                 let numbered = of_family.zip(1..=usize::from(TARGETS)).collect::<Vec<_>>().into_iter().rev();
-                numbered.map(|(address, number)| (SnatTo::Address(*address), Place::new(number))).collect()
+                numbered
+                    .map(|(address, number)| (SnatTo::Address(*address), SpreadIndex::new(number)))
+                    .collect()
             }
             Self::Masquerade => vec![(SnatTo::Masquerade, None)],
             Self::Off => vec![],
@@ -79,7 +81,7 @@ pub fn render(forwards: &[Forward], clients: &[IpNet], gateway: &Gateway) -> Rul
         ruleset.sets.insert(Set::new(SetKind::Backends, family), backends(&forwards));
         ruleset.sets.insert(Set::new(SetKind::Listeners, family), listeners(&forwards));
         let prerouting = ruleset.chains.entry(Chain::Prerouting).or_default();
-        for place in Place::all().rev().filter(|place| usize::from(place.number()) <= most) {
+        for place in SpreadIndex::all().rev().filter(|place| usize::from(place.number()) <= most) {
             let elements = targets(&forwards, place.number().into());
             ruleset.sets.insert(Set::new(SetKind::Spread(place), family), elements);
             prerouting.push(Rule::Spread { interface: interface(), family, place });
@@ -126,10 +128,10 @@ impl Ruleset {
     ///
     /// Elements whose comment is no id are none of ours, and left out.
     pub fn forwards(&self) -> Vec<Forward> {
-        let mut found: BTreeMap<(Endpoint, ForwardId), Vec<Endpoint>> = BTreeMap::new();
+        let mut found: BTreeMap<(AddrPort, ForwardId), Vec<AddrPort>> = BTreeMap::new();
         let maps = self.sets.iter().filter(|(set, _)| set.is_map());
         for (key, element) in maps.flat_map(|(_, elements)| elements) {
-            let Key::Endpoint(listen) = *key else { continue };
+            let Key::AddrPort(listen) = *key else { continue };
             let id = element.comment.clone().and_then(|comment| comment.try_into().ok());
             if let (Some(id), Some(target)) = (id, element.data) {
                 found.entry((listen, id)).or_default().push(target);
@@ -146,16 +148,16 @@ impl Ruleset {
             elements.retain(|_, element| id_of(element).is_some_and(|id| stays(&id)));
         }
         let forwards = self.forwards();
-        let targets: BTreeSet<Endpoint> =
+        let targets: BTreeSet<AddrPort> =
             forwards.iter().flat_map(|forward| forward.targets.iter().copied()).collect();
-        let listeners: BTreeSet<Endpoint> = forwards.iter().map(|forward| forward.listen).collect();
+        let listeners: BTreeSet<AddrPort> = forwards.iter().map(|forward| forward.listen).collect();
         for (set, elements) in &mut self.sets {
             let used = match set.kind {
                 SetKind::Backends => &targets,
                 SetKind::Listeners => &listeners,
                 SetKind::Clients | SetKind::Forward | SetKind::Spread(_) => continue,
             };
-            elements.retain(|key, _| matches!(key, Key::Endpoint(endpoint) if used.contains(endpoint)));
+            elements.retain(|key, _| matches!(key, Key::AddrPort(endpoint) if used.contains(endpoint)));
         }
     }
 
@@ -206,7 +208,7 @@ fn successor(address: IpAddr) -> Option<IpAddr> {
     }
 }
 
-fn element(forward: &Forward, target: Endpoint) -> Element {
+fn element(forward: &Forward, target: AddrPort) -> Element {
     Element { data: Some(target), comment: Some(forward.id.comment()) }
 }
 
@@ -214,17 +216,17 @@ fn element(forward: &Forward, target: Endpoint) -> Element {
 fn targets(forwards: &[&Forward], place: usize) -> Elements {
     let target = |forward: &&&Forward| forward.targets.get(place - 1).copied();
     let served = forwards.iter().filter_map(|forward| Some((forward, target(&forward)?)));
-    served.map(|(forward, target)| (Key::Endpoint(forward.listen), element(forward, target))).collect()
+    served.map(|(forward, target)| (Key::AddrPort(forward.listen), element(forward, target))).collect()
 }
 
 fn listeners(forwards: &[&Forward]) -> Elements {
     let serving = forwards.iter().filter(|forward| !forward.targets.is_empty());
-    serving.map(|forward| (Key::Endpoint(forward.listen), Element::default())).collect()
+    serving.map(|forward| (Key::AddrPort(forward.listen), Element::default())).collect()
 }
 
 fn backends(forwards: &[&Forward]) -> Elements {
     let targets = forwards.iter().flat_map(|forward| forward.targets.iter().take(usize::from(TARGETS)));
-    targets.map(|&target| (Key::Endpoint(target), Element::default())).collect()
+    targets.map(|&target| (Key::AddrPort(target), Element::default())).collect()
 }
 
 #[cfg(test)]
@@ -457,7 +459,7 @@ mod tests {
                 destination: "10.0.0.55:1".parse().unwrap(),
             };
             let draws: usize = (2..=count).product();
-            let mut shares = BTreeMap::<Endpoint, usize>::new();
+            let mut shares = BTreeMap::<AddrPort, usize>::new();
             for draw in 0..draws {
                 // One number for each place up to the last: the draw in a number system of factorials.
                 let hits = |place: u8| {
@@ -466,7 +468,7 @@ mod tests {
                 };
                 *shares.entry(trace(&ruleset, &packet, hits).1).or_default() += 1;
             }
-            let expected: BTreeMap<Endpoint, usize> =
+            let expected: BTreeMap<AddrPort, usize> =
                 targets.iter().map(|target| (target.parse().unwrap(), draws / count)).collect();
             assert_eq!(shares, expected);
         }
@@ -495,7 +497,7 @@ mod tests {
         let of = |forwards: &[Forward]| render(forwards, &[], &gateway(&[Family::Ipv4], Snat::Masquerade));
         let mut without = of(&forwards);
         without.retain_forwards(|id| id.as_str() == "a-001");
-        let spread = Set::new(SetKind::Spread(Place::new(2).unwrap()), Family::Ipv4);
+        let spread = Set::new(SetKind::Spread(SpreadIndex::new(2).unwrap()), Family::Ipv4);
         assert_eq!(without.sets.remove(&spread), Some(Elements::new()));
         assert_eq!(without.sets, of(&forwards[..1]).sets);
     }

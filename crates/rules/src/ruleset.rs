@@ -42,7 +42,7 @@ impl Family {
 
 /// An address and a TCP port: where clients connect to, or where a node listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Endpoint {
+pub struct AddrPort {
     /// The address.
     pub address: IpAddr,
     /// The TCP port.
@@ -96,7 +96,7 @@ pub enum SetKind {
     Forward,
     /// `map spread4_2 { type ipv4_addr . inet_service : ipv4_addr . inet_service; counter; }`: listener to its second target, and
     /// so on; the first is in [`SetKind::Forward`].
-    Spread(Place),
+    Spread(SpreadIndex),
     /// `set backends4 { type ipv4_addr . inet_service; }`: the targets, whose packets need the way back.
     Backends,
     /// `set listeners4 { type ipv4_addr . inet_service; }`: where clients connect to, which tells the flows that we
@@ -106,9 +106,9 @@ pub enum SetKind {
 
 /// Which of a listener's targets, or of the sources of forwarded packets: from 2 to [`TARGETS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place(u8);
+pub struct SpreadIndex(u8);
 
-impl Place {
+impl SpreadIndex {
     /// Every place but the first, in order.
     pub fn all() -> impl DoubleEndedIterator<Item = Self> {
         (2..=TARGETS).map(Self)
@@ -138,7 +138,7 @@ impl Set {
     /// Every set that a ruleset of ours can have.
     pub fn all() -> impl Iterator<Item = Self> {
         let kinds = [SetKind::Clients, SetKind::Forward, SetKind::Backends, SetKind::Listeners];
-        let kinds = kinds.into_iter().chain(Place::all().map(SetKind::Spread));
+        let kinds = kinds.into_iter().chain(SpreadIndex::all().map(SetKind::Spread));
         kinds.flat_map(|kind| [Self::new(kind, Family::Ipv4), Self::new(kind, Family::Ipv6)])
     }
 
@@ -215,7 +215,7 @@ const SPREAD6: [&str; TARGETS as usize - 1] = [
     "spread6_16",
 ];
 
-fn spread_name(names: &[&'static str; TARGETS as usize - 1], place: Place) -> &'static str {
+fn spread_name(names: &[&'static str; TARGETS as usize - 1], place: SpreadIndex) -> &'static str {
     names.get(usize::from(place.0 - 2)).copied().unwrap_or_default()
 }
 
@@ -225,14 +225,14 @@ pub enum Key {
     /// `198.51.100.0/25`, of [`SetKind::Clients`].
     Addresses(AddressRange),
     /// `10.0.0.55 . 6379`, of all others.
-    Endpoint(Endpoint),
+    AddrPort(AddrPort),
 }
 
 /// What stands beside an element's key; counters are no part of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Element {
     /// The target, in a map.
-    pub data: Option<Endpoint>,
+    pub data: Option<AddrPort>,
     /// The comment: in a map the id of what the element leads to.
     pub comment: Option<SmolStr>,
 }
@@ -317,7 +317,7 @@ pub enum Rule {
         /// The family of the packets.
         family: Family,
         /// Whose turn it is.
-        place: Place,
+        place: SpreadIndex,
     },
     /// `oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4
     /// snat ip to 10.0.0.55`, behind `oifname "eth0" numgen random mod 2 0` where there are several
@@ -329,7 +329,7 @@ pub enum Rule {
         /// The new source.
         to: SnatTo,
         /// Of several sources whose turn it is, as with [`Self::Spread`]; the first takes what remains, and has none.
-        place: Option<Place>,
+        place: Option<SpreadIndex>,
     },
     /// `oifname "eth0" ct state established ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original
     /// proto-dst @listeners4 flow add @fastpath`

@@ -194,7 +194,7 @@ fn slashed(interface: &IfName) -> String {
 /// Where a setting is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Place {
+pub enum SysctlTarget {
     /// The running kernel, `/proc/sys`.
     Live,
     /// The drop-in that the next boot reads, `/etc/sysctl.d/90-cachenat.conf`.
@@ -207,7 +207,7 @@ pub struct SysctlChange {
     /// Which one.
     pub sysctl: Sysctl,
     /// Where it differs.
-    pub place: Place,
+    pub place: SysctlTarget,
     /// What it is; `None` if it is not set there.
     pub from: Option<Switch>,
     /// What it shall be; `None` to take it away.
@@ -219,8 +219,8 @@ impl Display for SysctlChange {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let key = self.sysctl.key();
         let place = match self.place {
-            Place::Live => "sysctl",
-            Place::Boot => "sysctl.d",
+            SysctlTarget::Live => "sysctl",
+            SysctlTarget::Boot => "sysctl.d",
         };
         if let Some(from) = &self.from {
             writeln!(f, "- {place} {key} = {from}")?;

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use smol_str::{SmolStr, SmolStrBuilder};
 
 use crate::ruleset::{
-    AddressRange, Chain, Element, Endpoint, Family, Flowtable, Key, Place, Rule, Ruleset, Set, SetKind,
-    SnatTo, TABLE, TABLE_COMMENT,
+    AddrPort, AddressRange, Chain, Element, Family, Flowtable, Key, Rule, Ruleset, Set, SetKind, SnatTo,
+    SpreadIndex, TABLE, TABLE_COMMENT,
 };
 
 impl Family {
@@ -31,7 +31,7 @@ impl Family {
 
 /// `10.0.0.55:6379`, `[fd00::55]:6379`: the form that people and clients use; inside a ruleset it is
 /// `10.0.0.55 . 6379`.
-impl Display for Endpoint {
+impl Display for AddrPort {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.address {
             IpAddr::V4(address) => f.write_str(&joined(address, ":", self.port.get())),
@@ -70,7 +70,7 @@ pub struct SyntaxError {
     pub expected: &'static str,
 }
 
-impl FromStr for Endpoint {
+impl FromStr for AddrPort {
     type Err = SyntaxError;
 
     fn from_str(text: &str) -> Result<Self, SyntaxError> {
@@ -87,7 +87,7 @@ impl FromStr for Endpoint {
 }
 
 /// An endpoint as a concatenation, `10.0.0.55 . 6379`.
-struct Concatenation(Endpoint);
+struct Concatenation(AddrPort);
 
 impl Display for Concatenation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -144,7 +144,7 @@ impl Display for Key {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Addresses(range) => range.fmt(f),
-            Self::Endpoint(endpoint) => Concatenation(endpoint).fmt(f),
+            Self::AddrPort(endpoint) => Concatenation(endpoint).fmt(f),
         }
     }
 }
@@ -270,7 +270,7 @@ impl Display for Rule {
     }
 }
 
-fn turn_of(f: &mut Formatter<'_>, place: Place) -> fmt::Result {
+fn turn_of(f: &mut Formatter<'_>, place: SpreadIndex) -> fmt::Result {
     write!(f, "numgen random mod {} 0 ", place.number())
 }
 
@@ -351,10 +351,10 @@ mod tests {
     #[test]
     fn an_endpoint_reads_back() {
         for text in ["10.0.0.55:6379", "[fd00::55]:6379"] {
-            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<AddrPort>().unwrap().to_string(), text);
         }
         for text in ["10.0.0.55", "10.0.0.55:0", "fd00::55:6379", "host:1", "10.0.0.55:65536"] {
-            assert!(text.parse::<Endpoint>().is_err(), "{text}");
+            assert!(text.parse::<AddrPort>().is_err(), "{text}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::name::IfName;
-use crate::ruleset::{Chain, Endpoint, Family, Key, Rule, Ruleset, Set, SetKind, SnatTo};
+use crate::ruleset::{AddrPort, Chain, Family, Key, Rule, Ruleset, Set, SetKind, SnatTo};
 
 /// The first packet of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,14 +17,14 @@ pub struct Packet {
     /// Its source address.
     pub source: IpAddr,
     /// Where it is sent.
-    pub destination: Endpoint,
+    pub destination: AddrPort,
 }
 
 /// The packet behind the hooks: destination from prerouting, source from postrouting.
 ///
 /// `hits` tells for each place from the last to the second whether the kernel's random number is the one that its rule waits
 /// for, of targets and of sources alike. `None` as source stands for masquerade: the address of the output interface.
-pub fn trace(ruleset: &Ruleset, packet: &Packet, hits: impl Fn(u8) -> bool) -> (Option<IpAddr>, Endpoint) {
+pub fn trace(ruleset: &Ruleset, packet: &Packet, hits: impl Fn(u8) -> bool) -> (Option<IpAddr>, AddrPort) {
     let rules = |chain| ruleset.chains.get(&chain).map(Vec::as_slice).unwrap_or_default();
     let target = rules(Chain::Prerouting).iter().find_map(|rule| dnat(ruleset, rule, packet, &hits));
     let destination = target.unwrap_or(packet.destination);
@@ -39,7 +39,7 @@ pub fn trace(ruleset: &Ruleset, packet: &Packet, hits: impl Fn(u8) -> bool) -> (
     }
 }
 
-fn dnat(ruleset: &Ruleset, rule: &Rule, packet: &Packet, hits: impl Fn(u8) -> bool) -> Option<Endpoint> {
+fn dnat(ruleset: &Ruleset, rule: &Rule, packet: &Packet, hits: impl Fn(u8) -> bool) -> Option<AddrPort> {
     let (interface, family, map) = match rule {
         Rule::Forward { interface, family } => (interface, *family, SetKind::Forward),
         Rule::Spread { interface, family, place } if hits(place.number()) => {
@@ -54,20 +54,20 @@ fn dnat(ruleset: &Ruleset, rule: &Rule, packet: &Packet, hits: impl Fn(u8) -> bo
     if !ours || !listed {
         return None;
     }
-    ruleset.sets.get(&Set::new(map, family))?.get(&Key::Endpoint(packet.destination))?.data
+    ruleset.sets.get(&Set::new(map, family))?.get(&Key::AddrPort(packet.destination))?.data
 }
 
 fn snat(
     ruleset: &Ruleset,
     rule: &Rule,
     packet: &Packet,
-    target: Endpoint,
+    target: AddrPort,
     hits: impl Fn(u8) -> bool,
 ) -> Option<SnatTo> {
     let Rule::Snat { interface, family, to, place } = rule else { return None };
     let has = |kind, endpoint| {
         let set = ruleset.sets.get(&Set::new(kind, *family));
-        set.is_some_and(|elements| elements.contains_key(&Key::Endpoint(endpoint)))
+        set.is_some_and(|elements| elements.contains_key(&Key::AddrPort(endpoint)))
     };
     let leaves = packet.tcp && *interface == packet.output && Family::of(target.address) == *family;
     let ours = has(SetKind::Backends, target) && has(SetKind::Listeners, packet.destination);

@@ -2,7 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use expect_test::expect;
-use rules::{Actual, Changes, Family, Forward, Gateway, Ruleset, Snat, diff, render};
+use rules::{Actual, Family, Forward, Gateway, Ruleset, RulesetDiff, Snat, diff, render};
 
 fn ruleset(forwards: &[(&str, &str, &[&str])], snat: Snat) -> Ruleset {
     let forward = |&(id, listen, targets): &(&str, &str, &[&str])| Forward {
@@ -15,11 +15,11 @@ fn ruleset(forwards: &[(&str, &str, &[&str])], snat: Snat) -> Ruleset {
     render(&forwards, &["198.51.100.27/32".parse().unwrap()], &gateway)
 }
 
-fn between(before: &Ruleset, after: &Ruleset) -> Changes {
+fn between(before: &Ruleset, after: &Ruleset) -> RulesetDiff {
     diff(Some(&Actual { ruleset: before.clone(), strangers: vec![] }), Some(after))
 }
 
-fn all_of(changes: &Changes) -> String {
+fn all_of(changes: &RulesetDiff) -> String {
     let forwards: String = changes.forwards().iter().map(|change| format!("{change}\n")).collect();
     format!("{changes}---\n{forwards}---\n{}", changes.transaction())
 }

@@ -7,17 +7,17 @@ use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 use proptest::prelude::*;
-use rules::json::Wanted;
+use rules::json::DesiredState;
 use rules::model::carry_out;
 use rules::trace::{Packet, trace};
 use rules::{
-    Actual, Endpoint, Family, Flowtable, Forward, ForwardId, Gateway, Ruleset, Snat, Sysctl, diff, render,
+    Actual, AddrPort, Family, Flowtable, Forward, ForwardId, Gateway, Ruleset, Snat, Sysctl, diff, render,
 };
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 55);
 
-fn endpoint(address: impl Into<IpAddr>, port: u16) -> Endpoint {
-    Endpoint { address: address.into(), port: NonZeroU16::new(port).unwrap() }
+fn endpoint(address: impl Into<IpAddr>, port: u16) -> AddrPort {
+    AddrPort { address: address.into(), port: NonZeroU16::new(port).unwrap() }
 }
 
 fn id(number: u8) -> ForwardId {
@@ -29,7 +29,7 @@ fn forwards() -> impl Strategy<Value = Vec<Forward>> {
     let target = (1u8..20, 6379u16..6381).prop_map(|(host, port)| endpoint([10, 0, 1, host], port));
     let targets = proptest::collection::btree_set(target, 1..5);
     proptest::collection::btree_map(1u16..40, (0u8..60, targets), 0..12).prop_map(|listeners| {
-        let forward = |(port, (number, targets)): (u16, (u8, BTreeSet<Endpoint>))| Forward {
+        let forward = |(port, (number, targets)): (u16, (u8, BTreeSet<AddrPort>))| Forward {
             id: id(number),
             listen: endpoint(GATEWAY, port),
             targets: targets.into_iter().collect(),
@@ -109,9 +109,9 @@ proptest! {
 
     #[test]
     fn a_rendered_document_reads_back(ruleset in rulesets()) {
-        let wanted = Wanted { ruleset, sysctls: vec![Sysctl::Ipv4Forward] };
-        prop_assert_eq!(&Wanted::from_json(&wanted.to_json_pieces().collect::<String>()).unwrap(), &wanted);
-        prop_assert_eq!(Wanted::from_json(&wanted.to_json()).unwrap(), wanted);
+        let wanted = DesiredState { ruleset, sysctls: vec![Sysctl::Ipv4Forward] };
+        prop_assert_eq!(&DesiredState::from_json(&wanted.to_json_pieces().collect::<String>()).unwrap(), &wanted);
+        prop_assert_eq!(DesiredState::from_json(&wanted.to_json()).unwrap(), wanted);
     }
 
     #[test]

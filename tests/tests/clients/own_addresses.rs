@@ -118,8 +118,7 @@ fn too_few_addresses_change_nothing_and_say_what_to_add() {
                    public_address: {10.0.0.55: 203.0.113.73, 10.0.0.56: 203.0.113.74}";
     std::fs::write(lab.config(), config.replace(&format!("public_address: {PUBLIC}"), gateway)).unwrap();
     let run = lab.cachenat(&["apply"]).exits(2);
-    let all =
-        ["error: no free port for ", "of port 6379 on the 2 gateway.addresses", "widen gateway.addresses"];
+    let all = ["error: no free port for ", "port 6379 on the 2 gateway.addresses", "widen gateway.addresses"];
     assert!(all.iter().all(|words| run.stderr.contains(words)), "{}", run.stderr);
     assert_eq!(lab.network.nat.nft_list("table inet cachenat"), before);
 }

@@ -7,7 +7,7 @@ use cachenat_tests::{
     },
     fake_dns::Answer,
 };
-use discovery::{Endpoint, Expose, Source};
+use discovery::{Expose, ExposedRole, Source};
 use serde_json::json;
 
 use crate::setup::{Setup, cache_cluster, replication_group, serverless_cache, show, tags};
@@ -50,7 +50,7 @@ replication_group/my-cluster complete
 #[test]
 fn a_reader_without_replicas_is_the_primary() {
     let setup = Setup::with_group(&Group::new("my-cluster", 1));
-    let expose = Expose::from_iter([Endpoint::Reader]);
+    let expose = Expose::from_iter([ExposedRole::Reader]);
     let found = setup.discover(&[Source::ReplicationGroup { id: "my-cluster".into(), expose }]);
     let expected = "\
 my-cluster/reader - reader redis available [10.0.1.230]:6379
@@ -76,7 +76,7 @@ replication_group/my-cluster complete
 #[test]
 fn the_primary_of_a_group_with_shards_is_refused_with_the_remedy() {
     let setup = Setup::with_group(&Group::sharded("my-cluster", 2, 2));
-    let expose = Expose::from_iter([Endpoint::Primary]);
+    let expose = Expose::from_iter([ExposedRole::Primary]);
     let found = setup.discover(&[Source::ReplicationGroup { id: "my-cluster".into(), expose }]);
     let expected = "replication_group/my-cluster partial: my-cluster has cluster mode enabled, so it has no primary \
                     and reader of its own: expose its nodes\n";

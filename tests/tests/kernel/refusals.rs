@@ -22,9 +22,9 @@ fn an_element_that_is_refused_is_named_among_thousands_in_one_message_and_nothin
     operations.sets.values_mut().for_each(|change| change.removed.clear());
     let mut operations = operations.transaction().operations;
     let forward4 = Set::new(SetKind::Forward, Family::Ipv4);
-    let taken = Key::Endpoint(at("10.0.0.55:6380"));
+    let taken = Key::AddrPort(at("10.0.0.55:6380"));
     operations.retain(|operation| {
-        matches!(operation, Operation::AddElement(set, key, _) if *set == forward4 && (*key == taken || *key < Key::Endpoint(at("10.0.0.55:4000"))))
+        matches!(operation, Operation::AddElement(set, key, _) if *set == forward4 && (*key == taken || *key < Key::AddrPort(at("10.0.0.55:4000"))))
     });
     let element = Element { data: Some(at("10.0.1.99:6379")), comment: None };
     for index in [0, 1, 700, operations.len()] {

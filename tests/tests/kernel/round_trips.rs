@@ -172,7 +172,7 @@ fn a_replaced_node_sends_its_element_only_and_all_else_keeps_handles_and_counter
     assert_eq!(synced.changes.transaction().operations.len(), 4, "{}", synced.changes);
 
     assert_eq!(objects(&namespace), handles);
-    let moved = (Set::new(SetKind::Forward, Family::Ipv4), Key::Endpoint(at("10.0.0.55:1524")));
+    let moved = (Set::new(SetKind::Forward, Family::Ipv4), Key::AddrPort(at("10.0.0.55:1524")));
     for (place, counter) in &synced.dump.counters {
         let expected = if *place == moved { (0, 0) } else { (7, 420) };
         assert_eq!((counter.packets, counter.bytes), expected, "{}", place.1);

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestRunner;
 use rules::Actual;
-use rules::json::Wanted;
+use rules::json::DesiredState;
 use rules::ruleset::Ruleset;
 use serde_json::Value;
 
@@ -207,8 +207,8 @@ fn whatever_is_there_goes(
 
     let Table::Ours(Actual { ruleset: before, strangers }) = seen.table else { panic!("{:?}", seen.table) };
     if strangers.is_empty() {
-        let text = Wanted { ruleset: before.clone(), sysctls: vec![] }.to_json();
-        assert_eq!(Wanted::from_json(&text).unwrap().ruleset, before, "{commands:?}");
+        let text = DesiredState { ruleset: before.clone(), sysctls: vec![] }.to_json();
+        assert_eq!(DesiredState::from_json(&text).unwrap().ruleset, before, "{commands:?}");
         bench.sync(Some(&before));
     }
     add(bench);

@@ -6,11 +6,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
 
-use rules::ruleset::{Element, Endpoint, Family, Key, Ruleset, Set, SetKind};
+use rules::ruleset::{AddrPort, Element, Family, Key, Ruleset, Set, SetKind};
 use rules::{AddressRange, Forward, Gateway, Snat, render};
 
 /// `10.0.0.55:6379`, `[2001:db8::55]:6379`
-pub(crate) fn at(text: &str) -> Endpoint {
+pub(crate) fn at(text: &str) -> AddrPort {
     text.parse().unwrap()
 }
 
@@ -68,9 +68,9 @@ pub(crate) fn nodes(count: u16) -> Ruleset {
     let forwards: Vec<Forward> = (0..count)
         .map(|at| {
             let port = NonZeroU16::new(at + 1024).unwrap();
-            let listen = Endpoint { address: "10.0.0.55".parse().unwrap(), port };
+            let listen = AddrPort { address: "10.0.0.55".parse().unwrap(), port };
             let address = IpAddr::V4(Ipv4Addr::from_bits(0x0a01_0000 + u32::from(at)));
-            let target = Endpoint { address, port: NonZeroU16::new(6379).unwrap() };
+            let target = AddrPort { address, port: NonZeroU16::new(6379).unwrap() };
             Forward { id: format!("node-{at:05}").parse().unwrap(), listen, targets: vec![target] }
         })
         .collect();
@@ -114,9 +114,9 @@ pub(crate) fn client(ruleset: &mut Ruleset, range: &str, comment: Option<&str>) 
 pub(crate) fn redirect(ruleset: &mut Ruleset, listen: &str, target: &str) {
     let set = |kind| Set::new(kind, Family::Ipv4);
     let element =
-        ruleset.sets.get_mut(&set(SetKind::Forward)).unwrap().get_mut(&Key::Endpoint(at(listen))).unwrap();
+        ruleset.sets.get_mut(&set(SetKind::Forward)).unwrap().get_mut(&Key::AddrPort(at(listen))).unwrap();
     let old = element.data.replace(at(target)).unwrap();
     let backends = ruleset.sets.get_mut(&set(SetKind::Backends)).unwrap();
-    backends.remove(&Key::Endpoint(old));
-    backends.insert(Key::Endpoint(at(target)), Element::default());
+    backends.remove(&Key::AddrPort(old));
+    backends.insert(Key::AddrPort(at(target)), Element::default());
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::listening::Listener;
+use crate::listening::ListeningSocket;
 
 /// `RTF_UP` and `RTF_REJECT`, `linux/route.h`.
 const UP: u32 = 0x1;
@@ -48,11 +48,11 @@ fn hex(word: &str) -> Option<u32> {
 }
 
 /// The listening sockets in `/proc/net/tcp` or `/proc/net/tcp6`.
-pub(super) fn listeners(table: &str) -> Vec<Listener> {
+pub(super) fn listeners(table: &str) -> Vec<ListeningSocket> {
     table.lines().skip(1).filter_map(listener).collect()
 }
 
-fn listener(line: &str) -> Option<Listener> {
+fn listener(line: &str) -> Option<ListeningSocket> {
     // sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode ...
     let mut words = line.split_whitespace().skip(1);
     let (address, port) = words.next()?.split_once(':')?;
@@ -60,7 +60,7 @@ fn listener(line: &str) -> Option<Listener> {
         return None;
     }
     let inode = words.nth(5)?.parse().ok()?;
-    Some(Listener { address: ip(address)?, port: u16::from_str_radix(port, 16).ok()?, inode })
+    Some(ListeningSocket { address: ip(address)?, port: u16::from_str_radix(port, 16).ok()?, inode })
 }
 
 /// The kernel prints each 4 bytes of an address, which are in network order, as a number of this machine's order.
@@ -116,7 +116,7 @@ lo\t00000000\t00000000\t0201\t0\t0\t0\t00000000\t0\t0\t0
    1: 3700000A:0016 1B6433C6:C350 01 00000000:00000000 02:000A8F2B 00000000     0        0 31999 2 0000000000000000 20 4 31 10 -1
 ";
         let address = "0.0.0.0".parse().unwrap();
-        assert_eq!(listeners(tcp), [Listener { address, port: 22, inode: 21107 }]);
+        assert_eq!(listeners(tcp), [ListeningSocket { address, port: 22, inode: 21107 }]);
         let tcp6 = "header
    0: B80D0120000000000000000055000000:18EB 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 7 1 0 100 0 0 10 0
    1: 0000000000000000FFFF00003700000A:0050 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 8 1 0 100 0 0 10 0

@@ -13,12 +13,12 @@ use std::collections::BTreeMap;
 use std::io;
 
 use nix::libc;
-use rules::Endpoint;
+use rules::AddrPort;
 use rules::flows::Translated;
 
 use super::attribute::Malformed;
 use super::message::{Answer, Messages, os_error};
-use super::request::{End, RequestError};
+use super::request::{AnswerEnd, RequestError};
 use super::socket::{Bus, Socket};
 use super::uapi::flow_message as kind;
 use flow::Flow;
@@ -28,8 +28,8 @@ use flow::Flow;
 const AT_ONCE: usize = 64;
 
 /// The target with the most open connections, and how many they are.
-pub fn busiest(counts: &BTreeMap<(Endpoint, Endpoint), Flows>) -> Option<(Endpoint, u64)> {
-    let mut by_target: BTreeMap<Endpoint, u64> = BTreeMap::new();
+pub fn busiest(counts: &BTreeMap<(AddrPort, AddrPort), Flows>) -> Option<(AddrPort, u64)> {
+    let mut by_target: BTreeMap<AddrPort, u64> = BTreeMap::new();
     for ((_, target), flows) in counts {
         *by_target.entry(*target).or_default() += flows.open;
     }
@@ -170,7 +170,7 @@ impl Conntrack {
     /// # Errors
     ///
     /// See [`ConntrackError`].
-    pub fn count(&mut self) -> Result<BTreeMap<(Endpoint, Endpoint), Flows>, ConntrackError> {
+    pub fn count(&mut self) -> Result<BTreeMap<(AddrPort, AddrPort), Flows>, ConntrackError> {
         let mut counts: BTreeMap<_, Flows> = BTreeMap::new();
         self.list(|flow| {
             if !flow.has_ended() {
@@ -196,7 +196,7 @@ impl Conntrack {
             }
             Ok(())
         });
-        end.and_then(End::complete).map_err(|error| match error {
+        end.and_then(AnswerEnd::complete).map_err(|error| match error {
             RequestError::Io(error) => failed(LIST, error),
             RequestError::Malformed(fault) => malformed(LIST, fault),
         })

@@ -8,7 +8,7 @@ use std::num::NonZeroU16;
 
 use nix::libc;
 use rules::Family;
-use rules::ruleset::{AddressRange, Element, Elements, Endpoint, Key, Set, SetKind};
+use rules::ruleset::{AddrPort, AddressRange, Element, Elements, Key, Set, SetKind};
 use smol_str::SmolStr;
 
 use super::attribute::{Fields, Malformed, Writer};
@@ -21,7 +21,7 @@ pub(super) fn put(writer: &mut Writer, key: &Key, element: Option<&Element>) {
     let data = element.and_then(|element| element.data);
     let comment = element.and_then(|element| element.comment.as_deref());
     match key {
-        Key::Endpoint(endpoint) => one(writer, |writer| {
+        Key::AddrPort(endpoint) => one(writer, |writer| {
             put_data(writer, attr::KEY, &endpoint_bytes(endpoint));
             put_rest(writer, data, comment, false);
         }),
@@ -46,7 +46,7 @@ fn one(writer: &mut Writer, fill: impl FnOnce(&mut Writer)) {
     writer.nest(LIST_ELEM, fill);
 }
 
-fn put_rest(writer: &mut Writer, data: Option<Endpoint>, comment: Option<&str>, open: bool) {
+fn put_rest(writer: &mut Writer, data: Option<AddrPort>, comment: Option<&str>, open: bool) {
     if let Some(target) = data {
         put_data(writer, attr::DATA, &endpoint_bytes(&target));
     }
@@ -68,7 +68,7 @@ fn address_bytes(address: IpAddr) -> Vec<u8> {
 }
 
 /// An address and a port, padded to 4 bytes.
-fn endpoint_bytes(endpoint: &Endpoint) -> Vec<u8> {
+fn endpoint_bytes(endpoint: &AddrPort) -> Vec<u8> {
     let mut bytes = address_bytes(endpoint.address);
     bytes.extend_from_slice(&endpoint.port.get().to_be_bytes());
     bytes.extend_from_slice(&[0, 0]);
@@ -80,12 +80,12 @@ fn endpoint_bytes(endpoint: &Endpoint) -> Vec<u8> {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Bound {
     address: IpAddr,
-    side: Side,
+    side: BoundSide,
 }
 
 /// Which end of a range a [`Bound`] is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Side {
+enum BoundSide {
     /// Behind its last address.
     End,
     /// At its first address; the comment of the range.
@@ -129,14 +129,14 @@ pub(super) fn parse(set: Set, bytes: &[u8]) -> Result<Found, Malformed> {
     if set.kind == SetKind::Clients {
         let plain = fields.only(&[attr::KEY, attr::FLAGS, attr::USERDATA, attr::PAD]);
         let bound = address(set.family, key).filter(|_| plain).and_then(|address| match flags {
-            0 => Some(Bound { address, side: Side::Start(comment) }),
-            END => Some(Bound { address, side: Side::End }),
+            0 => Some(Bound { address, side: BoundSide::Start(comment) }),
+            END => Some(Bound { address, side: BoundSide::End }),
             _ => None,
         });
         return Ok(bound.map_or(Found::Stranger, Found::Bound));
     }
     let key = match value(&fields, attr::KEY_END)? {
-        None => endpoint(set.family, key).map(Key::Endpoint),
+        None => endpoint(set.family, key).map(Key::AddrPort),
         Some(_) => None,
     };
     let data = value(&fields, attr::DATA)?.map(|bytes| endpoint(set.family, bytes));
@@ -188,10 +188,10 @@ fn address(family: Family, bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-fn endpoint(family: Family, bytes: &[u8]) -> Option<Endpoint> {
+fn endpoint(family: Family, bytes: &[u8]) -> Option<AddrPort> {
     let (bytes, &[port0, port1, 0, 0]) = bytes.split_last_chunk()? else { return None };
     let port = NonZeroU16::new(u16::from_be_bytes([port0, port1]))?;
-    Some(Endpoint { address: address(family, bytes)?, port })
+    Some(AddrPort { address: address(family, bytes)?, port })
 }
 
 /// Joins the bounds of an interval set to its ranges; `None` if they do not pair up.
@@ -202,15 +202,15 @@ pub(super) fn ranges(family: Family, mut bounds: Vec<Bound>) -> Option<Elements>
         Family::Ipv4 => IpAddr::from([0; 4]),
         Family::Ipv6 => IpAddr::from([0; 16]),
     };
-    let ends_nothing = Bound { address: lowest, side: Side::End };
+    let ends_nothing = Bound { address: lowest, side: BoundSide::End };
     let mut bounds = bounds.into_iter().filter(|bound| *bound != ends_nothing);
     let mut found = Elements::new();
     while let Some(bound) = bounds.next() {
-        let Bound { address: first, side: Side::Start(comment) } = bound else { return None };
+        let Bound { address: first, side: BoundSide::Start(comment) } = bound else { return None };
         let last = match bounds.next() {
-            Some(Bound { address, side: Side::End }) => predecessor(address)?,
+            Some(Bound { address, side: BoundSide::End }) => predecessor(address)?,
             None => highest(family),
-            Some(Bound { side: Side::Start(_), .. }) => return None,
+            Some(Bound { side: BoundSide::Start(_), .. }) => return None,
         };
         let range = AddressRange::new(first, last)?;
         found.insert(Key::Addresses(range), Element { data: None, comment });

@@ -27,7 +27,7 @@ pub(super) const REGISTER_1: Register = Register(1);
 
 /// One of the header's two addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+pub(super) enum AddressSide {
     Source,
     Destination,
 }
@@ -52,7 +52,7 @@ pub(super) enum Expression {
     /// `cmp neq reg 1 0x...`
     NotEqual(Vec<u8>),
     /// `payload load 4b @ network header + 12 => reg 1`
-    Address(Side, Family),
+    Address(AddressSide, Family),
     /// `payload load 2b @ transport header + 0 => reg 9`
     SourcePort(Register),
     /// `payload load 2b @ transport header + 2 => reg 9`
@@ -88,12 +88,12 @@ pub(super) enum Expression {
 }
 
 /// Offset and length of an address in its header, which nftnl keeps to itself.
-const fn address_field(side: Side, family: Family) -> (u32, u32) {
+const fn address_field(side: AddressSide, family: Family) -> (u32, u32) {
     match (family, side) {
-        (Family::Ipv4, Side::Source) => (12, 4),
-        (Family::Ipv4, Side::Destination) => (16, 4),
-        (Family::Ipv6, Side::Source) => (8, 16),
-        (Family::Ipv6, Side::Destination) => (24, 16),
+        (Family::Ipv4, AddressSide::Source) => (12, 4),
+        (Family::Ipv4, AddressSide::Destination) => (16, 4),
+        (Family::Ipv6, AddressSide::Source) => (8, 16),
+        (Family::Ipv6, AddressSide::Destination) => (24, 16),
     }
 }
 
@@ -139,12 +139,12 @@ impl NftnlExpression for Expression {
     }
 }
 
-const fn header_field(side: Side, family: Family) -> NetworkHeaderField {
+const fn header_field(side: AddressSide, family: Family) -> NetworkHeaderField {
     match (family, side) {
-        (Family::Ipv4, Side::Source) => NetworkHeaderField::Ipv4(Ipv4HeaderField::Saddr),
-        (Family::Ipv4, Side::Destination) => NetworkHeaderField::Ipv4(Ipv4HeaderField::Daddr),
-        (Family::Ipv6, Side::Source) => NetworkHeaderField::Ipv6(Ipv6HeaderField::Saddr),
-        (Family::Ipv6, Side::Destination) => NetworkHeaderField::Ipv6(Ipv6HeaderField::Daddr),
+        (Family::Ipv4, AddressSide::Source) => NetworkHeaderField::Ipv4(Ipv4HeaderField::Saddr),
+        (Family::Ipv4, AddressSide::Destination) => NetworkHeaderField::Ipv4(Ipv4HeaderField::Daddr),
+        (Family::Ipv6, AddressSide::Source) => NetworkHeaderField::Ipv6(Ipv6HeaderField::Saddr),
+        (Family::Ipv6, AddressSide::Destination) => NetworkHeaderField::Ipv6(Ipv6HeaderField::Daddr),
     }
 }
 
@@ -277,7 +277,7 @@ fn payload(data: &Data<'_>) -> Option<Expression> {
             Some(Expression::DestinationPort(Register(register)))
         }
         libc::NFT_PAYLOAD_NETWORK_HEADER if register == REGISTER_1.0 => {
-            let fields = [Side::Source, Side::Destination].into_iter();
+            let fields = [AddressSide::Source, AddressSide::Destination].into_iter();
             let mut fields = fields.flat_map(|side| [(side, Family::Ipv4), (side, Family::Ipv6)]);
             let (side, family) =
                 fields.find(|&(side, family)| address_field(side, family) == (offset, length))?;

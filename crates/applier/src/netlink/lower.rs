@@ -1,10 +1,10 @@
 //! Rules as lists of expressions, the same that nft makes of the rule's text, and back.
 
 use nix::libc;
-use rules::ruleset::{Place, Rule, Set, SetKind, SnatTo};
+use rules::ruleset::{Rule, Set, SetKind, SnatTo, SpreadIndex};
 use rules::{Family, IfName};
 
-use super::expression::{Expression, MetaKey, Register, Side};
+use super::expression::{AddressSide, Expression, MetaKey, Register};
 
 /// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)`, `linux/netfilter/nf_conntrack_common.h`: both sides have sent packets.
 const ESTABLISHED: u32 = 1 << 1;
@@ -42,7 +42,7 @@ pub(super) fn lower(rule: &Rule) -> Vec<Expression> {
         }
         Rule::DropInvalidAnswers { family } => {
             let source = vec![
-                Expression::Address(Side::Source, *family),
+                Expression::Address(AddressSide::Source, *family),
                 Expression::SourcePort(port_register(*family)),
                 Expression::Member(Set::new(SetKind::Backends, *family)),
                 Expression::Drop,
@@ -103,9 +103,9 @@ pub(super) fn interface(name: &[u8]) -> Option<IfName> {
     std::str::from_utf8(name).ok()?.parse().ok()
 }
 
-fn turn(expressions: &[Expression]) -> Option<Place> {
+fn turn(expressions: &[Expression]) -> Option<SpreadIndex> {
     expressions.iter().find_map(|expression| match expression {
-        Expression::Random(modulus) => Place::new(usize::try_from(*modulus).ok()?),
+        Expression::Random(modulus) => SpreadIndex::new(usize::try_from(*modulus).ok()?),
         _ => None,
     })
 }
@@ -123,7 +123,7 @@ fn clients(family: Family) -> Vec<Expression> {
     vec![
         Expression::Meta(MetaKey::NetworkProtocol),
         network_protocol(family),
-        Expression::Address(Side::Source, family),
+        Expression::Address(AddressSide::Source, family),
         Expression::Member(Set::new(SetKind::Clients, family)),
         Expression::Meta(MetaKey::TransportProtocol),
         tcp(),
@@ -131,7 +131,7 @@ fn clients(family: Family) -> Vec<Expression> {
 }
 
 /// `numgen random mod 3 0`
-fn turn_of(place: Place) -> Vec<Expression> {
+fn turn_of(place: SpreadIndex) -> Vec<Expression> {
     vec![Expression::Random(u32::from(place.number())), Expression::Equal(0u32.to_ne_bytes().to_vec())]
 }
 
@@ -177,7 +177,10 @@ fn tcp_of(family: Family) -> Vec<Expression> {
 
 /// `ip daddr . tcp dport`, into register 1 and the one behind the address.
 fn endpoint(family: Family) -> Vec<Expression> {
-    vec![Expression::Address(Side::Destination, family), Expression::DestinationPort(port_register(family))]
+    vec![
+        Expression::Address(AddressSide::Destination, family),
+        Expression::DestinationPort(port_register(family)),
+    ]
 }
 
 /// `ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4`

@@ -9,7 +9,6 @@ mod encode;
 mod expression;
 mod ffi;
 mod foreign;
-mod listener;
 mod lower;
 mod message;
 pub mod monitor;
@@ -19,6 +18,7 @@ pub(crate) mod rtnetlink;
 mod set;
 pub(crate) mod sock_diag;
 mod socket;
+mod subscription;
 mod uapi;
 mod userdata;
 
@@ -31,10 +31,10 @@ use rules::ruleset::{Key, Set};
 use crate::kernel::{CommitError, Dump, DumpError, Found, Generation, Netfilter};
 use attribute::Malformed;
 use encode::{Encoded, encode};
-use listener::Listener;
 use message::{Answer, Messages, os_error};
 use monitor::Port;
 use socket::{Bus, Socket};
+use subscription::Subscription;
 
 /// The running kernel, in the network namespace in which it was opened.
 pub struct Kernel {
@@ -43,7 +43,7 @@ pub struct Kernel {
     /// Whether others committed while the ruleset was last read or changed.
     is_crowded: bool,
     /// Follows what others commit from a dump to the commit that is planned from it, where others are at work.
-    listener: Listener,
+    subscription: Subscription,
 }
 
 /// How often a commit is sent while others commit to other tables; each time takes as long as the kernel needs to
@@ -70,8 +70,8 @@ impl Kernel {
     pub fn open() -> Result<Self, OpenError> {
         match Socket::open(Bus::Netfilter) {
             Ok(socket) => {
-                let listener = Listener::open(Port(socket.port())).map_err(OpenError::Io)?;
-                Ok(Self { socket, sequence: 0, is_crowded: false, listener })
+                let subscription = Subscription::open(Port(socket.port())).map_err(OpenError::Io)?;
+                Ok(Self { socket, sequence: 0, is_crowded: false, subscription })
             }
             Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => {
                 Err(OpenError::Unsupported(error))
@@ -105,7 +105,7 @@ impl Netfilter for Kernel {
         for _ in 0..COMMITS {
             // The kernel guards the generation. What is to be guarded is our table, so a commit that fails because of
             // another table is sent again at once, for the generation that the other commit made.
-            let latest = self.listener.latest(generation).unwrap_or(None);
+            let latest = self.subscription.latest(generation).unwrap_or(None);
             let Some(latest) = latest.filter(|&latest| tried != Some(latest)) else { break };
             tried = Some(latest);
             batch.guard(latest);
@@ -120,7 +120,7 @@ impl Netfilter for Kernel {
     }
 
     fn rest(&mut self) {
-        self.listener.switch_off();
+        self.subscription.switch_off();
         self.is_crowded = false;
     }
 }

@@ -90,7 +90,7 @@ impl Kernel {
         let mut lost = None;
         for attempt in 1..=ATTEMPTS {
             if self.is_crowded {
-                self.listener.switch_on().map_err(deaf)?;
+                self.subscription.switch_on().map_err(deaf)?;
             }
             match self.dump_once(attempt == ATTEMPTS) {
                 Ok(Some(dump)) => return Ok(dump),
@@ -109,12 +109,12 @@ impl Kernel {
 
     /// The dump; `None` if the table may have changed meanwhile, or not all of it was read.
     fn dump_once(&mut self, is_last: bool) -> Result<Option<Dump>, DumpError> {
-        self.listener.begin().map_err(deaf)?;
+        self.subscription.begin().map_err(deaf)?;
         let first = self.generation()?;
         let read = self.dump_at(first, is_last)?;
         let last = self.generation()?;
-        let is_untouched = if self.listener.is_on() {
-            self.listener.is_untouched(first, last).map_err(deaf)?
+        let is_untouched = if self.subscription.is_on() {
+            self.subscription.is_untouched(first, last).map_err(deaf)?
         } else {
             self.is_crowded = last != first;
             last == first
@@ -141,7 +141,7 @@ impl Kernel {
     /// believed only in the last attempt.
     fn dump_at(&mut self, generation: Generation, is_last: bool) -> Result<Option<Dump>, DumpError> {
         // With notifications a dump need not be of one generation.
-        let at = (!self.listener.is_on()).then_some(generation);
+        let at = (!self.subscription.is_on()).then_some(generation);
         let mut decoder = Decoder::default();
         let mut owner = None;
         let end = self.ask(Request::TABLE, at, in_table, |attributes| {
@@ -246,7 +246,7 @@ impl Kernel {
         let end = self.socket.request_and(
             &message,
             sequence,
-            || self.listener.hear().map_err(Unread::Deaf),
+            || self.subscription.hear().map_err(Unread::Deaf),
             |message| match message.answer()? {
                 Answer::Object { kind, family, generation, attributes } if kind == request.answer => {
                     if at.is_some_and(|at| at.0 & 0xffff != u32::from(generation)) {

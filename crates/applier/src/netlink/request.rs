@@ -10,14 +10,14 @@ use super::socket::Socket;
 
 /// How an answer ended that was read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct End {
+pub(super) struct AnswerEnd {
     /// 0, or why the kernel refused the request or broke the dump off.
     pub(super) errno: i32,
     /// Whether what was dumped changed meanwhile (`NLM_F_DUMP_INTR`, netlink(7)).
     pub(super) is_interrupted: bool,
 }
 
-impl End {
+impl AnswerEnd {
     /// # Errors
     ///
     /// The kernel's errno.
@@ -71,7 +71,7 @@ impl Reading {
         &mut self,
         datagram: &[u8],
         take: &mut impl FnMut(&Message<'_>) -> Result<(), Malformed>,
-    ) -> Result<Option<End>, RequestError> {
+    ) -> Result<Option<AnswerEnd>, RequestError> {
         for message in Messages(datagram) {
             let message = message?;
             // What was asked before, and given up.
@@ -81,7 +81,7 @@ impl Reading {
             self.is_interrupted |= i32::from(message.flags) & libc::NLM_F_DUMP_INTR != 0;
             match message.answer()? {
                 Answer::Done(errno) | Answer::Verdict { errno, .. } => {
-                    let end = End { errno, is_interrupted: self.is_interrupted };
+                    let end = AnswerEnd { errno, is_interrupted: self.is_interrupted };
                     return match self.fault.take() {
                         Some(fault) if errno == 0 => Err(fault.into()),
                         _ => Ok(Some(end)),
@@ -107,7 +107,7 @@ impl Socket {
         request: &[u8],
         sequence: u32,
         take: impl FnMut(&Message<'_>) -> Result<(), Malformed>,
-    ) -> Result<End, RequestError> {
+    ) -> Result<AnswerEnd, RequestError> {
         self.request_and(request, sequence, || Ok(()), take)
     }
 
@@ -118,7 +118,7 @@ impl Socket {
         sequence: u32,
         mut meanwhile: impl FnMut() -> Result<(), E>,
         mut take: impl FnMut(&Message<'_>) -> Result<(), Malformed>,
-    ) -> Result<End, E> {
+    ) -> Result<AnswerEnd, E> {
         self.send(&[request]).map_err(RequestError::Io)?;
         let mut reading = Reading::of(sequence);
         loop {
@@ -150,7 +150,7 @@ mod tests {
     }
 
     /// How the answer to request 7 ends, and the bodies of its objects; one that is empty cannot be understood.
-    fn read(datagrams: &[Vec<u8>]) -> (Option<Result<End, String>>, Vec<Vec<u8>>) {
+    fn read(datagrams: &[Vec<u8>]) -> (Option<Result<AnswerEnd, String>>, Vec<Vec<u8>>) {
         let (mut reading, mut bodies) = (Reading::of(7), Vec::new());
         for datagram in datagrams {
             let read = reading.read(datagram, &mut |message| {
@@ -171,7 +171,7 @@ mod tests {
         let (mine, other) = (message(OBJECT, 0, 7, &[1; 4]), message(OBJECT, 0, 6, &[2; 4]));
         let late = message(libc::NLMSG_DONE as u16, 0, 6, &[0; 4]);
         let (end, bodies) = read(&[[other, mine.clone()].concat(), late, mine, done(0)]);
-        assert_eq!(end, Some(Ok(End { errno: 0, is_interrupted: false })));
+        assert_eq!(end, Some(Ok(AnswerEnd { errno: 0, is_interrupted: false })));
         assert_eq!(bodies, [[1; 4], [1; 4]]);
         assert_eq!(read(&[message(OBJECT, 0, 7, &[1; 4])]).0, None, "it has not ended");
     }

@@ -9,7 +9,7 @@ use nix::libc;
 
 use super::attribute::{Attribute, Attributes, Fields, Malformed, shown};
 use super::message::{Message, build_raw};
-use super::request::End;
+use super::request::AnswerEnd;
 use super::socket::{Bus, Socket};
 
 /// `sizeof(struct ifinfomsg)`, `linux/rtnetlink.h`
@@ -116,7 +116,7 @@ fn dump(
         writer.0.push(family as u8);
         writer.0.resize(writer.0.len() + header - 1, 0);
     });
-    Ok(socket.request(&message, sequence, take).and_then(End::complete)?)
+    Ok(socket.request(&message, sequence, take).and_then(AnswerEnd::complete)?)
 }
 
 fn body<'a>(message: &Message<'a>, header: usize) -> Result<(&'a [u8], &'a [u8]), Malformed> {

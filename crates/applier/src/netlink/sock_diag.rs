@@ -8,9 +8,9 @@ use nix::libc;
 
 use super::attribute::Malformed;
 use super::message::{Message, build_raw};
-use super::request::End;
+use super::request::AnswerEnd;
 use super::socket::{Bus, Socket};
-use crate::listening::Listener;
+use crate::listening::ListeningSocket;
 
 /// `SOCK_DIAG_BY_FAMILY`, `linux/sock_diag.h`
 const BY_FAMILY: u16 = 20;
@@ -22,13 +22,13 @@ const LISTENING: u32 = 1 << 10;
 const SOCKET_ID: usize = 48;
 
 /// The TCP sockets that listen in the caller's network namespace, those of IPv4 first.
-pub(crate) fn listeners() -> io::Result<Vec<Listener>> {
+pub(crate) fn listeners() -> io::Result<Vec<ListeningSocket>> {
     let mut socket = Socket::open(Bus::SockDiag)?;
     let mut listeners = Vec::new();
     for (family, sequence) in [libc::AF_INET, libc::AF_INET6].into_iter().zip(1..) {
         let end =
             socket.request(&request(family, sequence), sequence, |message| take(message, &mut listeners));
-        end.and_then(End::complete)?;
+        end.and_then(AnswerEnd::complete)?;
     }
     Ok(listeners)
 }
@@ -43,7 +43,7 @@ fn request(family: i32, sequence: u32) -> Vec<u8> {
     })
 }
 
-fn take(message: &Message<'_>, listeners: &mut Vec<Listener>) -> Result<(), Malformed> {
+fn take(message: &Message<'_>, listeners: &mut Vec<ListeningSocket>) -> Result<(), Malformed> {
     if message.kind == BY_FAMILY {
         listeners.push(listener(message)?);
     }
@@ -51,7 +51,7 @@ fn take(message: &Message<'_>, listeners: &mut Vec<Listener>) -> Result<(), Malf
 }
 
 /// `struct inet_diag_msg`: 4 bytes, the port and the peer's, 16 bytes for the address, ..., and last the inode.
-fn listener(message: &Message<'_>) -> Result<Listener, Malformed> {
+fn listener(message: &Message<'_>) -> Result<ListeningSocket, Malformed> {
     fn part<const N: usize>(message: &Message<'_>, at: usize) -> Result<[u8; N], Malformed> {
         let part = message.body.get(at..).and_then(|rest| rest.first_chunk());
         part.copied().ok_or(Malformed("a socket is cut off"))
@@ -63,7 +63,7 @@ fn listener(message: &Message<'_>) -> Result<Listener, Malformed> {
         libc::AF_INET6 => Ipv6Addr::from(part::<16>(message, 8)?).to_canonical(),
         _ => return Err(Malformed("a socket is of an unknown family")),
     };
-    Ok(Listener {
+    Ok(ListeningSocket {
         address,
         port: u16::from_be_bytes(part(message, 4)?),
         inode: u64::from(u32::from_ne_bytes(part(message, 68)?)),
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     /// What the answer `datagram` to request 1 holds.
-    fn read(datagram: &[u8]) -> Result<(Option<End>, Vec<Listener>), RequestError> {
+    fn read(datagram: &[u8]) -> Result<(Option<AnswerEnd>, Vec<ListeningSocket>), RequestError> {
         let mut listeners = Vec::new();
         let end = Reading::of(1).read(datagram, &mut |message| take(message, &mut listeners))?;
         Ok((end, listeners))

@@ -1,13 +1,13 @@
 use nix::errno::Errno;
 use rules::diff::TableChange;
-use rules::ruleset::{Chain, Element, Endpoint, Key, Set, SetKind};
+use rules::ruleset::{AddrPort, Chain, Element, Key, Set, SetKind};
 use rules::{Family, Forward, Gateway, Snat, Transaction, render};
 
 use super::*;
 use crate::fake::{CarriedOut, Fake};
 use crate::kernel::{Found, Generation};
 
-fn at(text: &str) -> Endpoint {
+fn at(text: &str) -> AddrPort {
     text.parse().unwrap()
 }
 
@@ -58,7 +58,7 @@ fn what_is_in_step_sends_nothing() {
 fn a_moved_node_resets_its_own_counter_only() {
     let mut kernel = Fake::with(ours(nodes(&["230", "231"])));
     let place =
-        |port| (Set::new(SetKind::Forward, Family::Ipv4), Key::Endpoint(at(&format!("10.0.0.55:{port}"))));
+        |port| (Set::new(SetKind::Forward, Family::Ipv4), Key::AddrPort(at(&format!("10.0.0.55:{port}"))));
     for port in [6379, 6380] {
         let (set, key) = place(port);
         kernel.connect(set, key);
@@ -321,7 +321,7 @@ fn a_moved_node_is_read_back_by_its_elements_alone() {
     let mut kernel = watched(&["230", "231"]);
     let desired = nodes(&["230", "240"]);
     let synced = sync(&mut kernel, Some(&desired)).unwrap();
-    let key = |text: &str| Key::Endpoint(at(text));
+    let key = |text: &str| Key::AddrPort(at(text));
     let (forward, backends) =
         (Set::new(SetKind::Forward, Family::Ipv4), Set::new(SetKind::Backends, Family::Ipv4));
     let read = [

@@ -19,12 +19,12 @@ const FIRST_LINE: &str =
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct DropIn {
-    settings: BTreeMap<Sysctl, Setting>,
+    settings: BTreeMap<Sysctl, SysctlLine>,
 }
 
 /// A setting in the drop-in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Setting {
+pub(super) struct SysctlLine {
     /// What the next boot sets.
     pub(super) value: Switch,
     /// What the live value was when cachenat first came.
@@ -68,13 +68,13 @@ impl DropIn {
         }
         let settings = values.into_iter().map(|(sysctl, value)| {
             let before = before.remove(&sysctl).unwrap_or(value);
-            (sysctl, Setting { value, before })
+            (sysctl, SysctlLine { value, before })
         });
         Ok(Self { settings: settings.collect() })
     }
 
     /// What the file sets.
-    pub(super) fn settings(&self) -> impl DoubleEndedIterator<Item = (&Sysctl, &Setting)> {
+    pub(super) fn settings(&self) -> impl DoubleEndedIterator<Item = (&Sysctl, &SysctlLine)> {
         self.settings.iter()
     }
 
@@ -86,7 +86,7 @@ impl DropIn {
     /// Sets a value; `live` is remembered, unless an earlier value from before is.
     pub(super) fn set(&mut self, sysctl: Sysctl, value: Switch, live: Switch) {
         let before = self.settings.get(&sysctl).map_or(live, |setting| setting.before);
-        self.settings.insert(sysctl, Setting { value, before });
+        self.settings.insert(sysctl, SysctlLine { value, before });
     }
 
     /// Gives a setting the value that it had in the file, or takes it out.
@@ -114,10 +114,10 @@ fn setting(line: &str) -> Option<(Sysctl, Switch)> {
 impl Display for DropIn {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "{FIRST_LINE}")?;
-        for (sysctl, Setting { before, .. }) in &self.settings {
+        for (sysctl, SysctlLine { before, .. }) in &self.settings {
             writeln!(f, "# {} = {before}", sysctl.key())?;
         }
-        for (sysctl, Setting { value, .. }) in &self.settings {
+        for (sysctl, SysctlLine { value, .. }) in &self.settings {
             writeln!(f, "{} = {value}", sysctl.key())?;
         }
         Ok(())

@@ -120,9 +120,9 @@ fn a_failure_half_way_leaves_everything_as_it_was_and_names_file_and_remedy() {
     let change =
         |sysctl, place| SysctlChange { sysctl, place, from: Some(Switch::Off), to: Some(Switch::On) };
     let changes = [
-        SysctlChange { from: None, ..change(Ipv4Forward, Place::Boot) },
-        change(Ipv4Forward, Place::Live),
-        change(Ipv6Forward, Place::Live),
+        SysctlChange { from: None, ..change(Ipv4Forward, SysctlTarget::Boot) },
+        change(Ipv4Forward, SysctlTarget::Live),
+        change(Ipv6Forward, SysctlTarget::Live),
     ];
     let error = host.sysctls.carry_out(&changes).unwrap_err();
     assert_eq!(

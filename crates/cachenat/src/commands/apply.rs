@@ -9,17 +9,17 @@ use applier::netlink::Kernel;
 use applier::sync::{difference, ours};
 use discovery::Inventory;
 
-use plan::{Desired, OnEmptyAnswer};
-use rules::sysctl::Place;
+use plan::{OnEmptyAnswer, Plan};
+use rules::sysctl::SysctlTarget;
 
 use crate::args::Global;
 use crate::clock::now;
 use crate::converge::{Done, Until, carry_out, plan, remember, report};
 use crate::inventory;
 use crate::output::{Exit, Hush};
-use crate::pending::{self, Verdict};
+use crate::pending::{self, ConfirmOutcome};
 use crate::report::Report;
-use crate::setting::Setting;
+use crate::run_context::RunContext;
 use crate::state::State;
 use crate::sysctls;
 use crate::turn::{Moment, Turn};
@@ -38,47 +38,47 @@ pub(super) fn run(
     // Even what there is to warn of beforehand waits until all is done: a reader may be slow, or gone.
     let hush = Hush::begin();
     let deadline = Instant::now() + wait;
-    let mut setting = Setting::awaited(global, Some(deadline), |_| {})?;
-    setting.check_host()?;
+    let mut context = RunContext::awaited(global, Some(deadline), |_| {})?;
+    context.check_host()?;
     let mut kernel = Kernel::open()?;
     let was_removed = {
-        let _turn = Turn::take(&setting.config, WAIT)?;
-        pending::refuse(&setting.config, &mut kernel, setting.output)?;
+        let _turn = Turn::take(&context.config, WAIT)?;
+        pending::refuse(&context.config, &mut kernel, context.output)?;
         if confirm.is_none() {
-            pending::refuse_rejected(&setting.config)?;
+            pending::refuse_rejected(&context.config)?;
         }
-        State::is_removed(&setting.config.state_dir)
+        State::is_removed(&context.config.state_dir)
     };
     let answer = match inventory::given(global)? {
-        Some(given) => as_given(&setting, given)?,
+        Some(given) => as_given(&context, given)?,
         None => {
             // Without privilege, or with another program's table of our name, nothing is worth waiting for.
             ours(&kernel.dump()?)?;
-            ask(&mut setting, global, deadline)?
+            ask(&mut context, global, deadline)?
         }
     };
     let Answer { mut turn, moment, inventory: fresh } = answer;
-    pending::refuse(&setting.config, &mut kernel, setting.output)?;
-    if State::is_removed(&setting.config.state_dir) && !was_removed {
+    pending::refuse(&context.config, &mut kernel, context.output)?;
+    if State::is_removed(&context.config.state_dir) && !was_removed {
         anyhow::bail!("'cachenat remove' was run meanwhile; run 'cachenat apply' again to forward again");
     }
-    let mut state = setting.state();
+    let mut state = context.state();
     let dump = kernel.dump()?;
-    let desired = plan(&setting, &mut state, fresh, &dump, emptied)?;
+    let desired = plan(&context, &mut state, fresh, &dump, emptied)?;
     let mut warnings = desired.warnings(now());
-    warnings.extend(sysctls::boot_warnings(&setting.config, &desired.wanted));
-    warnings.iter().for_each(|line| setting.output.warn(line));
+    warnings.extend(sysctls::boot_warnings(&context.config, &desired.wanted));
+    warnings.iter().for_each(|line| context.output.warn(line));
     let whole = desired.is_whole();
     let probation = match confirm {
-        Some(seconds) => on_probation(&setting, seconds, &dump, &desired)?,
+        Some(seconds) => on_probation(&context, seconds, &dump, &desired)?,
         None => None,
     };
     let until = if probation.is_some() { Until::Reboot } else { Until::Changed };
-    let done = carry_out(&setting.config, &mut kernel, dump, &desired.wanted, until, setting.output);
+    let done = carry_out(&context.config, &mut kernel, dump, &desired.wanted, until, context.output);
     let (Done { report: done, is_verified, uncut, .. }, saved) = match (done, probation) {
         (Ok(done), None) => {
-            let saved = remember(&state, &desired, setting.output);
-            turn.committed(moment, saved, &setting.config);
+            let saved = remember(&state, &desired, context.output);
+            turn.committed(moment, saved, &context.config);
             drop(turn);
             drop(hush);
             (done, saved)
@@ -88,16 +88,16 @@ pub(super) fn run(
             turn.asked(moment);
             drop(turn);
             drop(hush);
-            match pending::wait(&setting.config, guard, seconds, setting.output) {
-                Ok(Verdict::Confirmed) => (done, is_saved(&setting, &desired)),
-                Ok(Verdict::TakenBack) => {
+            match pending::wait(&context.config, guard, seconds, context.output) {
+                Ok(ConfirmOutcome::Confirmed) => (done, is_saved(&context, &desired)),
+                Ok(ConfirmOutcome::RolledBack) => {
                     anyhow::bail!("the change was not confirmed within {seconds} s")
                 }
-                Ok(Verdict::Removed) => {
+                Ok(ConfirmOutcome::Removed) => {
                     anyhow::bail!("'cachenat remove' was run before the change was confirmed")
                 }
                 Err(error) => {
-                    setting.output.warn(&format!(
+                    context.output.warn(&format!(
                         "{error:#}; unless 'cachenat confirm' keeps the change, the next run rolls it back"
                     ));
                     (done, false)
@@ -106,14 +106,14 @@ pub(super) fn run(
         }
         (Err(error), None) => return Err(error),
         (Err(error), Some((_, guard))) => {
-            if let Err(left) = pending::abandon(&setting.config, &mut kernel, guard, setting.output) {
-                setting.output.warn(&format!("{left:#}; the guard tries again"));
+            if let Err(left) = pending::abandon(&context.config, &mut kernel, guard, context.output) {
+                context.output.warn(&format!("{left:#}; the guard tries again"));
             }
             return Err(error);
         }
     };
-    uncut.iter().for_each(|uncut| setting.output.warn(&uncut.to_string()));
-    report(setting.output, &Report { warnings, ..done }, json);
+    uncut.iter().for_each(|uncut| context.output.warn(&uncut.to_string()));
+    report(context.output, &Report { warnings, ..done }, json);
     Ok(Exit::of(whole && saved && is_verified && uncut.is_none()))
 }
 
@@ -126,36 +126,36 @@ struct Answer {
 }
 
 /// What the operator gives counts as asked for when its turn comes.
-fn as_given(setting: &Setting, given: Inventory) -> anyhow::Result<Answer> {
-    let last_good = State::open(&setting.config.state_dir).last_good;
+fn as_given(context: &RunContext, given: Inventory) -> anyhow::Result<Answer> {
+    let last_good = State::open(&context.config.state_dir).last_good;
     let inventory = inventory::take(
-        &setting.config,
-        &setting.options()?,
+        &context.config,
+        &context.options()?,
         Some(given),
         last_good.as_ref(),
         Duration::ZERO,
     )?;
-    let turn = Turn::take(&setting.config, WAIT)?;
+    let turn = Turn::take(&context.config, WAIT)?;
     Ok(Answer { turn, moment: Moment::now(), inventory })
 }
 
 /// Asks the sources, without the lock: others go on meanwhile, and where one of them has asked later, or the
 /// configuration has changed, so do we.
-fn ask(setting: &mut Setting, global: &Global, deadline: Instant) -> anyhow::Result<Answer> {
+fn ask(context: &mut RunContext, global: &Global, deadline: Instant) -> anyhow::Result<Answer> {
     let mut asked = 0;
     loop {
         let moment = Moment::now();
-        if asked > 0 && !setting.config.is_current().unwrap_or(false) {
-            *setting = Setting::read(global)?;
-            setting.check_host()?;
+        if asked > 0 && !context.config.is_current().unwrap_or(false) {
+            *context = RunContext::read(global)?;
+            context.check_host()?;
         }
-        let last_good = State::open(&setting.config.state_dir).last_good;
+        let last_good = State::open(&context.config.state_dir).last_good;
         let left = deadline.saturating_duration_since(Instant::now());
         let inventory =
-            inventory::take(&setting.config, &setting.options()?, None, last_good.as_ref(), left)?;
-        let turn = Turn::take(&setting.config, WAIT)?;
+            inventory::take(&context.config, &context.options()?, None, last_good.as_ref(), left)?;
+        let turn = Turn::take(&context.config, WAIT)?;
         asked += 1;
-        let is_latest = turn.later_than(moment).is_none() && setting.config.is_current().unwrap_or(false);
+        let is_latest = turn.later_than(moment).is_none() && context.config.is_current().unwrap_or(false);
         if is_latest || asked > OVERTAKEN {
             return Ok(Answer { turn, moment, inventory });
         }
@@ -163,8 +163,8 @@ fn ask(setting: &mut Setting, global: &Global, deadline: Instant) -> anyhow::Res
 }
 
 /// Whether what was confirmed, here or elsewhere, was saved.
-fn is_saved(setting: &Setting, desired: &Desired) -> bool {
-    let saved = State::open(&setting.config.state_dir);
+fn is_saved(context: &RunContext, desired: &Plan) -> bool {
+    let saved = State::open(&context.config.state_dir);
     State::last_ruleset(saved.dir()).as_ref() == Some(&desired.wanted.ruleset)
         && saved.leases.as_ref() == Some(&desired.leases)
         && saved.last_good.as_ref() == Some(&desired.inventory)
@@ -172,18 +172,18 @@ fn is_saved(setting: &Setting, desired: &Desired) -> bool {
 
 /// Starts the probation of a change, if there is one.
 fn on_probation(
-    setting: &Setting,
+    context: &RunContext,
     seconds: u64,
     dump: &Dump,
-    desired: &Desired,
+    desired: &Plan,
 ) -> anyhow::Result<Option<(u64, Child)>> {
-    let settings = sysctls::of_host(&setting.config, &desired.wanted)?;
+    let settings = sysctls::of_host(&context.config, &desired.wanted)?;
     let mut changes = settings.plan(&desired.wanted.sysctls)?.changes;
     // The next boot hears of it once it is confirmed.
-    changes.retain(|change| change.place == Place::Live);
+    changes.retain(|change| change.place == SysctlTarget::Live);
     if difference(dump, Some(&desired.wanted.ruleset))?.is_empty() && changes.is_empty() {
         return Ok(None);
     }
     let before = pending::restorable(ours(dump)?)?;
-    Ok(Some((seconds, pending::begin(&setting.config, seconds, before, &changes, desired)?)))
+    Ok(Some((seconds, pending::begin(&context.config, seconds, before, &changes, desired)?)))
 }

@@ -19,22 +19,22 @@ use applier::{host, lock};
 use discovery::{Imds, InstanceFacts, Inventory, Source, Survey};
 use doctor::{Finding, access, aws, chains, host as kernel_settings, nodes, schedule};
 use ipnet::IpNet;
-use plan::{Desired, OnEmptyAnswer};
+use plan::{OnEmptyAnswer, Plan};
 use rules::Ruleset;
 use rules::foreign::{Foreign, Interface};
-use rules::json::Wanted;
-use rules::sysctl::Place;
+use rules::json::DesiredState;
+use rules::sysctl::SysctlTarget;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::args::Global;
 use crate::clock::now;
-use crate::config::{Config, Snat};
+use crate::config::{Config, SnatConfig};
 use crate::gateway;
 use crate::inventory;
 use crate::output::{Exit, Output};
 use crate::report::Report;
+use crate::run_context::{Effect, RunContext, ask};
 use crate::runners::runners;
-use crate::setting::{Effect, Setting, ask};
 use crate::state::State;
 use crate::sysctls;
 
@@ -68,21 +68,21 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
             return Ok(found);
         }
     };
-    let setting = Setting::new(config, gateway, imds, output);
-    found.extend(of_gateway(&setting)?);
+    let context = RunContext::new(config, gateway, imds, output);
+    found.extend(of_gateway(&context)?);
     let runtime = Builder::new_current_thread().enable_all().build().context("starting tokio")?;
-    let instance = runtime.block_on(setting.imds.facts());
+    let instance = runtime.block_on(context.imds.facts());
     let instance = instance.as_deref();
     found.push(access::public_address(
-        &setting.config.gateway.public_addresses(),
-        &setting.gateway.addresses,
+        &context.config.gateway.public_addresses(),
+        &context.gateway.addresses,
         instance,
-        &setting.config.clients,
+        &context.config.clients,
     ));
     // A file stands in for AWS as a whole.
     let survey = match global.inventory {
         Some(_) => None,
-        None => survey(&setting, instance, &runtime)?,
+        None => survey(&context, instance, &runtime)?,
     };
     if let Some(survey) = &survey {
         found.extend(aws::calls(survey));
@@ -90,34 +90,34 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
     }
 
     let given = inventory::given(global);
-    let mut state = setting.state();
+    let mut state = context.state();
     let last_run =
-        lock::last_held(&setting.config.lock_file).and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        lock::last_held(&context.config.lock_file).and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     found.push(nodes::last_good(state.last_good.as_ref(), last_run.map(|at| at.as_secs()), now()));
-    let (options, last_good) = (setting.options()?, state.last_good.as_ref());
+    let (options, last_good) = (context.options()?, state.last_good.as_ref());
     let fresh =
-        given.and_then(|given| inventory::take(&setting.config, &options, given, last_good, Duration::ZERO));
+        given.and_then(|given| inventory::take(&context.config, &options, given, last_good, Duration::ZERO));
     let fresh = fresh.unwrap_or_else(|error| {
         found.push(Finding::error("sources", error.as_ref()));
         last_good.cloned().unwrap_or_default()
     });
     let kernel = of_kernel(&mut found);
     let dump = kernel.as_ref().map(|(dump, _)| dump);
-    let desired = plan(&setting, &mut state, fresh, dump, &mut found);
+    let desired = plan(&context, &mut state, fresh, dump, &mut found);
     if let Some((dump, foreign)) = &kernel {
-        found.extend(of_chains(&setting, dump, foreign, desired.as_ref()));
+        found.extend(of_chains(&context, dump, foreign, desired.as_ref()));
     }
     let Some(desired) = desired else { return Ok(found) };
-    found.extend(of_inventory(&setting, &desired.inventory, instance, survey.as_ref()));
+    found.extend(of_inventory(&context, &desired.inventory, instance, survey.as_ref()));
     found.extend(
         desired
             .kept
             .iter()
             .map(|line| Finding::warn("inventory", line.clone(), "see what the sources say of it")),
     );
-    let dialled = runtime.block_on(greet::greet(&setting.config, &desired));
-    found.extend(nodes::reach(&dialled, &setting.gateway.addresses));
-    found.extend(of_host(&setting, &desired.wanted));
+    let dialled = runtime.block_on(greet::greet(&context.config, &desired));
+    found.extend(nodes::reach(&dialled, &context.gateway.addresses));
+    found.extend(of_host(&context, &desired.wanted));
     if let Some(dump) = dump {
         found.push(of_rules(dump, &desired));
     }
@@ -127,26 +127,26 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
 
 /// Asks AWS what it lets us do; `None` where no source needs it.
 fn survey(
-    setting: &Setting,
+    context: &RunContext,
     instance: Option<&InstanceFacts>,
     runtime: &Runtime,
 ) -> anyhow::Result<Option<Survey>> {
-    let sources: Vec<Source> = setting.config.asked().cloned().collect();
-    let options = setting.options()?;
+    let sources: Vec<Source> = context.config.asked().cloned().collect();
+    let options = context.options()?;
     // Without the instance's own place there is nothing to compare the caches' with.
     let with_places = instance.is_some_and(|facts| facts.vpc_id.is_some() || facts.subnet_id.is_some());
     Ok(runtime.block_on(discovery::survey(&sources, &options, with_places)))
 }
 
-fn of_gateway(setting: &Setting) -> anyhow::Result<Vec<Finding>> {
-    let gateway = &setting.gateway;
+fn of_gateway(context: &RunContext) -> anyhow::Result<Vec<Finding>> {
+    let gateway = &context.gateway;
     let addresses: Vec<String> = gateway.addresses.iter().map(ToString::to_string).collect();
     let absent = gateway::absent_addresses(gateway)?;
-    let listening = match gateway::check_pins(gateway, &setting.config) {
-        Ok(()) => of_pool(setting)?,
+    let listening = match gateway::check_pins(gateway, &context.config) {
+        Ok(()) => of_pool(context)?,
         Err(error) => Finding::error("listening", &error),
     };
-    if let Err(error) = gateway::check_configured(gateway, &setting.config) {
+    if let Err(error) = gateway::check_configured(gateway, &context.config) {
         return Ok(vec![Finding::error("gateway", &error), listening]);
     }
     let address = match absent.first() {
@@ -161,10 +161,10 @@ fn of_gateway(setting: &Setting) -> anyhow::Result<Vec<Finding>> {
 }
 
 /// The ports of the pool that the nodes can't have.
-fn of_pool(setting: &Setting) -> anyhow::Result<Finding> {
-    let host = setting.host(&setting.gateway, Effect::Shown)?;
-    let config = setting.config.plan();
-    let in_pool = |listener: &&plan::Listener| config.uses(listener.port);
+fn of_pool(context: &RunContext) -> anyhow::Result<Finding> {
+    let host = context.host(&context.gateway, Effect::Shown)?;
+    let config = context.config.plan();
+    let in_pool = |listener: &&plan::ListenPort| config.uses(listener.port);
     let taken: Vec<String> = host.listening.keys().filter(in_pool).map(ToString::to_string).collect();
     Ok(if taken.is_empty() {
         Finding::ok("listening", "nothing on this host listens on the ports of the pool")
@@ -190,13 +190,13 @@ fn of_kernel(found: &mut Vec<Finding>) -> Option<(Dump, Foreign)> {
 }
 
 /// What others' chains do to packets for our listeners: the wanted ones, or without a plan those in force.
-fn of_chains(setting: &Setting, dump: &Dump, foreign: &Foreign, desired: Option<&Desired>) -> Vec<Finding> {
+fn of_chains(context: &RunContext, dump: &Dump, foreign: &Foreign, desired: Option<&Plan>) -> Vec<Finding> {
     let in_force = ours(dump).ok().flatten().map(|actual| &actual.ruleset);
     let ruleset = desired.map(|desired| &desired.wanted.ruleset).or(in_force);
-    let interface = &setting.gateway.interface;
+    let interface = &context.gateway.interface;
     let interface = Interface { name: interface.clone(), index: host::index(interface) };
     let nothing = Ruleset::default();
-    let flows = chains::flows(ruleset.unwrap_or(&nothing), &setting.config.clients, &interface);
+    let flows = chains::flows(ruleset.unwrap_or(&nothing), &context.config.clients, &interface);
     let mut found = chains::forward(foreign, &flows);
     found.extend(chains::nat(foreign, &flows));
     found
@@ -204,12 +204,12 @@ fn of_chains(setting: &Setting, dump: &Dump, foreign: &Foreign, desired: Option<
 
 /// What is wanted; `None`, with a finding, if there can be no plan.
 fn plan(
-    setting: &Setting,
+    context: &RunContext,
     state: &mut State,
     fresh: Inventory,
     dump: Option<&Dump>,
     found: &mut Vec<Finding>,
-) -> Option<Desired> {
+) -> Option<Plan> {
     let nothing = Ruleset::default();
     let actual = match dump.map(ours).transpose() {
         Ok(actual) => actual.flatten().map_or(&nothing, |actual| &actual.ruleset),
@@ -218,7 +218,7 @@ fn plan(
             &nothing
         }
     };
-    match setting.desired(Effect::Shown, fresh, state, actual, OnEmptyAnswer::Keep) {
+    match context.desired(Effect::Shown, fresh, state, actual, OnEmptyAnswer::Keep) {
         Ok(desired) => Some(desired),
         Err(error) => {
             found.push(Finding::error("ports", error.as_ref()));
@@ -228,7 +228,7 @@ fn plan(
 }
 
 fn of_inventory(
-    setting: &Setting,
+    context: &RunContext,
     inventory: &Inventory,
     instance: Option<&InstanceFacts>,
     survey: Option<&Survey>,
@@ -245,14 +245,14 @@ fn of_inventory(
         }
         found.extend(places);
     }
-    found.push(access::encryption(inventory, &setting.config.clients));
+    found.push(access::encryption(inventory, &context.config.clients));
     found
 }
 
 /// The kernel's settings, and conntrack.
-fn of_host(setting: &Setting, wanted: &Wanted) -> Vec<Finding> {
+fn of_host(context: &RunContext, wanted: &DesiredState) -> Vec<Finding> {
     let needed = &wanted.sysctls;
-    let planned = sysctls::of_host(&setting.config, wanted).and_then(|settings| Ok(settings.plan(needed)?));
+    let planned = sysctls::of_host(&context.config, wanted).and_then(|settings| Ok(settings.plan(needed)?));
     let mut found = Vec::new();
     match planned {
         Ok(Applied { changes, left }) => {
@@ -261,26 +261,27 @@ fn of_host(setting: &Setting, wanted: &Wanted) -> Vec<Finding> {
             // Of the others there is something to say only where they are amiss.
             let others = changes.iter().map(|change| &change.sysctl).filter(|other| !needed.contains(other));
             for sysctl in needed.iter().chain(others.collect::<BTreeSet<_>>()) {
-                let is_off =
-                    changes.iter().any(|change| change.sysctl == *sysctl && change.place == Place::Live);
-                let at_boot = sysctls::at_boot(&setting.config, sysctl, ingress);
+                let is_off = changes
+                    .iter()
+                    .any(|change| change.sysctl == *sysctl && change.place == SysctlTarget::Live);
+                let at_boot = sysctls::at_boot(&context.config, sysctl, ingress);
                 found.push(kernel_settings::sysctl(sysctl, !is_off, at_boot.as_ref()));
             }
         }
         Err(error) => found.push(Finding::error("settings", error.as_ref())),
     }
-    let settings = Sysctls::new(&setting.config.sysctl_dir);
+    let settings = Sysctls::new(&context.config.sysctl_dir);
     let has_switched_on = needed.iter().any(|sysctl| settings.has_switched_on(sysctl).unwrap_or(false));
-    found.push(kernel_settings::forward_others(setting.config.gateway.forward_others, has_switched_on));
-    let interface = &setting.gateway.interface;
-    let elsewhere = elsewhere(&setting.config.clients, interface.as_str());
+    found.push(kernel_settings::forward_others(context.config.gateway.forward_others, has_switched_on));
+    let interface = &context.gateway.interface;
+    let elsewhere = elsewhere(&context.config.clients, interface.as_str());
     found.push(kernel_settings::rp_filter(
         interface,
         surroundings::is_rp_filter_strict(interface),
         &elsewhere,
     ));
     found.push(kernel_settings::conntrack(surroundings::conntrack_fill()));
-    if setting.config.gateway.snat != Snat::Off
+    if context.config.gateway.snat != SnatConfig::Off
         && let Ok(counts) = Conntrack::open().and_then(|mut conntrack| conntrack.count())
     {
         found.push(kernel_settings::nat_ports(conntrack::busiest(&counts), &wanted.ruleset));
@@ -301,7 +302,7 @@ fn elsewhere(clients: &[IpNet], interface: &str) -> Vec<String> {
     ipv4.filter(|client| leaves_by(client) != Some(interface)).map(ToString::to_string).collect()
 }
 
-fn of_rules(dump: &Dump, desired: &Desired) -> Finding {
+fn of_rules(dump: &Dump, desired: &Plan) -> Finding {
     let changes = match difference(dump, Some(&desired.wanted.ruleset)) {
         Ok(changes) => changes,
         Err(error) => return Finding::error("rules", &error),

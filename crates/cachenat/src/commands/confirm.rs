@@ -3,7 +3,7 @@
 use crate::args::Global;
 use crate::config::Config;
 use crate::output::{Exit, Output};
-use crate::pending::{self, Verdict};
+use crate::pending::{self, ConfirmOutcome};
 
 pub(super) fn run(global: &Global, accept: bool) -> anyhow::Result<Exit> {
     let output = Output::new(global);
@@ -21,13 +21,13 @@ pub(super) fn run(global: &Global, accept: bool) -> anyhow::Result<Exit> {
 pub(super) fn guard(global: &Global) -> anyhow::Result<Exit> {
     let output = Output::new(global);
     Ok(match pending::guard(&Config::read(&global.config)?, output)? {
-        Verdict::Confirmed => Exit::Done,
-        Verdict::TakenBack => {
+        ConfirmOutcome::Confirmed => Exit::Done,
+        ConfirmOutcome::RolledBack => {
             output.warn("not confirmed in time: the former rules and kernel settings are back in force");
             output
                 .note("timers and 'cachenat watch' do not apply this configuration until it changes or you accept it");
             Exit::Found
         }
-        Verdict::Removed => Exit::Partial,
+        ConfirmOutcome::Removed => Exit::Partial,
     })
 }

@@ -8,9 +8,9 @@ use applier::kernel::Netfilter;
 use applier::netlink::Kernel;
 use applier::sync::difference;
 use applier::sysctl::Applied;
-use plan::{Desired, OnEmptyAnswer};
-use rules::json::Wanted;
-use rules::sysctl::{Place, SysctlChange};
+use plan::{OnEmptyAnswer, Plan};
+use rules::json::DesiredState;
+use rules::sysctl::{SysctlChange, SysctlTarget};
 use rules::{Actual, Sysctl, diff};
 
 use crate::args::{DiffFormat, Global};
@@ -18,27 +18,27 @@ use crate::clock::now;
 use crate::converge::{check_known, in_force};
 use crate::output::Exit;
 use crate::report::Report;
-use crate::setting::{Effect, Setting};
+use crate::run_context::{Effect, RunContext};
 use crate::sysctls;
 
 pub(super) fn run(global: &Global, format: DiffFormat, against: Option<&Path>) -> anyhow::Result<Exit> {
-    let setting = Setting::read(global)?;
+    let context = RunContext::read(global)?;
     let (report, whole) = match against {
-        Some(file) => against_file(&setting, global, file)?,
+        Some(file) => against_file(&context, global, file)?,
         None => {
-            setting.check_host()?;
-            against_kernel(&setting, global)?
+            context.check_host()?;
+            against_kernel(&context, global)?
         }
     };
     match format {
-        DiffFormat::Text => setting.output.diff(&report.text())?,
-        DiffFormat::Json => setting.output.data(&report.json()?)?,
-        DiffFormat::Markdown => setting.output.data(&report.markdown())?,
+        DiffFormat::Text => context.output.diff(&report.text())?,
+        DiffFormat::Json => context.output.data(&report.json()?)?,
+        DiffFormat::Markdown => context.output.data(&report.markdown())?,
     }
     if report.is_empty() {
-        setting.output.idle("in step: nothing to change");
+        context.output.idle("in step: nothing to change");
     } else {
-        setting.output.note(&format!("'cachenat apply' would change this: {}", report.summary()));
+        context.output.note(&format!("'cachenat apply' would change this: {}", report.summary()));
     }
     Ok(match (whole, report.is_empty()) {
         (false, _) => Exit::Partial,
@@ -47,31 +47,31 @@ pub(super) fn run(global: &Global, format: DiffFormat, against: Option<&Path>) -
     })
 }
 
-fn against_kernel(setting: &Setting, global: &Global) -> anyhow::Result<(Report, bool)> {
+fn against_kernel(context: &RunContext, global: &Global) -> anyhow::Result<(Report, bool)> {
     let dump = Kernel::open()?.dump()?;
-    let (mut state, fresh) = setting.state_and_inventory(global)?;
+    let (mut state, fresh) = context.state_and_inventory(global)?;
     let actual = &*in_force(state.dir(), &dump)?;
-    let desired = setting.desired(Effect::Shown, fresh, &mut state, actual, OnEmptyAnswer::Keep)?;
+    let desired = context.desired(Effect::Shown, fresh, &mut state, actual, OnEmptyAnswer::Keep)?;
     // What `apply` would refuse is not promised.
     check_known(&desired, actual)?;
-    let mut warnings = warn(setting, &desired);
-    let at_boot = sysctls::boot_warnings(&setting.config, &desired.wanted);
-    at_boot.iter().for_each(|line| setting.output.warn(line));
+    let mut warnings = warn(context, &desired);
+    let at_boot = sysctls::boot_warnings(&context.config, &desired.wanted);
+    at_boot.iter().for_each(|line| context.output.warn(line));
     warnings.extend(at_boot);
     let changes = difference(&dump, Some(&desired.wanted.ruleset))?;
     let Applied { changes: settings, left } =
-        sysctls::of_host(&setting.config, &desired.wanted)?.plan(&desired.wanted.sysctls)?;
-    left.iter().for_each(|left| setting.output.warn(&sysctls::left_to_root(left)));
+        sysctls::of_host(&context.config, &desired.wanted)?.plan(&desired.wanted.sysctls)?;
+    left.iter().for_each(|left| context.output.warn(&sysctls::left_to_root(left)));
     let whole = desired.is_whole();
     Ok((Report::new(changes, settings, warnings), whole))
 }
 
-fn against_file(setting: &Setting, global: &Global, file: &Path) -> anyhow::Result<(Report, bool)> {
+fn against_file(context: &RunContext, global: &Global, file: &Path) -> anyhow::Result<(Report, bool)> {
     let name = || format!("rendered ruleset {}", file.display());
-    let before = Wanted::from_json(&fs::read_to_string(file).with_context(name)?).with_context(name)?;
-    let (mut state, fresh) = setting.state_and_inventory(global)?;
-    let after = setting.desired(Effect::Shown, fresh, &mut state, &before.ruleset, OnEmptyAnswer::Keep)?;
-    let warnings = warn(setting, &after);
+    let before = DesiredState::from_json(&fs::read_to_string(file).with_context(name)?).with_context(name)?;
+    let (mut state, fresh) = context.state_and_inventory(global)?;
+    let after = context.desired(Effect::Shown, fresh, &mut state, &before.ruleset, OnEmptyAnswer::Keep)?;
+    let warnings = warn(context, &after);
     let actual = Actual { ruleset: before.ruleset, strangers: vec![] };
     let changes = diff(Some(&actual), Some(&after.wanted.ruleset));
     let sysctls = between(&before.sysctls, &after.wanted.sysctls);
@@ -79,9 +79,9 @@ fn against_file(setting: &Setting, global: &Global, file: &Path) -> anyhow::Resu
     Ok((Report::new(changes, sysctls, warnings), whole))
 }
 
-fn warn(setting: &Setting, desired: &Desired) -> Vec<String> {
+fn warn(context: &RunContext, desired: &Plan) -> Vec<String> {
     let warnings = desired.warnings(now());
-    warnings.iter().for_each(|line| setting.output.warn(line));
+    warnings.iter().for_each(|line| context.output.warn(line));
     warnings
 }
 
@@ -93,7 +93,7 @@ fn between(before: &[Sysctl], after: &[Sysctl]) -> Vec<SysctlChange> {
     let change = |sysctl: Sysctl, is_new| {
         let value = Some(sysctl.wanted());
         let (from, to) = if is_new { (None, value) } else { (value, None) };
-        SysctlChange { sysctl, place: Place::Live, from, to }
+        SysctlChange { sysctl, place: SysctlTarget::Live, from, to }
     };
     let gone = lacking(before, after).into_iter().map(|sysctl| change(sysctl, false));
     gone.chain(lacking(after, before).into_iter().map(|sysctl| change(sysctl, true))).collect()

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::gateway;
 use crate::inventory;
 use crate::output::{Exit, Output, columns};
-use crate::setting::{Setting, ask};
+use crate::run_context::{RunContext, ask};
 
 pub(super) fn run(global: &Global, json: bool) -> anyhow::Result<Exit> {
     let output = Output::new(global);
@@ -19,7 +19,7 @@ pub(super) fn run(global: &Global, json: bool) -> anyhow::Result<Exit> {
     // Discovery works off the gateway too; only there are addresses known that can be no target.
     let imds = Imds::default();
     let options = match gateway::resolve(&config, || ask(&imds)) {
-        Ok(gateway) => Setting::new(config.clone(), gateway, imds, output).options()?,
+        Ok(gateway) => RunContext::new(config.clone(), gateway, imds, output).options()?,
         Err(_) => inventory::options(&config, Admission::default(), &imds),
     };
     let inventory = inventory::take(&config, &options, inventory::given(global)?, None, Duration::ZERO)?;

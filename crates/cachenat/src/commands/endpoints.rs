@@ -5,21 +5,21 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use clients::{Format, Public, keep_own};
-use plan::{Desired, OnEmptyAnswer};
+use plan::{OnEmptyAnswer, Plan};
 
 use super::render::remembered;
 use crate::args::Global;
 use crate::inventory;
 use crate::output::Exit;
-use crate::setting::{Effect, Setting};
+use crate::run_context::{Effect, RunContext};
 
 pub(super) fn run(global: &Global, format: Format, cluster: Option<&str>) -> anyhow::Result<Exit> {
-    let setting = Setting::read(global)?;
-    let desired = known(&setting, global)?;
+    let context = RunContext::read(global)?;
+    let desired = known(&context, global)?;
     let mut inventory = desired.inventory;
-    let foreign = keep_own(&mut inventory, setting.config.asked());
-    foreign.iter().for_each(|line| setting.output.warn(line));
-    let mut endpoints = clients::endpoints(&inventory, &desired.leases, &public(&setting)?);
+    let foreign = keep_own(&mut inventory, context.config.asked());
+    foreign.iter().for_each(|line| context.output.warn(line));
+    let mut endpoints = clients::endpoints(&inventory, &desired.leases, &public(&context)?);
     // A node whose target the gate refuses has a port, and nothing behind it.
     let forwarded: BTreeSet<String> =
         desired.wanted.ruleset.forwards().into_iter().map(|forward| forward.id.to_string()).collect();
@@ -30,18 +30,18 @@ pub(super) fn run(global: &Global, format: Format, cluster: Option<&str>) -> any
     if let Some(name) = cluster {
         endpoints = clients::of_cluster(endpoints, name)?;
     }
-    setting.output.data(&clients::text(format, &endpoints)?)?;
+    context.output.data(&clients::text(format, &endpoints)?)?;
     Ok(Exit::Done)
 }
 
 /// The nodes as they were last known, or as the file has them, and their ports.
-fn known(setting: &Setting, global: &Global) -> anyhow::Result<Desired> {
+fn known(context: &RunContext, global: &Global) -> anyhow::Result<Plan> {
     let given = inventory::given(global)?;
-    let mut state = setting.state();
+    let mut state = context.state();
     let fresh = match (given, &state.last_good) {
         (Some(given), last_good) => inventory::take(
-            &setting.config,
-            &setting.options()?,
+            &context.config,
+            &context.options()?,
             Some(given),
             last_good.as_ref(),
             Duration::ZERO,
@@ -49,21 +49,21 @@ fn known(setting: &Setting, global: &Global) -> anyhow::Result<Desired> {
         (None, Some(last_good)) => last_good.clone(),
         (None, None) => anyhow::bail!(
             "{} has no inventory of an earlier run: run 'cachenat apply', or give one by --inventory",
-            setting.config.state_dir.display()
+            context.config.state_dir.display()
         ),
     };
     let actual = remembered(&state);
-    setting.desired(Effect::Shown, fresh, &mut state, &actual, OnEmptyAnswer::Keep)
+    context.desired(Effect::Shown, fresh, &mut state, &actual, OnEmptyAnswer::Keep)
 }
 
 /// What clients dial.
-fn public(setting: &Setting) -> anyhow::Result<Public> {
-    let gateway = setting.gateway.addresses.clone();
-    let dialled = setting.public_addresses()?;
+fn public(context: &RunContext) -> anyhow::Result<Public> {
+    let gateway = context.gateway.addresses.clone();
+    let dialled = context.public_addresses()?;
     // IPv6 addresses are public ones themselves.
     let lacks = |address: &&IpAddr| address.is_ipv4() && !dialled.contains_key(address);
     for lacking in gateway.iter().filter(lacks) {
-        setting.output.warn(&format!(
+        context.output.warn(&format!(
             "neither gateway.public_address nor the instance metadata name a public address for {lacking}; \
              clients are told {lacking} itself"
         ));

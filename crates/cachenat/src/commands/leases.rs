@@ -2,7 +2,7 @@
 
 use applier::lock::WAIT;
 use doctor::age;
-use plan::Listener;
+use plan::ListenPort;
 use plan::leases::{Lease, QUARANTINE};
 use rules::ForwardId;
 
@@ -39,7 +39,7 @@ pub(super) fn run(global: &Global, action: Option<&LeasesAction>) -> anyhow::Res
     Ok(Exit::Done)
 }
 
-fn release(state: &State, id: &ForwardId) -> anyhow::Result<Listener> {
+fn release(state: &State, id: &ForwardId) -> anyhow::Result<ListenPort> {
     let mut leases = state.leases.clone().unwrap_or_default();
     if leases.holders().contains_key(id) {
         anyhow::bail!(

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use applier::host;
-use discovery::{Dial, GreetError, Greeting, TlsTrust, greet_all};
-use doctor::probe::{ProbeResult, Target, Verdict, evaluate, parse};
+use discovery::{Dial, GreetError, ServerInfo, TlsTrust, greet_all};
+use doctor::probe::{ProbeResult, ProbeVerdict, Target, evaluate, parse};
 use nix::sys::resource::{Resource, getrlimit};
 use serde::Serialize;
 
@@ -40,7 +40,7 @@ struct Line<'a> {
     id: Option<&'a str>,
     address: String,
     #[serde(flatten)]
-    verdict: &'a Verdict,
+    verdict: &'a ProbeVerdict,
 }
 
 pub(super) fn run(global: &Global, asking: &Asking<'_>) -> anyhow::Result<Exit> {
@@ -65,7 +65,7 @@ pub(super) fn run(global: &Global, asking: &Asking<'_>) -> anyhow::Result<Exit> 
             .collect();
         output.data(&(serde_json::to_string_pretty(&Document { version: 1, ok, nodes })? + "\n"))?;
     } else {
-        let row = |(target, verdict): (&Target, &Verdict)| {
+        let row = |(target, verdict): (&Target, &ProbeVerdict)| {
             let said = match &verdict.remedy {
                 Some(remedy) => format!("{}: {remedy}", verdict.detail),
                 None => verdict.detail.clone(),
@@ -117,7 +117,7 @@ pub(super) fn at_once() -> NonZeroUsize {
     usize::try_from(many).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN)
 }
 
-fn ask(targets: &[Target], asking: &Asking<'_>) -> anyhow::Result<Vec<Result<Greeting, GreetError>>> {
+fn ask(targets: &[Target], asking: &Asking<'_>) -> anyhow::Result<Vec<Result<ServerInfo, GreetError>>> {
     let ca_file: Option<PathBuf> = asking.ca_file.map(Path::to_owned);
     let dial = |target: &Target| {
         let tls = target.node.as_ref().map_or(asking.tls, |node| node.tls || asking.tls);

@@ -6,7 +6,7 @@ use applier::lock::WAIT;
 use applier::netlink::Kernel;
 use applier::sync::Synced;
 use applier::sysctl::{SysctlError, Sysctls};
-use rules::Changes;
+use rules::RulesetDiff;
 
 use crate::args::Global;
 use crate::config::Config;
@@ -79,7 +79,7 @@ fn removal(config: &Config, mut turn: Turn, output: Output) -> Removal {
             left.extend(uncut.map(Into::into));
             (changes, outcome.failure().map(Into::into))
         }
-        Err(error) => (Changes::default(), Some(error)),
+        Err(error) => (RulesetDiff::default(), Some(error)),
     };
     left.extend(unverified.map(|error| {
         error.context("the rules may still be in force: 'nft delete table inet cachenat' removes them")

@@ -11,18 +11,18 @@ use crate::args::{Global, RenderFormat};
 use crate::clock::now;
 use crate::gateway;
 use crate::output::Exit;
-use crate::setting::{Effect, Setting};
+use crate::run_context::{Effect, RunContext};
 use crate::state::State;
 
 pub(super) fn run(global: &Global, format: RenderFormat) -> anyhow::Result<Exit> {
-    let setting = Setting::read(global)?;
-    if gateway::absent_addresses(&setting.gateway)?.is_empty() {
-        gateway::check_pins(&setting.gateway, &setting.config)?;
+    let context = RunContext::read(global)?;
+    if gateway::absent_addresses(&context.gateway)?.is_empty() {
+        gateway::check_pins(&context.gateway, &context.config)?;
     }
-    let (mut state, fresh) = setting.state_and_inventory(global)?;
+    let (mut state, fresh) = context.state_and_inventory(global)?;
     let actual = remembered(&state);
-    let desired = setting.desired(Effect::Shown, fresh, &mut state, &actual, OnEmptyAnswer::Keep)?;
-    desired.warnings(now()).iter().for_each(|line| setting.output.warn(line));
+    let desired = context.desired(Effect::Shown, fresh, &mut state, &actual, OnEmptyAnswer::Keep)?;
+    desired.warnings(now()).iter().for_each(|line| context.output.warn(line));
     let sysctls =
         || -> String { desired.wanted.sysctls.iter().map(|sysctl| format!("# sysctl {sysctl}\n")).collect() };
     let text = match format {
@@ -30,7 +30,7 @@ pub(super) fn run(global: &Global, format: RenderFormat) -> anyhow::Result<Exit>
         RenderFormat::IptablesRestore => sysctls() + &iptables_restore(&desired.wanted.ruleset),
         RenderFormat::Json => desired.wanted.to_json(),
     };
-    setting.output.data(&text)?;
+    context.output.data(&text)?;
     Ok(Exit::of(desired.is_whole()))
 }
 

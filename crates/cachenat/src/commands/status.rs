@@ -13,12 +13,12 @@ use applier::surroundings;
 use applier::sync::{difference, ours};
 use discovery::{Inventory, Node, SourceReport};
 use doctor::age;
-use doctor::{Verdict, host as kernel_settings};
+use doctor::{Level, host as kernel_settings};
 use plan::OnEmptyAnswer;
 use rules::diff::Action;
 use rules::flows::ConntrackFill;
 use rules::ruleset::Key;
-use rules::{Changes, Endpoint, Forward, ForwardId, Ruleset};
+use rules::{AddrPort, Forward, ForwardId, Ruleset, RulesetDiff};
 use serde::Serialize;
 
 use crate::args::{Global, StatusFormat};
@@ -26,7 +26,7 @@ use crate::clock::now;
 use crate::moves::Moves;
 use crate::output::{Exit, columns, size, with_cause};
 use crate::report::Report;
-use crate::setting::{Effect, Setting};
+use crate::run_context::{Effect, RunContext};
 use crate::state::State;
 use crate::sysctls;
 
@@ -42,7 +42,7 @@ pub(super) struct Status {
     last_change: Option<u64>,
     /// When a run of any kind worked here last, in seconds since 1970.
     last_run: Option<u64>,
-    listeners: Vec<Listener>,
+    listeners: Vec<ListenerStatus>,
     sources: Vec<SourceStatus>,
     /// What separates the two, in nft's words and as settings.
     drift: Vec<String>,
@@ -56,7 +56,7 @@ pub(super) struct Status {
 }
 
 #[derive(Serialize)]
-struct Listener {
+struct ListenerStatus {
     id: String,
     cluster: Option<String>,
     role: Option<discovery::Role>,
@@ -90,24 +90,24 @@ struct SourceStatus {
 }
 
 pub(super) fn run(global: &Global, format: StatusFormat) -> anyhow::Result<Exit> {
-    let setting = Setting::read(global)?;
+    let context = RunContext::read(global)?;
     let mut warnings = Vec::new();
-    let mut status = gather(&setting, setting.state(), &mut warnings)?;
-    warnings.iter().for_each(|line| setting.output.warn(line));
+    let mut status = gather(&context, context.state(), &mut warnings)?;
+    warnings.iter().for_each(|line| context.output.warn(line));
     let text = match format {
         StatusFormat::Prometheus => prometheus::text(&status),
         StatusFormat::Json | StatusFormat::Text => {
-            status.name_public(&setting)?;
+            status.name_public(&context)?;
             match format {
                 StatusFormat::Json => serde_json::to_string_pretty(&status)? + "\n",
                 _ => text(&status),
             }
         }
     };
-    setting.output.data(&text)?;
+    context.output.data(&text)?;
     if !status.in_step && matches!(format, StatusFormat::Text) {
         let summary = &status.summary;
-        setting.output.warn(&format!(
+        context.output.warn(&format!(
             "out of step ({summary}): 'cachenat diff' shows what differs, 'cachenat apply' mends it"
         ));
     }
@@ -116,7 +116,7 @@ pub(super) fn run(global: &Global, format: StatusFormat) -> anyhow::Result<Exit>
 
 /// Looks at the kernel and at the state directory; what is amiss and no error goes to `warnings`.
 pub(super) fn gather(
-    setting: &Setting,
+    context: &RunContext,
     mut state: State,
     warnings: &mut Vec<String>,
 ) -> anyhow::Result<Status> {
@@ -129,12 +129,12 @@ pub(super) fn gather(
     let last_good = state.last_good.clone().unwrap_or_default();
 
     let desired =
-        setting.desired(Effect::Shown, last_good.clone(), &mut state, in_force, OnEmptyAnswer::Keep)?;
+        context.desired(Effect::Shown, last_good.clone(), &mut state, in_force, OnEmptyAnswer::Keep)?;
     warnings.extend(desired.warnings(now()));
     let changes =
-        if expected { difference(&dump, Some(&desired.wanted.ruleset))? } else { Changes::default() };
+        if expected { difference(&dump, Some(&desired.wanted.ruleset))? } else { RulesetDiff::default() };
     let sysctls = if expected {
-        let planned = sysctls::of_host(&setting.config, &desired.wanted)?.plan(&desired.wanted.sysctls)?;
+        let planned = sysctls::of_host(&context.config, &desired.wanted)?.plan(&desired.wanted.sysctls)?;
         warnings.extend(planned.left.iter().map(sysctls::left_to_root));
         planned.changes
     } else {
@@ -149,9 +149,9 @@ pub(super) fn gather(
         .filter(|lease| lease.released.is_none() && is_leased)
         .map(|lease| ((&lease.id, lease.port.get()), lease.since))
         .collect();
-    let drift: BTreeMap<(&str, Endpoint), Action> =
+    let drift: BTreeMap<(&str, AddrPort), Action> =
         report.forwards.iter().map(|change| ((&*change.id, change.listen), change.action)).collect();
-    let moves = Moves::read(&setting.config.state_dir);
+    let moves = Moves::read(&context.config.state_dir);
     let Open { flows, busiest } = open(in_force, warnings);
     let connections = connections(&dump);
     let listener = |Forward { id, listen, targets: to }: Forward| {
@@ -160,7 +160,7 @@ pub(super) fn gather(
         let flows = flows.as_ref().map(|flows| flows.get(&listen).copied().unwrap_or_default());
         // Where no connection is open, none was accounted for.
         let bytes = flows.and_then(|flows| flows.bytes);
-        Listener {
+        ListenerStatus {
             cluster: node.map(|node| node.cluster.to_string()),
             role: node.and_then(|node| node.role),
             public: None,
@@ -182,13 +182,13 @@ pub(super) fn gather(
     let missing = missing.filter_map(|change| {
         Some(Forward { id: change.id.parse().ok()?, listen: change.listen, targets: change.to.clone() })
     });
-    let last_run = lock::last_held(&setting.config.lock_file);
+    let last_run = lock::last_held(&context.config.lock_file);
     let last_run = last_run.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     Ok(Status {
         version: 1,
         installed: actual.is_some(),
         in_step: report.is_empty(),
-        last_change: State::last_change(&setting.config.state_dir),
+        last_change: State::last_change(&context.config.state_dir),
         last_run: last_run.map(|at| at.as_secs()),
         listeners: in_force.forwards().into_iter().chain(missing).map(listener).collect(),
         sources: sources(&last_good, now()),
@@ -201,22 +201,22 @@ pub(super) fn gather(
 
 impl Status {
     /// Says of each listener what clients on the internet dial.
-    fn name_public(&mut self, setting: &Setting) -> anyhow::Result<()> {
-        let public = setting.public_addresses()?;
+    fn name_public(&mut self, context: &RunContext) -> anyhow::Result<()> {
+        let public = context.public_addresses()?;
         for listener in &mut self.listeners {
-            let Ok(listen) = listener.listen.parse::<Endpoint>() else { continue };
+            let Ok(listen) = listener.listen.parse::<AddrPort>() else { continue };
             let dialled = public.get(&listen.address);
-            listener.public = dialled.map(|&address| Endpoint { address, ..listen }.to_string());
+            listener.public = dialled.map(|&address| AddrPort { address, ..listen }.to_string());
         }
         Ok(())
     }
 }
 
 /// The connections made through each listener, over all of its elements.
-fn connections(dump: &Dump) -> BTreeMap<Endpoint, u64> {
+fn connections(dump: &Dump) -> BTreeMap<AddrPort, u64> {
     let mut connections = BTreeMap::new();
     for ((_, key), counter) in &dump.counters {
-        if let Key::Endpoint(listen) = *key {
+        if let Key::AddrPort(listen) = *key {
             *connections.entry(listen).or_default() += counter.packets;
         }
     }
@@ -227,7 +227,7 @@ fn connections(dump: &Dump) -> BTreeMap<Endpoint, u64> {
 #[derive(Default)]
 struct Open {
     /// Through each listener, to whatever target; `None` where the kernel does not tell.
-    flows: Option<BTreeMap<Endpoint, Flows>>,
+    flows: Option<BTreeMap<AddrPort, Flows>>,
     /// To the target that has the most, for each of the gateway's addresses that they are shared among.
     busiest: Option<u64>,
 }
@@ -238,15 +238,15 @@ fn open(in_force: &Ruleset, warnings: &mut Vec<String>) -> Open {
         Ok(counts) => {
             let busiest = conntrack::busiest(&counts);
             let amiss = kernel_settings::nat_ports(busiest, in_force);
-            if let (Verdict::Warn | Verdict::Fail, Some(remedy)) = (amiss.verdict, &amiss.remedy) {
+            if let (Level::Warn | Level::Fail, Some(remedy)) = (amiss.verdict, &amiss.remedy) {
                 warnings.push(format!("{}; {remedy}", amiss.what));
             }
-            let mut flows: BTreeMap<Endpoint, Flows> = BTreeMap::new();
+            let mut flows: BTreeMap<AddrPort, Flows> = BTreeMap::new();
             for ((listen, _), count) in counts {
                 flows.entry(listen).or_default().add(count);
             }
             let each =
-                |(target, open): (Endpoint, u64)| open.div_ceil(kernel_settings::sources(in_force, target));
+                |(target, open): (AddrPort, u64)| open.div_ceil(kernel_settings::sources(in_force, target));
             Open { flows: Some(flows), busiest: busiest.map(each) }
         }
         Err(error) => {
@@ -270,7 +270,7 @@ fn text(status: &Status) -> String {
     }
     let ago = |at: u64| age(now().saturating_sub(at));
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    let row = |listener: &Listener| {
+    let row = |listener: &ListenerStatus| {
         let bytes = listener.bytes_sent.zip(listener.bytes_received);
         [
             listener.id.clone(),

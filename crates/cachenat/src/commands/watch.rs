@@ -28,16 +28,16 @@ use crate::args::Global;
 use crate::clock::now;
 use crate::converge::{Done, Until, carry_out, plan, remember};
 use crate::inventory;
-use crate::memory::Memory;
 use crate::metrics::http::Names;
 use crate::output::{Exit, Output, in_background};
 use crate::pending as probation;
 use crate::rounds::Rounds;
-use crate::setting::Setting;
+use crate::run_context::RunContext;
 use crate::state::State;
 use crate::sysctls;
 use crate::turn::{Moment, Turn};
-use metrics::{Metrics, Sync};
+use crate::unsaved::UnsavedState;
+use metrics::{Metrics, SyncOutcome};
 
 /// A name server that gives out TTLs of zero is not asked more often than this.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
@@ -61,7 +61,7 @@ pub(super) fn run(
     if let (Some((address, names)), Some(bound)) = (metrics, bound) {
         if !address.ip().is_loopback() {
             let warning = format!("--metrics {address}: whoever reaches that address can read the metrics");
-            watch.setting.output.warn(&warning);
+            watch.context.output.warn(&warning);
         }
         watch.metrics.serve(bound, names)?;
     }
@@ -72,12 +72,12 @@ pub(super) fn run(
 }
 
 /// Something that is asked again and again; an answer comes once it is due.
-struct Asked<T> {
+struct PollTask<T> {
     due: Instant,
     running: Option<JoinHandle<T>>,
 }
 
-impl<T: Send + 'static> Asked<T> {
+impl<T: Send + 'static> PollTask<T> {
     fn now() -> Self {
         Self { due: Instant::now(), running: None }
     }
@@ -111,7 +111,7 @@ impl<T: Send + 'static> Asked<T> {
 
 struct Watch<'a> {
     global: &'a Global,
-    setting: Arc<Setting>,
+    context: Arc<RunContext>,
     sources: Vec<Source>,
     options: Options,
     kernel: Kernel,
@@ -141,7 +141,7 @@ struct Watch<'a> {
     is_repeated: bool,
     /// Whether the sources are to be asked at once, as another run knows more than they told us.
     is_overtaken: bool,
-    memory: Memory,
+    memory: UnsavedState,
     /// When the answer came that is not in force yet.
     heard: Option<Instant>,
     metrics: Metrics,
@@ -152,18 +152,18 @@ impl<'a> Watch<'a> {
         anyhow::ensure!(global.inventory.is_none(), "watch discovers by itself; --inventory goes with apply");
         let output = Output::new(global);
         let mut last = String::new();
-        let setting = Setting::awaited(global, None, |error| {
+        let context = RunContext::awaited(global, None, |error| {
             let words = format!("{error:#}; waiting for it");
             if words != last {
                 output.warn(&words);
                 last = words;
             }
         })?;
-        let (setting, sources, options) = checked(setting)?;
+        let (context, sources, options) = checked(context)?;
         Ok(Self {
-            metrics: Metrics::new(Arc::clone(&setting)),
+            metrics: Metrics::new(Arc::clone(&context)),
             global,
-            setting,
+            context,
             sources,
             options,
             kernel: Kernel::open()?,
@@ -180,7 +180,7 @@ impl<'a> Watch<'a> {
             is_listed_anew: false,
             is_repeated: false,
             is_overtaken: false,
-            memory: Memory::default(),
+            memory: UnsavedState::default(),
             heard: None,
         })
     }
@@ -192,7 +192,7 @@ impl<'a> Watch<'a> {
         // Subscribed before the first look, so that nothing falls between.
         let mut notices = notices(self.kernel.port())?;
         let mut watchdog = watchdog();
-        let (mut listing, mut resolving) = (Asked::now(), Asked::now());
+        let (mut listing, mut resolving) = (PollTask::now(), PollTask::now());
         loop {
             tokio::select! {
                 _ = terminate.recv() => break,
@@ -203,7 +203,7 @@ impl<'a> Watch<'a> {
                         listing.again_in(Duration::ZERO);
                     }
                 }
-                (asked, answers) = listing.answer(|| list(self.rounds.due(&self.sources), current(&self.setting, &self.options))) => {
+                (asked, answers) = listing.answer(|| list(self.rounds.due(&self.sources), current(&self.context, &self.options))) => {
                     self.metrics.listed(&answers);
                     listing.again_in(jittered(interval));
                     if answers.is_empty() {
@@ -211,14 +211,14 @@ impl<'a> Watch<'a> {
                         continue;
                     }
                     let listed = self.rounds.heard(&self.sources, answers);
-                    let state = self.memory.complete(State::open(&self.setting.config.state_dir));
+                    let state = self.memory.complete(State::open(&self.context.config.state_dir));
                     self.listed = Some(readd_unread_nodes(listed, state.last_good.as_ref()));
                     self.listed_at = asked;
                     self.is_listed_anew = true;
                     // The answer may have come because something changed: what the names lead to is asked at once.
                     resolving.again_in(Duration::ZERO);
                 }
-                (found, ttl) = resolving.answer(|| resolve(self.listed.clone(), current(&self.setting, &self.options))),
+                (found, ttl) = resolving.answer(|| resolve(self.listed.clone(), current(&self.context, &self.options))),
                     if self.listed.is_some() =>
                 {
                     let pause = ttl.unwrap_or(dns_interval).min(dns_interval).max(SHORTEST_PAUSE);
@@ -249,7 +249,7 @@ impl<'a> Watch<'a> {
             }
         }
         notify(&[NotifyState::Stopping]);
-        self.setting.output.note("stopping: the rules stay in force");
+        self.context.output.note("stopping: the rules stay in force");
         Ok(())
     }
 
@@ -257,26 +257,26 @@ impl<'a> Watch<'a> {
     fn reload(&mut self) -> bool {
         let reread = self.reread();
         match &reread {
-            Ok(()) => self.setting.output.note("configuration read again"),
-            Err(error) => self.setting.output.warn(&kept(error)),
+            Ok(()) => self.context.output.note("configuration read again"),
+            Err(error) => self.context.output.warn(&kept(error)),
         }
         reread.is_ok()
     }
 
     /// The one way by which a configuration comes in while it runs.
     fn reread(&mut self) -> anyhow::Result<()> {
-        (self.setting, self.sources, self.options) = read(self.global)?;
-        self.metrics.reloaded(Arc::clone(&self.setting));
+        (self.context, self.sources, self.options) = read(self.global)?;
+        self.metrics.reloaded(Arc::clone(&self.context));
         Ok(())
     }
 
     /// Takes a configuration that has changed before anything is planned with the old one; `Err`: it can't be taken.
     fn refresh(&mut self) -> anyhow::Result<()> {
-        if self.setting.config.is_current().unwrap_or(false) {
+        if self.context.config.is_current().unwrap_or(false) {
             return Ok(());
         }
         self.reread()?;
-        self.setting.output.note("the configuration has changed and was read again");
+        self.context.output.note("the configuration has changed and was read again");
         // Until the sources have answered to it, it only takes away.
         let named: BTreeSet<SourceName> = self.sources.iter().map(Source::name).collect();
         for inventory in self.listed.iter_mut().chain(&mut self.found) {
@@ -293,7 +293,7 @@ impl<'a> Watch<'a> {
         let who: Vec<String> =
             noticed.who.iter().map(|who| format!("{} (pid {})", who.name, who.pid)).collect();
         if !who.is_empty() {
-            self.setting.output.note(&format!("our table was changed by {}", who.join(", ")));
+            self.context.output.note(&format!("our table was changed by {}", who.join(", ")));
         }
         let is_unseen = |at: Generation| self.generation.is_none_or(|seen| at.is_after(seen));
         if noticed.overrun || noticed.last_intrusion.is_some_and(is_unseen) {
@@ -314,39 +314,39 @@ impl<'a> Watch<'a> {
         }
         let result = self.try_converge().unwrap_or_else(|error| {
             self.warn(BTreeSet::from([format!("{error:#}")]));
-            Sync::Failed
+            SyncOutcome::Failed
         });
         self.metrics.synced(result, self.heard.map(|heard| heard.elapsed()));
         match result {
-            Sync::InStep | Sync::Changed => {
+            SyncOutcome::InStep | SyncOutcome::Changed => {
                 self.heard = None;
                 notify(&[NotifyState::Status(&self.status), NotifyState::Ready]);
             }
-            Sync::Busy | Sync::Failed => self.retry = Some(Instant::now() + RETRY),
+            SyncOutcome::Busy | SyncOutcome::Failed => self.retry = Some(Instant::now() + RETRY),
         }
     }
 
-    fn try_converge(&mut self) -> anyhow::Result<Sync> {
+    fn try_converge(&mut self) -> anyhow::Result<SyncOutcome> {
         // While it lasts, nothing is printed and systemd hears nothing.
-        let mut turn = match Turn::take(&self.setting.config, Duration::ZERO) {
+        let mut turn = match Turn::take(&self.context.config, Duration::ZERO) {
             Ok(turn) => turn,
-            Err(LockError::Held { .. }) => return Ok(Sync::Busy),
+            Err(LockError::Held { .. }) => return Ok(SyncOutcome::Busy),
             Err(error) => return Err(error.into()),
         };
-        probation::refuse(&self.setting.config, &mut self.kernel, self.setting.output)?;
-        if State::is_removed(&self.setting.config.state_dir) {
-            self.memory = Memory::default();
+        probation::refuse(&self.context.config, &mut self.kernel, self.context.output)?;
+        if State::is_removed(&self.context.config.state_dir) {
+            self.memory = UnsavedState::default();
             self.status = "nothing is forwarded: 'cachenat remove' was run".to_owned();
             let words = "'cachenat remove' was run: nothing is forwarded until the next 'cachenat apply'";
             self.warn(BTreeSet::from([words.to_owned()]));
-            return Ok(Sync::InStep);
+            return Ok(SyncOutcome::InStep);
         }
-        let lock_file = self.setting.config.lock_file.clone();
+        let lock_file = self.context.config.lock_file.clone();
         let refused = self.refresh().err().map(|error| kept(&error));
-        if self.setting.config.lock_file != lock_file {
-            return Ok(Sync::Busy);
+        if self.context.config.lock_file != lock_file {
+            return Ok(SyncOutcome::Busy);
         }
-        let own = self.setting.config.digest();
+        let own = self.context.config.digest();
         if let Some(refused) = &refused
             && turn.latest().is_some_and(|latest| latest.config != own)
         {
@@ -355,33 +355,33 @@ impl<'a> Watch<'a> {
                 "{refused}, but another run has applied a later one: what is in force is kept as it is"
             );
         }
-        let (output, state) = (self.setting.output, self.setting.state());
+        let (output, state) = (self.context.output, self.context.state());
         if let Some(latest) = turn.later_than(self.found_at) {
             // That run knows more than our answer; ours is not mixed with it, and the sources are asked again.
-            self.memory = Memory::default();
+            self.memory = UnsavedState::default();
             self.listed = state.last_good.clone().filter(|_| latest.is_saved);
             self.found = self.listed.clone();
             (self.listed_at, self.found_at) = (latest.moment, latest.moment);
             self.is_overtaken = true;
         }
-        let Some(found) = self.found.clone() else { return Ok(Sync::Busy) };
+        let Some(found) = self.found.clone() else { return Ok(SyncOutcome::Busy) };
         let mut state = self.memory.complete(state);
         if self.is_repeated {
             state.forget_held();
         }
         let dump = self.kernel.dump()?;
-        let desired = plan(&self.setting, &mut state, found, &dump, OnEmptyAnswer::Keep)?;
+        let desired = plan(&self.context, &mut state, found, &dump, OnEmptyAnswer::Keep)?;
         let done =
-            carry_out(&self.setting.config, &mut self.kernel, dump, &desired.wanted, Until::Changed, output)?;
+            carry_out(&self.context.config, &mut self.kernel, dump, &desired.wanted, Until::Changed, output)?;
         let Done { report, generation, is_verified, uncut } = done;
         self.generation = Some(generation);
         self.is_repeated = true;
         let is_saved = remember(&state, &desired, output);
-        turn.committed(self.found_at, is_saved, &self.setting.config);
+        turn.committed(self.found_at, is_saved, &self.context.config);
         drop(turn);
 
         let uncut = uncut.map(|uncut| uncut.to_string());
-        let at_boot = sysctls::boot_warnings(&self.setting.config, &desired.wanted);
+        let at_boot = sysctls::boot_warnings(&self.context.config, &desired.wanted);
         let warnings = desired.warnings(now()).into_iter().chain(at_boot);
         self.warn(warnings.chain(refused).chain(uncut).collect());
         output.changes(&report.lines());
@@ -390,15 +390,15 @@ impl<'a> Watch<'a> {
         self.status = format!("{nodes} nodes forwarded{unsure}");
         self.memory.note(desired, is_saved);
         Ok(match is_verified {
-            false => Sync::Failed,
-            true if report.is_empty() => Sync::InStep,
-            true => Sync::Changed,
+            false => SyncOutcome::Failed,
+            true if report.is_empty() => SyncOutcome::InStep,
+            true => SyncOutcome::Changed,
         })
     }
 
     /// Says what was not said the last time.
     fn warn(&mut self, lines: BTreeSet<String>) {
-        lines.difference(&self.warned).for_each(|line| self.setting.output.warn(line));
+        lines.difference(&self.warned).for_each(|line| self.context.output.warn(line));
         self.warned = lines;
     }
 }
@@ -408,21 +408,21 @@ fn kept(error: &anyhow::Error) -> String {
     format!("{error:#}; the old configuration stays in force")
 }
 
-fn read(global: &Global) -> anyhow::Result<(Arc<Setting>, Vec<Source>, Options)> {
-    checked(Setting::read(global)?)
+fn read(global: &Global) -> anyhow::Result<(Arc<RunContext>, Vec<Source>, Options)> {
+    checked(RunContext::read(global)?)
 }
 
-fn checked(setting: Setting) -> anyhow::Result<(Arc<Setting>, Vec<Source>, Options)> {
-    setting.check_host()?;
-    probation::refuse_rejected(&setting.config)?;
-    let sources = inventory::sources(&setting.config)?;
-    let options = setting.options()?;
-    Ok((Arc::new(setting), sources, options))
+fn checked(context: RunContext) -> anyhow::Result<(Arc<RunContext>, Vec<Source>, Options)> {
+    context.check_host()?;
+    probation::refuse_rejected(&context.config)?;
+    let sources = inventory::sources(&context.config)?;
+    let options = context.options()?;
+    Ok((Arc::new(context), sources, options))
 }
 
 /// How to ask on this host as it is now; as it was when it can't be told.
-fn current(setting: &Setting, last: &Options) -> Options {
-    setting.options().unwrap_or_else(|_| last.clone())
+fn current(context: &RunContext, last: &Options) -> Options {
+    context.options().unwrap_or_else(|_| last.clone())
 }
 
 /// What the sources say, and when they were asked.

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use discovery::Source;
 use ipnet::IpNet;
-use plan::{Addresses, Listener, SSH};
+use plan::{Addresses, ListenPort, SSH};
 use rules::ForwardId;
 use rules::ruleset::TARGETS;
 
 use super::document::{Document, Fields, Node};
 use super::sources;
 use super::values::{network, pool};
-use super::{Auto, Config, Gateway, OnMove, PublicAddress, Snat};
+use super::{Auto, Config, GatewayConfig, OnMove, PublicAddress, SnatConfig};
 
 const KEYS: [&str; 11] = [
     "clients",
@@ -69,10 +69,10 @@ fn address(text: &str) -> Option<IpAddr> {
     text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
-fn gateway(node: &Node<'_>) -> Gateway {
+fn gateway(node: &Node<'_>) -> GatewayConfig {
     let fields =
         node.fields(&["interface", "addresses", "public_address", "snat", "flowtable", "forward_others"]);
-    let gateway = Gateway {
+    let gateway = GatewayConfig {
         interface: auto(&fields, "interface", |node| {
             node.parsed("auto or an interface's name, such as ens5", |text| text.parse().ok())
         }),
@@ -145,7 +145,7 @@ fn public_address(node: &Node<'_>) -> Option<PublicAddress> {
 }
 
 /// Several addresses need a public one each; IPv6 addresses are public ones themselves.
-fn public_address_of_each(gateway: &Gateway, node: &Node<'_>) {
+fn public_address_of_each(gateway: &GatewayConfig, node: &Node<'_>) {
     let addresses = match &gateway.addresses {
         Auto::Set(addresses) => addresses,
         Auto::Auto => &Addresses::default(),
@@ -170,7 +170,7 @@ fn public_address_of_each(gateway: &Gateway, node: &Node<'_>) {
     }
 }
 
-fn snat(node: &Node<'_>) -> Option<Snat> {
+fn snat(node: &Node<'_>) -> Option<SnatConfig> {
     if node.is_list() {
         let what = "an address of the gateway, such as 10.0.0.55";
         let addresses: Vec<IpAddr> =
@@ -181,13 +181,13 @@ fn snat(node: &Node<'_>) -> Option<Snat> {
         if addresses.len() > usize::from(TARGETS) {
             node.mistake(format!("{} addresses", addresses.len()), format!("write {TARGETS} at most"));
         }
-        return (!addresses.is_empty()).then_some(Snat::Addresses(addresses));
+        return (!addresses.is_empty()).then_some(SnatConfig::Addresses(addresses));
     }
     node.scalar("auto, masquerade, off or an address of the gateway, or several", |text| match text {
-        "auto" => Some(Snat::Auto),
-        "masquerade" => Some(Snat::Masquerade),
-        "off" | "false" => Some(Snat::Off),
-        text => address(text).map(|address| Snat::Addresses(vec![address])),
+        "auto" => Some(SnatConfig::Auto),
+        "masquerade" => Some(SnatConfig::Masquerade),
+        "off" | "false" => Some(SnatConfig::Off),
+        text => address(text).map(|address| SnatConfig::Addresses(vec![address])),
     })
 }
 
@@ -199,7 +199,7 @@ fn region(node: &Node<'_>) -> Option<String> {
     })
 }
 
-fn pins(node: &Node<'_>, gateway: &Gateway) -> BTreeMap<ForwardId, Listener> {
+fn pins(node: &Node<'_>, gateway: &GatewayConfig) -> BTreeMap<ForwardId, ListenPort> {
     let what = "a mapping of node ids to ports, such as {my-cluster-001: 6379}";
     let (addresses, port): (Vec<IpAddr>, _) = match gateway.several_addresses() {
         Some(addresses) => (
@@ -208,7 +208,7 @@ fn pins(node: &Node<'_>, gateway: &Gateway) -> BTreeMap<ForwardId, Listener> {
         ),
         None => (vec![], "a port from 1 to 65535"),
     };
-    let mut pins: BTreeMap<ForwardId, Listener> = BTreeMap::new();
+    let mut pins: BTreeMap<ForwardId, ListenPort> = BTreeMap::new();
     for (key, node) in node.entries(what) {
         let id = match key.parse::<ForwardId>() {
             Ok(id) => id,
@@ -217,7 +217,7 @@ fn pins(node: &Node<'_>, gateway: &Gateway) -> BTreeMap<ForwardId, Listener> {
                 continue;
             }
         };
-        let Some(mut pin) = node.scalar(port, |text| text.parse::<Listener>().ok()) else { continue };
+        let Some(mut pin) = node.scalar(port, |text| text.parse::<ListenPort>().ok()) else { continue };
         if let Some(address) = pin.address.filter(|address| !addresses.contains(address)) {
             node.mistake(
                 format!("{address} is not one of several gateway.addresses that leases go by"),

@@ -15,7 +15,7 @@ const SMALLEST: &str = "clients: [198.51.100.27]\nsources: [{replication_group: 
 fn the_smallest_file_has_the_documented_defaults() {
     let config = parse(SMALLEST).unwrap();
     assert_eq!(config.clients, ["198.51.100.27/32".parse().unwrap()]);
-    assert_eq!(config.gateway, Gateway::default());
+    assert_eq!(config.gateway, GatewayConfig::default());
     assert_eq!(config.ports.to_string(), "6379-7378");
     assert_eq!(config.on_move, OnMove::Cut);
     assert_eq!(config.state_dir, Path::new("/var/lib/cachenat"));
@@ -58,7 +58,7 @@ lock_file: /tmp/lock
             "static/local"
         ]
     );
-    assert_eq!(config.gateway.snat, Snat::Masquerade);
+    assert_eq!(config.gateway.snat, SnatConfig::Masquerade);
     assert_eq!(config.region.as_deref(), Some("us-east-2"));
     assert_eq!(config.on_move, OnMove::Drain);
     let plan = config.plan();
@@ -119,7 +119,7 @@ state_dir: here
 fn snat_is_one_address_or_several() {
     let snat = |value: &str| parse(&format!("{SMALLEST}gateway: {{snat: {value}}}\n"));
     let addresses =
-        |texts: &[&str]| Snat::Addresses(texts.iter().map(|text| text.parse().unwrap()).collect());
+        |texts: &[&str]| SnatConfig::Addresses(texts.iter().map(|text| text.parse().unwrap()).collect());
     assert_eq!(snat("10.0.0.55").unwrap().gateway.snat, addresses(&["10.0.0.55"]));
     let several = ["10.0.0.55", "10.0.0.56", "2001:db8::55"];
     assert_eq!(snat("[10.0.0.55, 10.0.0.56, '2001:db8::55']").unwrap().gateway.snat, addresses(&several));

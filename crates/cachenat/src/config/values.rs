@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net};
 use plan::SSH;
 
-use super::Pool;
+use super::PortRange;
 use super::document::Node;
 
 pub(super) const NETWORK: &str = "an address or network, such as 198.51.100.27 or 198.51.100.0/24";
@@ -35,8 +35,8 @@ fn unmapped(network: IpNet) -> IpNet {
 }
 
 /// A pool: `6379-7378`, or a port alone.
-pub(super) fn pool(node: &Node<'_>) -> Option<Pool> {
-    let pool: Pool =
+pub(super) fn pool(node: &Node<'_>) -> Option<PortRange> {
+    let pool: PortRange =
         node.scalar("a range of ports from 1 to 65535, such as 6379-7378", |text| text.parse().ok())?;
     if pool.contains(SSH) {
         node.mistake(

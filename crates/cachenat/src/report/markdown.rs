@@ -95,14 +95,14 @@ fn fenced(language: &str, text: &str) -> String {
 mod tests {
     use expect_test::expect;
     use rules::{
-        Actual, Endpoint, Family, Forward, Gateway, Ruleset, Snat, Sysctl, SysctlChange, diff, render,
+        Actual, AddrPort, Family, Forward, Gateway, Ruleset, Snat, Sysctl, SysctlChange, diff, render,
     };
 
     use super::*;
-    use rules::sysctl::Place;
+    use rules::sysctl::SysctlTarget;
 
-    fn endpoint(address: &str, port: u16) -> Endpoint {
-        Endpoint { address: address.parse().unwrap(), port: port.try_into().unwrap() }
+    fn endpoint(address: &str, port: u16) -> AddrPort {
+        AddrPort { address: address.parse().unwrap(), port: port.try_into().unwrap() }
     }
 
     fn ruleset(nodes: &[(&str, u16, &str)]) -> Ruleset {
@@ -129,7 +129,7 @@ mod tests {
         let after = [("my-cluster-001", 6379, "10.0.1.240"), ("my-cluster-003", 6381, "10.0.1.232")];
         let sysctl = Sysctl::Ipv4Forward;
         let (from, to) = (Some(Switch::Off), Some(Switch::On));
-        let sysctls = vec![SysctlChange { sysctl, place: Place::Live, from, to }];
+        let sysctls = vec![SysctlChange { sysctl, place: SysctlTarget::Live, from, to }];
         let warnings = vec!["static/local: `@everybody` <b>".to_owned()];
         let report = Report { sysctls, warnings, ..report(&before, &after) };
         expect![[r#"

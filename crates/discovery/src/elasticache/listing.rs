@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::{
-    Account, Listing, Wanted,
+    Account, Listing, Selection,
     client::{Api, connect},
     error::{Action, ApiError, Cause},
 };
@@ -34,8 +34,8 @@ const TAGS_SIDE_BY_SIDE: usize = 10;
 
 /// Asks the API for everything that the sources need; nothing if that is nothing.
 pub(crate) async fn list(sources: &[Source], options: &Options) -> Account {
-    let wanted = Wanted::by(sources);
-    if wanted == Wanted::default() {
+    let wanted = Selection::by(sources);
+    if wanted == Selection::default() {
         return Account::default();
     }
     match connect(options).await {
@@ -61,8 +61,8 @@ pub(super) struct Lister {
 type Page<T> = (Vec<T>, Option<String>);
 
 impl Lister {
-    pub(super) async fn account(&self, wanted: Wanted, sources: &[Source]) -> Account {
-        let Wanted { tags, .. } = wanted;
+    pub(super) async fn account(&self, wanted: Selection, sources: &[Source]) -> Account {
+        let Selection { tags, .. } = wanted;
         let (mut groups, mut clusters, serverless) = join3(
             self.read(wanted.groups, tags, Action::DescribeReplicationGroups, || self.groups()),
             self.read(wanted.clusters, tags, Action::DescribeCacheClusters, || self.clusters()),

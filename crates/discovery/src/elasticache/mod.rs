@@ -13,7 +13,7 @@ mod survey;
 pub use error::{Action, ApiError, Cause};
 pub(crate) use listing::list;
 pub(crate) use select::find;
-pub use survey::{Place, Survey, survey};
+pub use survey::{CacheLocation, Survey, survey};
 
 use std::collections::BTreeMap;
 
@@ -54,14 +54,14 @@ impl<T> Default for Listing<T> {
 
 /// Which listings the sources need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Wanted {
+struct Selection {
     groups: bool,
     clusters: bool,
     serverless: bool,
     tags: bool,
 }
 
-impl Wanted {
+impl Selection {
     fn by(sources: &[Source]) -> Self {
         let any = |wants: fn(&Source) -> bool| sources.iter().any(wants);
         let tags = any(|source| matches!(source, Source::Tags { .. }));

@@ -10,7 +10,7 @@ use aws_sdk_elasticache::types::{
 
 use super::Listing;
 use crate::{
-    Endpoint, Engine, Expose, Network, Node, NodeId, Role, SourceName, inventory::has_failed, text::plain,
+    Engine, Expose, ExposedRole, Network, Node, NodeId, Role, SourceName, inventory::has_failed, text::plain,
 };
 
 /// The nodes of one cache, and what about it could not be understood.
@@ -161,7 +161,7 @@ pub(crate) fn of_group(
         }
     }
     let roles = role_endpoints(group, &common, group_status, &found.nodes, expose);
-    if !expose.has(Endpoint::Nodes) {
+    if !expose.has(ExposedRole::Nodes) {
         found.nodes.clear();
     }
     found.nodes.extend(roles.nodes);
@@ -180,7 +180,7 @@ fn role_endpoints(
     let mut found = Nodes::default();
     let has_shards = group.cluster_enabled().unwrap_or(false);
     let first_shard = group.node_groups().first();
-    let wanted = [(Endpoint::Primary, Role::Primary), (Endpoint::Reader, Role::Reader)];
+    let wanted = [(ExposedRole::Primary, Role::Primary), (ExposedRole::Reader, Role::Reader)];
     for (_, role) in wanted.into_iter().filter(|(endpoint, _)| expose.has(*endpoint)) {
         let endpoint = first_shard.and_then(|shard| match role {
             Role::Primary => shard.primary_endpoint(),
@@ -188,7 +188,7 @@ fn role_endpoints(
         });
         if has_shards && endpoint.is_none() {
             // With shards there is no one primary; `all` then means what there is.
-            if !expose.has(Endpoint::Nodes) {
+            if !expose.has(ExposedRole::Nodes) {
                 let reason =
                     "has cluster mode enabled, so it has no primary and reader of its own: expose its nodes";
                 let what = format!("{} {reason}", plain(common.cluster));

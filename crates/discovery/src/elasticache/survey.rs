@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 
-use super::{Account, Action, ApiError, Cause, Wanted, client::connect, find, listing::Lister};
+use super::{Account, Action, ApiError, Cause, Selection, client::connect, find, listing::Lister};
 use crate::{Options, Source, text::plain};
 
 /// What the API lets this host do, and how the two stand to each other.
@@ -17,12 +17,12 @@ pub struct Survey {
     /// By how many seconds this host's clock is ahead of AWS's; `None`: no answer told the time.
     pub clock_ahead: Option<i64>,
     /// Where the sources' caches are, each place once.
-    pub places: Vec<Place>,
+    pub places: Vec<CacheLocation>,
 }
 
 /// The VPC and the subnets of some caches.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct CacheLocation {
     /// One of the caches there.
     pub cache: String,
     /// `VpcId` of its subnet group; `None` for a serverless cache, which only tells its subnets.
@@ -35,8 +35,8 @@ pub struct Place {
 ///
 /// The caches' subnet groups are asked for only where `with_places`, as that is a call that nothing else makes.
 pub async fn survey(sources: &[Source], options: &Options, with_places: bool) -> Option<Survey> {
-    let wanted = Wanted::by(sources);
-    if wanted == Wanted::default() {
+    let wanted = Selection::by(sources);
+    if wanted == Selection::default() {
         return None;
     }
     let mut survey = Survey::default();
@@ -64,7 +64,7 @@ pub async fn survey(sources: &[Source], options: &Options, with_places: bool) ->
     Some(survey)
 }
 
-fn needed(wanted: Wanted) -> Vec<Action> {
+fn needed(wanted: Selection) -> Vec<Action> {
     let calls = [
         (wanted.groups, Action::DescribeReplicationGroups),
         (wanted.clusters, Action::DescribeCacheClusters),
@@ -96,7 +96,7 @@ async fn places(lister: &Lister, sources: &[Source], account: &Account, survey: 
         match lister.call(action, group, call.send()).await {
             Ok(found) => {
                 survey.calls.entry(action).or_insert(Ok(()));
-                survey.places.extend(found.cache_subnet_groups().iter().map(|group| Place {
+                survey.places.extend(found.cache_subnet_groups().iter().map(|group| CacheLocation {
                     cache: plain(cluster),
                     vpc: group.vpc_id().map(plain),
                     subnets:
@@ -107,7 +107,7 @@ async fn places(lister: &Lister, sources: &[Source], account: &Account, survey: 
         }
     }
     let serverless = account.serverless.items.iter().filter(|(name, _)| named.contains(*name));
-    survey.places.extend(serverless.map(|(name, cache)| Place {
+    survey.places.extend(serverless.map(|(name, cache)| CacheLocation {
         cache: plain(name),
         vpc: None,
         subnets: cache.subnet_ids().iter().map(|subnet| plain(subnet)).collect(),

@@ -29,9 +29,9 @@ pub struct Dial {
 
 /// What a server says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Greeting {
+pub struct ServerInfo {
     /// Which protocol it speaks.
-    pub speaks: Speaks,
+    pub speaks: ServerProtocol,
     /// Its version.
     pub version: Option<String>,
     /// What it is in its shard now.
@@ -46,7 +46,7 @@ pub struct Greeting {
 
 /// The protocol of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Speaks {
+pub enum ServerProtocol {
     /// Redis or Valkey.
     #[default]
     Redis,
@@ -76,7 +76,7 @@ pub enum GreetError {
     NotTried(#[source] io::Error),
     /// Connected, and then no word.
     #[error("connected, but it says nothing")]
-    Mute,
+    NoReply,
     /// Connected, and then closed.
     #[error("connected, but it closes the connection")]
     Closed,
@@ -113,11 +113,11 @@ pub async fn greet_all(
     dials: &[Dial],
     patience: Duration,
     at_once: NonZeroUsize,
-) -> Vec<Result<Greeting, GreetError>> {
+) -> Vec<Result<ServerInfo, GreetError>> {
     stream::iter(dials).map(|dial| greet(dial, patience)).buffered(at_once.get()).collect().await
 }
 
-async fn greet(dial: &Dial, patience: Duration) -> Result<Greeting, GreetError> {
+async fn greet(dial: &Dial, patience: Duration) -> Result<ServerInfo, GreetError> {
     let stream = connect(&dial.address, patience).await?;
     let talk = async {
         let stream: Box<dyn Stream> = match &dial.tls {
@@ -129,7 +129,7 @@ async fn greet(dial: &Dial, patience: Duration) -> Result<Greeting, GreetError> 
         };
         introduce(BufReader::new(stream)).await.map_err(of_talk)
     };
-    timeout(patience, talk).await.unwrap_or(Err(GreetError::Mute))
+    timeout(patience, talk).await.unwrap_or(Err(GreetError::NoReply))
 }
 
 async fn connect(to: &HostPort, patience: Duration) -> Result<TcpStream, GreetError> {
@@ -187,18 +187,18 @@ fn of_talk(error: io::Error) -> GreetError {
 }
 
 /// PING without a frame is a line that Redis answers (inline commands) and Memcached refuses with `ERROR`.
-async fn introduce(mut stream: BufReader<Box<dyn Stream>>) -> io::Result<Greeting> {
+async fn introduce(mut stream: BufReader<Box<dyn Stream>>) -> io::Result<ServerInfo> {
     let answer = say(&mut stream, b"PING\r\n").await?;
     match answer.as_str() {
         "+PONG" => of_redis(&mut stream).await,
         "ERROR" => {
             let answer = say(&mut stream, b"version\r\n").await?;
             let version = answer.strip_prefix("VERSION ").map(plain);
-            Ok(Greeting { speaks: Speaks::Memcached, version, ..Greeting::default() })
+            Ok(ServerInfo { speaks: ServerProtocol::Memcached, version, ..ServerInfo::default() })
         }
         _ => match answer.strip_prefix('-') {
-            Some(refusal) => Ok(Greeting { reserve: Some(plain(refusal)), ..Greeting::default() }),
-            None => Ok(Greeting { speaks: Speaks::Other(plain(&answer)), ..Greeting::default() }),
+            Some(refusal) => Ok(ServerInfo { reserve: Some(plain(refusal)), ..ServerInfo::default() }),
+            None => Ok(ServerInfo { speaks: ServerProtocol::Other(plain(&answer)), ..ServerInfo::default() }),
         },
     }
 }
@@ -210,7 +210,7 @@ async fn say(stream: &mut BufReader<Box<dyn Stream>>, line: &[u8]) -> io::Result
 }
 
 /// What INFO and CLIENT INFO tell; an old server, or one with an ACL, tells less.
-async fn of_redis(stream: &mut BufReader<Box<dyn Stream>>) -> io::Result<Greeting> {
+async fn of_redis(stream: &mut BufReader<Box<dyn Stream>>) -> io::Result<ServerInfo> {
     let mut told = Vec::new();
     for words in [&["INFO", "server"][..], &["INFO", "replication"], &["CLIENT", "INFO"]] {
         stream.write_all(&resp::command(words)).await?;
@@ -219,8 +219,8 @@ async fn of_redis(stream: &mut BufReader<Box<dyn Stream>>) -> io::Result<Greetin
     }
     let text = |at: usize| told.get(at).and_then(Value::text).unwrap_or_default();
     let (server, replication, client) = (text(0), text(1), text(2));
-    Ok(Greeting {
-        speaks: Speaks::Redis,
+    Ok(ServerInfo {
+        speaks: ServerProtocol::Redis,
         version: field(server, "valkey_version").or(field(server, "redis_version")).map(plain),
         role: field(replication, "role").and_then(role),
         run_id: field(server, "run_id").map(plain),
@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     /// Greets a server that answers each request it gets with the next of `answers`, and then closes.
-    fn greeted(answers: &[&str], tls: bool) -> Result<Greeting, GreetError> {
+    fn greeted(answers: &[&str], tls: bool) -> Result<ServerInfo, GreetError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -269,12 +269,12 @@ mod tests {
         let replication = bulk("# Replication\r\nrole:slave\r\n");
         let client = bulk("id=3 addr=10.0.0.55:40000 laddr=10.0.1.231:6379 fd=8");
         let greeting = greeted(&["+PONG\r\n", &server, &replication, &client], false);
-        let expected = Greeting {
+        let expected = ServerInfo {
             version: Some("7.0.15".into()),
             role: Some(Role::Replica),
             run_id: Some("abcdef".into()),
             at: Some("10.0.1.231:6379".parse().unwrap()),
-            ..Greeting::default()
+            ..ServerInfo::default()
         };
         assert_eq!(greeting.unwrap(), expected);
     }
@@ -282,9 +282,12 @@ mod tests {
     #[test]
     fn memcached_and_strangers_are_told_apart() {
         let greeting = greeted(&["ERROR\r\n", "VERSION 1.6.18\r\n"], false).unwrap();
-        assert_eq!((greeting.speaks, greeting.version.as_deref()), (Speaks::Memcached, Some("1.6.18")));
+        assert_eq!(
+            (greeting.speaks, greeting.version.as_deref()),
+            (ServerProtocol::Memcached, Some("1.6.18"))
+        );
         let greeting = greeted(&["SSH-2.0-OpenSSH\u{1b}\r\n"], false).unwrap();
-        assert_eq!(greeting.speaks, Speaks::Other("SSH-2.0-OpenSSH?".into()));
+        assert_eq!(greeting.speaks, ServerProtocol::Other("SSH-2.0-OpenSSH?".into()));
     }
 
     #[test]

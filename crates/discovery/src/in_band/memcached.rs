@@ -7,14 +7,14 @@ use std::{io, num::NonZeroU16};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
-use super::{InBandError, Member, Told, connection, elasticache_label, resp::invalid};
+use super::{ClusterView, InBandError, Member, connection, elasticache_label, resp::invalid};
 use crate::{Engine, HostPort, Options};
 
 /// 60 nodes are about 6 KiB.
 const MAX_ANSWER: u64 = 256 << 10;
 
 /// Asks the seed (a node or the configuration endpoint) for its cluster.
-pub(super) async fn ask(name: &str, seed: &HostPort, options: &Options) -> Result<Told, InBandError> {
+pub(super) async fn ask(name: &str, seed: &HostPort, options: &Options) -> Result<ClusterView, InBandError> {
     let stream = connection::open(seed, None, options).await?;
     let text = read(BufReader::new(stream)).await.map_err(|source| match source.kind() {
         io::ErrorKind::InvalidData => {
@@ -51,7 +51,7 @@ async fn read<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
     }
 }
 
-fn parse(name: &str, text: &str) -> Result<Told, String> {
+fn parse(name: &str, text: &str) -> Result<ClusterView, String> {
     let mut lines = text.lines().map(str::trim_end);
     match lines.next() {
         Some(header) if header.starts_with("CONFIG cluster ") => {}
@@ -64,7 +64,7 @@ fn parse(name: &str, text: &str) -> Result<Told, String> {
     if members.is_empty() {
         return Err("it names no nodes".to_owned());
     }
-    Ok(Told { engine: Some(Engine::Memcached), members, ..Told::default() })
+    Ok(ClusterView { engine: Some(Engine::Memcached), members, ..ClusterView::default() })
 }
 
 fn member(name: &str, record: &str) -> Option<Member> {

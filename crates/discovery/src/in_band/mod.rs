@@ -7,7 +7,7 @@ mod redis;
 mod resp;
 mod slots;
 
-pub use greet::{Dial, GreetError, Greeting, Speaks, greet_all};
+pub use greet::{Dial, GreetError, ServerInfo, ServerProtocol, greet_all};
 
 use std::{
     fs::{self, File},
@@ -105,7 +105,7 @@ const MAX_FILE: u64 = 4 << 20;
 
 /// What a cache told.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Told {
+struct ClusterView {
     engine: Option<Engine>,
     tls: bool,
     members: Vec<Member>,
@@ -148,7 +148,7 @@ pub(crate) async fn find(source: &Source, options: &Options) -> Option<(SourceRe
 }
 
 fn understood(
-    told: Told,
+    told: ClusterView,
     cluster: &str,
     source: SourceName,
     seed: &HostPort,
@@ -255,7 +255,7 @@ mod tests {
             port: 6379.try_into().unwrap(),
         };
         let understood = |nodes: usize| {
-            let told = Told { members: (0..nodes).map(member).collect(), ..Told::default() };
+            let told = ClusterView { members: (0..nodes).map(member).collect(), ..ClusterView::default() };
             let seed = "10.0.1.230:6379".parse().unwrap();
             understood(told, "lab", "in_band/lab".parse().unwrap(), &seed, &Also::default())
         };

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io, num::NonZeroU16};
 use tokio::io::{AsyncWriteExt, BufReader};
 
 use super::{
-    InBandError, Member, Told,
+    ClusterView, InBandError, Member,
     connection::{self, Stream},
     elasticache_label,
     resp::{self, Value},
@@ -18,7 +18,7 @@ use crate::{Engine, HostPort, Options, RedisSeed, Role, text::plain};
 const ID_DIGITS: usize = 12;
 
 /// Asks the seed for its cluster.
-pub(super) async fn ask(name: &str, seed: &RedisSeed, options: &Options) -> Result<Told, InBandError> {
+pub(super) async fn ask(name: &str, seed: &RedisSeed, options: &Options) -> Result<ClusterView, InBandError> {
     let stream = connection::open(&seed.address, seed.tls.as_ref(), options).await?;
     let mut session = Session { seed: &seed.address, stream: BufReader::new(stream) };
     session.log_in(seed).await?;
@@ -88,7 +88,7 @@ impl Session<'_> {
     }
 
     /// `CLUSTER SLOTS`, which leaves out replicas that are down: `CLUSTER INFO` tells whether any are.
-    async fn slots(&mut self, name: &str) -> Result<Told, InBandError> {
+    async fn slots(&mut self, name: &str) -> Result<ClusterView, InBandError> {
         let slots = match self.call(&["CLUSTER", "SLOTS"]).await? {
             Value::Error(answer) => return Err(self.refused("CLUSTER SLOTS", &answer)),
             slots => slots,
@@ -139,7 +139,7 @@ pub(super) fn field<'a>(info: &'a str, key: &str) -> Option<&'a str> {
 }
 
 /// A server without cluster mode is one node, the seed itself.
-fn standalone(name: &str, seed: &HostPort) -> Told {
+fn standalone(name: &str, seed: &HostPort) -> ClusterView {
     let member = Member {
         id: name.to_owned(),
         shard: None,
@@ -148,20 +148,20 @@ fn standalone(name: &str, seed: &HostPort) -> Told {
         host: seed.host.clone(),
         port: seed.port,
     };
-    Told { members: vec![member], ..Told::default() }
+    ClusterView { members: vec![member], ..ClusterView::default() }
 }
 
 const NOT_SLOTS: &str = "its slots are not ranges of 0 to 16383";
 const TWO_OWNERS: &str = "a slot has two owners";
 
 /// Reads the answer of `CLUSTER SHARDS`.
-fn from_shards(name: &str, seed: &RedisSeed, answer: &Value) -> Result<Told, &'static str> {
+fn from_shards(name: &str, seed: &RedisSeed, answer: &Value) -> Result<ClusterView, &'static str> {
     let with_ranges = |shard| Some((ranges(shard)?, shard));
     let shards: Option<Vec<(Vec<SlotRange>, &Value)>> = answer.list().iter().map(with_ranges).collect();
     let mut shards = shards.ok_or(NOT_SLOTS)?;
     // A shard without slots comes last.
     shards.sort_by_key(|(ranges, _)| (ranges.is_empty(), ranges.iter().min().copied()));
-    let mut told = Told::default();
+    let mut told = ClusterView::default();
     for (index, (_, shard)) in shards.iter().enumerate() {
         for node in shard.get("nodes").map(Value::list).unwrap_or_default() {
             match shard_member(name, seed, node, &number(index)) {
@@ -214,11 +214,11 @@ fn shard_member(name: &str, seed: &RedisSeed, node: &Value, shard: &str) -> Opti
 }
 
 /// Reads the answer of `CLUSTER SLOTS`: ranges, each with its primary and then its replicas as `[host, port, id, ...]`.
-fn from_slots(name: &str, seed: &HostPort, answer: &Value) -> Result<Told, &'static str> {
+fn from_slots(name: &str, seed: &HostPort, answer: &Value) -> Result<ClusterView, &'static str> {
     let ranges: Option<Vec<(SlotRange, &[Value])>> = answer.list().iter().map(slot_range).collect();
     let mut ranges = ranges.ok_or(NOT_SLOTS)?;
     ranges.sort_by_key(|(range, _)| *range);
-    let mut told = Told::default();
+    let mut told = ClusterView::default();
     // A shard with scattered slots comes once for each range.
     let mut shards: BTreeMap<String, usize> = BTreeMap::new();
     for (_, nodes) in &ranges {

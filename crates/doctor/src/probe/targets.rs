@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU16;
 
-use clients::{Document, Endpoint};
+use clients::{ClientEndpoint, Document};
 use discovery::HostPort;
 
 /// A port to try, and what is known of the node that is to be behind it.
@@ -11,7 +11,7 @@ pub struct Target {
     /// What is dialled.
     pub address: HostPort,
     /// The node; `None` if only `HOST:PORTS` was given.
-    pub node: Option<Endpoint>,
+    pub node: Option<ClientEndpoint>,
 }
 
 /// Why there is nothing to probe.
@@ -62,8 +62,8 @@ pub fn parse(text: &str) -> Result<Vec<Target>, TargetError> {
     endpoints.into_iter().map(of_endpoint).collect()
 }
 
-fn of_endpoint(endpoint: Endpoint) -> Result<Target, TargetError> {
-    let Endpoint { id, public_host, public_port, .. } = &endpoint;
+fn of_endpoint(endpoint: ClientEndpoint) -> Result<Target, TargetError> {
+    let ClientEndpoint { id, public_host, public_port, .. } = &endpoint;
     let address = clients::joined(public_host, *public_port).parse();
     let wrong = |_| TargetError::Address { id: id.clone(), host: public_host.clone(), port: *public_port };
     Ok(Target { address: address.map_err(wrong)?, node: Some(endpoint) })

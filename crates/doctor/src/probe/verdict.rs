@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use clients::{Endpoint, Protocol};
-use discovery::{GreetError, Greeting, Role, Speaks};
+use clients::{ClientEndpoint, Protocol};
+use discovery::{GreetError, Role, ServerInfo, ServerProtocol};
 use serde::Serialize;
 
 use super::Target;
 
 /// What is to be said of one port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Verdict {
+pub struct ProbeVerdict {
     /// In a word.
     pub result: ProbeResult,
     /// What was seen.
@@ -62,9 +62,9 @@ impl ProbeResult {
 }
 
 /// A verdict for each target and its answer.
-pub fn evaluate(targets: &[Target], answers: &[Result<Greeting, GreetError>]) -> Vec<Verdict> {
+pub fn evaluate(targets: &[Target], answers: &[Result<ServerInfo, GreetError>]) -> Vec<ProbeVerdict> {
     let run_ids = run_ids(targets, answers);
-    let judge_one = |(target, answer): (&Target, &Result<Greeting, GreetError>)| match answer {
+    let judge_one = |(target, answer): (&Target, &Result<ServerInfo, GreetError>)| match answer {
         Err(error) => failed(error, target),
         Ok(greeting) => answered(greeting, target, targets, &run_ids),
     };
@@ -74,7 +74,7 @@ pub fn evaluate(targets: &[Target], answers: &[Result<Greeting, GreetError>]) ->
 /// The first target behind which each server was found; ports that follow a role share a server with a node's.
 fn run_ids<'a>(
     targets: &'a [Target],
-    answers: &'a [Result<Greeting, GreetError>],
+    answers: &'a [Result<ServerInfo, GreetError>],
 ) -> BTreeMap<&'a str, &'a Target> {
     let mut first = BTreeMap::new();
     for (target, answer) in targets.iter().zip(answers) {
@@ -87,10 +87,10 @@ fn run_ids<'a>(
 }
 
 fn follows_a_role(target: &Target) -> bool {
-    target.node.as_ref().is_some_and(Endpoint::follows_a_role)
+    target.node.as_ref().is_some_and(ClientEndpoint::follows_a_role)
 }
 
-fn failed(error: &GreetError, target: &Target) -> Verdict {
+fn failed(error: &GreetError, target: &Target) -> ProbeVerdict {
     let tls = target.node.as_ref().is_some_and(|node| node.tls);
     let (result, remedy) = match error {
         GreetError::NoAddress(_) => {
@@ -114,11 +114,11 @@ fn failed(error: &GreetError, target: &Target) -> Verdict {
             "something drops the packets: the gateway's security group must let this client in on this port, the \
              cache's must let the gateway in, and the node must be there ('cachenat diff' on the gateway)",
         ),
-        GreetError::Mute | GreetError::Closed if tls => (
+        GreetError::NoReply | GreetError::Closed if tls => (
             ProbeResult::NoAnswer,
             "it may not speak TLS, or not with this client: look at the cache's in-transit encryption",
         ),
-        GreetError::Mute | GreetError::Closed => (ProbeResult::NoAnswer, "it may want TLS: try --tls"),
+        GreetError::NoReply | GreetError::Closed => (ProbeResult::NoAnswer, "it may want TLS: try --tls"),
         GreetError::NotTls => {
             (ProbeResult::Tls, "the cache has no in-transit encryption: connect without TLS")
         }
@@ -134,17 +134,17 @@ fn failed(error: &GreetError, target: &Target) -> Verdict {
             "something else than a cache answers there: 'cachenat status' on the gateway",
         ),
     };
-    Verdict { result, detail: error.to_string(), remedy: Some(remedy.to_owned()) }
+    ProbeVerdict { result, detail: error.to_string(), remedy: Some(remedy.to_owned()) }
 }
 
 fn answered(
-    greeting: &Greeting,
+    greeting: &ServerInfo,
     target: &Target,
     targets: &[Target],
     run_ids: &BTreeMap<&str, &Target>,
-) -> Verdict {
+) -> ProbeVerdict {
     let detail = describe(greeting);
-    let wrong = |why: String, remedy: &str| Verdict {
+    let wrong = |why: String, remedy: &str| ProbeVerdict {
         result: ProbeResult::WrongNode,
         detail: format!("{detail}; {why}"),
         remedy: Some(remedy.to_owned()),
@@ -152,7 +152,7 @@ fn answered(
     const ANEW: &str = "if the node was replaced since, make the file anew: 'cachenat endpoints --format json' on the \
                         gateway; else run 'cachenat apply' there";
     const APPLY: &str = "run 'cachenat apply' on the gateway";
-    if let Speaks::Other(words) = &greeting.speaks {
+    if let ServerProtocol::Other(words) = &greeting.speaks {
         return wrong(format!("it says {words:?}"), APPLY);
     }
     let twin =
@@ -161,7 +161,7 @@ fn answered(
         return wrong(format!("the same server as on {}", twin.address), APPLY);
     }
     let Some(node) = &target.node else { return well(detail) };
-    let is_memcached = greeting.speaks == Speaks::Memcached;
+    let is_memcached = greeting.speaks == ServerProtocol::Memcached;
     if node.protocol.is_some_and(|protocol| (protocol == Protocol::Memcached) != is_memcached) {
         return wrong(format!("{} is of another kind", node.id), ANEW);
     }
@@ -186,24 +186,24 @@ fn answered(
     }
 }
 
-fn well(detail: String) -> Verdict {
-    Verdict { result: ProbeResult::Ok, detail, remedy: None }
+fn well(detail: String) -> ProbeVerdict {
+    ProbeVerdict { result: ProbeResult::Ok, detail, remedy: None }
 }
 
-fn is_of(node: &Endpoint, at: SocketAddr) -> bool {
+fn is_of(node: &ClientEndpoint, at: SocketAddr) -> bool {
     node.private_addresses.contains(&at.ip())
 }
 
-fn addresses(node: &Endpoint) -> String {
+fn addresses(node: &ClientEndpoint) -> String {
     node.private_addresses.iter().map(ToString::to_string).collect::<Vec<String>>().join(" ")
 }
 
 /// `primary, Redis 7.0.15 at 10.0.1.230:6379`.
-fn describe(greeting: &Greeting) -> String {
+fn describe(greeting: &ServerInfo) -> String {
     let name = match &greeting.speaks {
-        Speaks::Redis => "Redis",
-        Speaks::Memcached => "Memcached",
-        Speaks::Other(_) => "no cache",
+        ServerProtocol::Redis => "Redis",
+        ServerProtocol::Memcached => "Memcached",
+        ServerProtocol::Other(_) => "no cache",
     };
     let mut text = match greeting.role {
         Some(role) => format!("{role}, {name}"),

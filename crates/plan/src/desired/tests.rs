@@ -315,7 +315,7 @@ fn too_few_addresses_are_an_error_that_says_what_to_add() {
     world.gateway = gateway(&["10.0.0.55", "10.0.0.56"]);
     let nodes = ["my-cluster-001 10.0.1.230", "my-cluster-002 10.0.1.231", "my-cluster-003 10.0.1.232"];
     let error = world.try_run(&inventory(&nodes, &BOTH)).unwrap_err().to_string();
-    assert!(error.starts_with("no free port for my-cluster-003: of port 6379 on the 2"), "{error}");
+    assert!(error.starts_with("no free port for my-cluster-003: port 6379 on the 2"), "{error}");
     assert!(error.ends_with("widen gateway.addresses"), "{error}");
 }
 
@@ -367,7 +367,7 @@ fn a_target_that_the_gate_refuses_is_not_forwarded_wherever_it_comes_from() {
         let planted = Forward {
             id: "my-cluster-002".parse().unwrap(),
             listen: "10.0.0.55:6380".parse().unwrap(),
-            targets: vec![Endpoint { address: address.parse().unwrap(), port: 80.try_into().unwrap() }],
+            targets: vec![AddrPort { address: address.parse().unwrap(), port: 80.try_into().unwrap() }],
         };
         let frame = rules::Gateway {
             interface: "eth0".parse().unwrap(),
@@ -397,7 +397,7 @@ fn a_public_target_of_a_vpc_stays_while_the_metadata_are_silent() {
 #[test]
 fn a_port_that_a_program_listens_on_is_left_out_and_stops_nothing() {
     let mut world = World::new();
-    let on = |port: u16| Listener { address: None, port: port.try_into().unwrap() };
+    let on = |port: u16| ListenPort { address: None, port: port.try_into().unwrap() };
     world.host.listening.insert(on(6379), "0.0.0.0".parse().unwrap());
     let one = inventory(&["my-cluster-001 10.0.1.230"], &BOTH);
     let before = world.run(&one);

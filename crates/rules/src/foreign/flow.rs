@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{Base, Bits, Field, Hook, TuplePart};
 use crate::name::IfName;
-use crate::ruleset::{Endpoint, Family};
+use crate::ruleset::{AddrPort, Family};
 
 /// `NF_IP_PRI_NAT_DST` and `NF_IP_PRI_NAT_SRC`, `linux/netfilter_ipv4.h`.
 const DSTNAT: i32 = -100;
@@ -37,9 +37,9 @@ pub struct Flow {
     /// Who makes them.
     pub client: IpNet,
     /// Where they are made to.
-    pub listener: Endpoint,
+    pub listener: AddrPort,
     /// Where they are led.
-    pub target: Endpoint,
+    pub target: AddrPort,
     /// Where the node answers to.
     pub reply_to: ReplyTo,
 }
@@ -292,7 +292,7 @@ struct Peer {
 }
 
 impl Peer {
-    fn at(endpoint: Endpoint) -> Self {
+    fn at(endpoint: AddrPort) -> Self {
         Self {
             address: address_bits(endpoint.address),
             port: Bits::known(&endpoint.port.get().to_be_bytes()),

@@ -19,7 +19,7 @@ pub enum Answer<'a> {
     /// It goes on.
     Passes,
     /// It does not, for sure.
-    Stopped(Fate, Place<'a>),
+    Stopped(Fate, RuleOrPolicy<'a>),
     /// That can't be told.
     Unclear(Doubt<'a>),
 }
@@ -39,7 +39,7 @@ pub enum Fate {
 
 /// A rule, or the policy of a base chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place<'a> {
+pub struct RuleOrPolicy<'a> {
     /// The chain.
     pub chain: &'a Chain,
     /// The rule; `None`: the chain's policy.
@@ -50,14 +50,14 @@ pub struct Place<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Doubt<'a> {
     /// The rule that is about it, or is not: that decides.
-    pub place: Place<'a>,
+    pub place: RuleOrPolicy<'a>,
     /// What of the rule is not understood; `None`: it depends on what is unknown of the packet.
     pub what: Option<&'a str>,
     /// What may become of it; `None`: it is stopped unless that rule lets it pass.
     pub fate: Option<Fate>,
 }
 
-impl Display for Place<'_> {
+impl Display for RuleOrPolicy<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let chain = self.chain;
         match (self.rule.map(|rule| rule.number), chain.table.backend) {
@@ -119,7 +119,7 @@ enum Left<'a> {
     /// At its end, or by `return`.
     AtEnd,
     Accepted,
-    Stopped(Fate, Place<'a>),
+    Stopped(Fate, RuleOrPolicy<'a>),
 }
 
 /// What a rule says of a packet.
@@ -140,7 +140,7 @@ impl<'a> Walk<'a> {
         let drops = chain.base.as_ref().is_some_and(|base| base.drops_by_policy);
         let stopped = match self.chain(chain, None, 0) {
             Left::Stopped(fate, place) => Some((fate, place)),
-            Left::AtEnd if drops => Some((Fate::Dropped, Place { chain, rule: None })),
+            Left::AtEnd if drops => Some((Fate::Dropped, RuleOrPolicy { chain, rule: None })),
             Left::AtEnd | Left::Accepted => None,
         };
         match (stopped, self.may_pass, self.may_stop) {
@@ -153,7 +153,7 @@ impl<'a> Walk<'a> {
     /// Walks a chain. With a doubt it is uncertain whether the packet comes here at all, and no verdict is final.
     fn chain(&mut self, chain: &'a Chain, mut doubt: Option<Doubt<'a>>, depth: usize) -> Left<'a> {
         for rule in &chain.rules {
-            let place = Place { chain, rule: Some(rule) };
+            let place = RuleOrPolicy { chain, rule: Some(rule) };
             for said in self.rule(chain, rule, doubt.is_none()) {
                 let here = match said.truth {
                     Truth::No => continue,

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use nix::libc;
-use rules::Endpoint;
-use rules::flows::{Leg, Translated};
+use rules::AddrPort;
+use rules::flows::{Pair, Translated};
 
 use super::Bytes;
 use crate::netlink::attribute::{Fields, Malformed};
@@ -18,9 +18,9 @@ pub(super) struct Flow<'a> {
     /// Who connected.
     client: IpAddr,
     /// Where the client connected to.
-    pub(super) listen: Endpoint,
+    pub(super) listen: AddrPort,
     /// Where it was led.
-    pub(super) target: Endpoint,
+    pub(super) target: AddrPort,
     family: u8,
     /// The attributes of the original tuple, as they came.
     original: &'a [u8],
@@ -61,7 +61,7 @@ impl<'a> Flow<'a> {
     }
 
     pub(super) fn translated(&self) -> Translated {
-        Translated { client: self.client, leg: Leg { listen: self.listen, target: self.target } }
+        Translated { client: self.client, pair: Pair { listen: self.listen, target: self.target } }
     }
 
     pub(super) fn key(&self) -> Key {
@@ -96,18 +96,18 @@ pub(super) fn request(sequence: u32) -> Vec<u8> {
 }
 
 /// The attributes that make one end of a tuple.
-struct End {
+struct TupleEnd {
     v4: u16,
     v6: u16,
     port: u16,
 }
 
-const SOURCE: End = End { v4: tuple::V4_SOURCE, v6: tuple::V6_SOURCE, port: tuple::SOURCE_PORT };
-const DESTINATION: End =
-    End { v4: tuple::V4_DESTINATION, v6: tuple::V6_DESTINATION, port: tuple::DESTINATION_PORT };
+const SOURCE: TupleEnd = TupleEnd { v4: tuple::V4_SOURCE, v6: tuple::V6_SOURCE, port: tuple::SOURCE_PORT };
+const DESTINATION: TupleEnd =
+    TupleEnd { v4: tuple::V4_DESTINATION, v6: tuple::V6_DESTINATION, port: tuple::DESTINATION_PORT };
 
 /// One end of a tuple; `None` if it is not of TCP, or not of the default zone.
-fn end(bytes: &[u8], end: &End) -> Result<Option<Endpoint>, Malformed> {
+fn end(bytes: &[u8], end: &TupleEnd) -> Result<Option<AddrPort>, Malformed> {
     let fields = Fields::<4>::parse(bytes)?;
     let proto = Fields::<8>::parse(fields.get(tuple::PROTO).unwrap_or_default())?;
     if proto.get(tuple::PROTO_NUMBER) != Some(&[libc::IPPROTO_TCP as u8]) || fields.get(tuple::ZONE).is_some()
@@ -120,7 +120,7 @@ fn end(bytes: &[u8], end: &End) -> Result<Option<Endpoint>, Malformed> {
     let port = proto.get(end.port).and_then(|bytes| <[u8; 2]>::try_from(bytes).ok()).map(u16::from_be_bytes);
     let address = v4.or(v6).ok_or(Malformed("a tuple has no address"))?;
     let port = port.ok_or(Malformed("a tuple has no port"))?;
-    Ok(NonZeroU16::new(port).map(|port| Endpoint { address, port }))
+    Ok(NonZeroU16::new(port).map(|port| AddrPort { address, port }))
 }
 
 /// The bytes of one direction.

@@ -1,7 +1,7 @@
 //! The messages are as Linux 6.18 sent them for the line of `conntrack -L` above each.
 
 use proptest::prelude::*;
-use rules::flows::Leg;
+use rules::flows::Pair;
 
 use super::*;
 
@@ -41,13 +41,13 @@ fn bytes(hex: &str) -> Vec<u8> {
     digits.chunks(2).map(byte).collect()
 }
 
-fn at(text: &str) -> Endpoint {
+fn at(text: &str) -> AddrPort {
     text.parse().unwrap()
 }
 
 fn translated(client: &str, listen: &str, target: &str) -> Translated {
-    let leg = Leg { listen: at(listen), target: at(target) };
-    Translated { client: client.parse().unwrap(), leg }
+    let pair = Pair { listen: at(listen), target: at(target) };
+    Translated { client: client.parse().unwrap(), pair }
 }
 
 const INET4: u8 = libc::AF_INET as u8;

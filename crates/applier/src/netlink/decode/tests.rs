@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use rules::ruleset::{Endpoint, Ruleset, SetKind};
+use rules::ruleset::{AddrPort, Ruleset, SetKind};
 use rules::{Family, Forward, Gateway, Snat, diff, render};
 
 use super::*;
@@ -10,7 +10,7 @@ use crate::netlink::message::{Answer, Messages};
 use crate::netlink::uapi::message as kind;
 
 fn everything(snat: Snat) -> Ruleset {
-    let at = |text: &str| -> Endpoint { text.parse().unwrap() };
+    let at = |text: &str| -> AddrPort { text.parse().unwrap() };
     let forward = |id: &str, listen: &str, targets: &[&str]| Forward {
         id: id.parse().unwrap(),
         listen: at(listen),

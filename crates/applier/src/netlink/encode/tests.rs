@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use expect_test::{Expect, expect};
 use rules::Family;
-use rules::ruleset::{Element, Endpoint, Key, Place, SetKind, SnatTo};
+use rules::ruleset::{AddrPort, Element, Key, SetKind, SnatTo, SpreadIndex};
 
 use super::*;
 use crate::netlink::message::{HEADER, Messages};
@@ -56,7 +56,7 @@ fn tree(mut bytes: &[u8], depth: usize) -> String {
     text
 }
 
-fn at(text: &str) -> Endpoint {
+fn at(text: &str) -> AddrPort {
     text.parse().unwrap()
 }
 
@@ -65,7 +65,7 @@ fn set(kind: SetKind, family: Family) -> Set {
 }
 
 fn spread(place: usize) -> SetKind {
-    SetKind::Spread(Place::new(place).unwrap())
+    SetKind::Spread(SpreadIndex::new(place).unwrap())
 }
 
 fn element(target: Option<&str>, comment: Option<&str>) -> Element {
@@ -272,7 +272,7 @@ fn sets_and_maps() {
 fn elements_of_hashes() {
     // add element inet cachenat forward4 { 10.0.0.55 . 6379 comment "my-cluster-001" : 10.0.1.230 . 6379 }
     let (key, data) =
-        (Key::Endpoint(at("10.0.0.55:6379")), element(Some("10.0.1.230:6379"), Some("my-cluster-001")));
+        (Key::AddrPort(at("10.0.0.55:6379")), element(Some("10.0.1.230:6379"), Some("my-cluster-001")));
     check(
         Operation::AddElement(set(SetKind::Forward, Family::Ipv4), key, data),
         &expect![[r#"
@@ -295,7 +295,7 @@ fn elements_of_hashes() {
     "#]],
     );
     // add element inet cachenat backends6 { 2001:db8::230 . 6379 }
-    let key = Key::Endpoint(at("[2001:db8::230]:6379"));
+    let key = Key::AddrPort(at("[2001:db8::230]:6379"));
     check(
         Operation::AddElement(set(SetKind::Backends, Family::Ipv6), key, Element::default()),
         &expect![[r#"
@@ -489,7 +489,7 @@ fn rules() {
     "#]],
     );
     // add rule inet cachenat prerouting iifname "eth0" numgen random mod 3 0 ip6 saddr @clients6 dnat ip6 to ip6 daddr . tcp dport map @spread6_3
-    let place = Place::new(3).unwrap();
+    let place = SpreadIndex::new(3).unwrap();
     let rule = Rule::Spread { interface: interface(), family: Family::Ipv6, place };
     add(
         Chain::Prerouting,
@@ -584,7 +584,7 @@ fn each_place_in_a_packed_message_leads_back_to_its_operation() {
         let listen = format!("10.0.0.55:{port}");
         Operation::AddElement(
             forward4,
-            Key::Endpoint(at(&listen)),
+            Key::AddrPort(at(&listen)),
             element(Some("10.0.1.230:6379"), Some(&listen)),
         )
     }));

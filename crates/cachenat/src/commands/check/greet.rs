@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use discovery::{Dial, HostPort, Node, Seed, Source, TlsTrust, greet_all};
 use doctor::nodes::Dialled;
-use plan::Desired;
-use rules::{Endpoint, Forward, ForwardId};
+use plan::Plan;
+use rules::{AddrPort, Forward, ForwardId};
 
 use crate::commands::probe::at_once;
 use crate::config::Config;
@@ -15,14 +15,14 @@ use crate::config::Config;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Greets each target as a client would; nothing is asked that changes anything.
-pub(super) async fn greet(config: &Config, desired: &Desired) -> Vec<Dialled> {
+pub(super) async fn greet(config: &Config, desired: &Plan) -> Vec<Dialled> {
     let nodes: HashMap<&str, &Node> =
         desired.inventory.nodes.iter().map(|node| (node.id.as_str(), node)).collect();
     let of_forward =
         |Forward { id, targets, .. }: Forward| targets.into_iter().map(move |to| (id.clone(), to));
-    let targets: Vec<(ForwardId, Endpoint)> =
+    let targets: Vec<(ForwardId, AddrPort)> =
         desired.wanted.ruleset.forwards().into_iter().flat_map(of_forward).collect();
-    let dial = |(id, target): &(ForwardId, Endpoint)| {
+    let dial = |(id, target): &(ForwardId, AddrPort)| {
         let node = nodes.get(id.as_str());
         let tls = node.filter(|node| node.tls).map(|node| trust(config, node));
         Dial { address: HostPort { host: target.address.to_string(), port: target.port }, tls }

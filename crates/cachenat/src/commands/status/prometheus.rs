@@ -1,6 +1,6 @@
 //! The status as metrics, for node_exporter's textfile collector and for `watch --metrics`.
 
-use super::{Listener, Status};
+use super::{ListenerStatus, Status};
 use crate::metrics::{Exposition, Kind, sample};
 
 /// The metrics alone.
@@ -74,7 +74,7 @@ pub(in crate::commands) fn write(to: &mut Exposition, status: &Status) {
 }
 
 fn listeners(to: &mut Exposition, status: &Status) {
-    let each = |value: fn(&Listener) -> Option<u64>| {
+    let each = |value: fn(&ListenerStatus) -> Option<u64>| {
         status.listeners.iter().filter_map(move |listener| Some(labelled(listener, None, value(listener)?)))
     };
     to.metric(
@@ -119,7 +119,7 @@ fn listeners(to: &mut Exposition, status: &Status) {
     );
 }
 
-fn labelled(listener: &Listener, direction: Option<&str>, value: u64) -> String {
+fn labelled(listener: &ListenerStatus, direction: Option<&str>, value: u64) -> String {
     let target = listener.targets.join(",");
     let mut labels = vec![
         ("id", listener.id.as_str()),
@@ -137,11 +137,11 @@ pub(in crate::commands) mod tests {
 
     use rules::flows::ConntrackFill;
 
-    use super::super::{Listener, SourceStatus};
+    use super::super::{ListenerStatus, SourceStatus};
     use super::*;
 
     pub(in crate::commands) fn status(flows: Option<u64>) -> Status {
-        let listener = Listener {
+        let listener = ListenerStatus {
             id: "my-cluster-001".to_owned(),
             cluster: Some("a\\b\"c\nd".to_owned()),
             role: None,

@@ -12,7 +12,7 @@ use crate::clock::now;
 use crate::commands::status::{Status, gather, prometheus};
 use crate::metrics::http::{self, Names};
 use crate::metrics::{Exposition, Kind, sample};
-use crate::setting::Setting;
+use crate::run_context::RunContext;
 use crate::state::State;
 
 /// The upper bounds of the time from an answer to the commit, in milliseconds.
@@ -20,7 +20,7 @@ const BOUNDS: [u64; 8] = [5, 10, 25, 100, 500, 1_000, 5_000, 30_000];
 
 /// How an attempt to make what was found be in force ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Sync {
+pub(super) enum SyncOutcome {
     /// There was nothing to change.
     InStep,
     /// Something was changed.
@@ -37,13 +37,13 @@ pub(super) struct Metrics(Arc<Mutex<Shared>>);
 
 struct Shared {
     /// What the status is made from: the configuration that is in force.
-    setting: Arc<Setting>,
+    context: Arc<RunContext>,
     counters: Counters,
 }
 
 struct Counters {
     started: u64,
-    syncs: BTreeMap<Sync, u64>,
+    syncs: BTreeMap<SyncOutcome, u64>,
     last_success: Option<u64>,
     /// By source, how many of its answers were not whole.
     failures: BTreeMap<String, u64>,
@@ -86,8 +86,8 @@ impl Latency {
 }
 
 impl Metrics {
-    pub(super) fn new(setting: Arc<Setting>) -> Self {
-        Self(Arc::new(Mutex::new(Shared { setting, counters: Counters::new(now()) })))
+    pub(super) fn new(context: Arc<RunContext>) -> Self {
+        Self(Arc::new(Mutex::new(Shared { context, counters: Counters::new(now()) })))
     }
 
     /// Serves on this socket from now on.
@@ -101,8 +101,8 @@ impl Metrics {
     }
 
     /// Another configuration is in force.
-    pub(super) fn reloaded(&self, setting: Arc<Setting>) {
-        self.shared().setting = setting;
+    pub(super) fn reloaded(&self, context: Arc<RunContext>) {
+        self.shared().context = context;
     }
 
     /// Counts the sources that were asked and not read whole.
@@ -120,22 +120,22 @@ impl Metrics {
     }
 
     /// Counts an attempt; `took` is the time since the answer that it follows.
-    pub(super) fn synced(&self, result: Sync, took: Option<Duration>) {
+    pub(super) fn synced(&self, result: SyncOutcome, took: Option<Duration>) {
         let counters = &mut self.shared().counters;
         *counters.syncs.entry(result).or_default() += 1;
-        if matches!(result, Sync::InStep | Sync::Changed) {
+        if matches!(result, SyncOutcome::InStep | SyncOutcome::Changed) {
             counters.last_success = Some(now());
         }
-        if let Some(took) = took.filter(|_| result == Sync::Changed) {
+        if let Some(took) = took.filter(|_| result == SyncOutcome::Changed) {
             counters.commits.add(took);
         }
     }
 
     /// The status and the counters. The loop is held up no longer than it takes to copy the counters.
     fn text(&self) -> String {
-        let setting = Arc::clone(&self.shared().setting);
-        let state = State::open(&setting.config.state_dir);
-        let status = gather(&setting, state, &mut Vec::new());
+        let context = Arc::clone(&self.shared().context);
+        let state = State::open(&context.config.state_dir);
+        let status = gather(&context, state, &mut Vec::new());
         text(status.ok().as_ref(), &self.shared().counters)
     }
 }
@@ -158,7 +158,7 @@ fn text(status: Option<&Status>, counters: &Counters) -> String {
 impl Counters {
     fn new(started: u64) -> Self {
         // Each result is there from the beginning, so that its first increase is one.
-        let results = [Sync::InStep, Sync::Changed, Sync::Busy, Sync::Failed];
+        let results = [SyncOutcome::InStep, SyncOutcome::Changed, SyncOutcome::Busy, SyncOutcome::Failed];
         Self {
             started,
             syncs: results.map(|result| (result, 0)).into(),
@@ -176,11 +176,11 @@ impl Counters {
             "When the watch began.",
             [sample(&[], self.started)],
         );
-        let result = |result: Sync| match result {
-            Sync::InStep => "in_step",
-            Sync::Changed => "changed",
-            Sync::Busy => "busy",
-            Sync::Failed => "failed",
+        let result = |result: SyncOutcome| match result {
+            SyncOutcome::InStep => "in_step",
+            SyncOutcome::Changed => "changed",
+            SyncOutcome::Busy => "busy",
+            SyncOutcome::Failed => "failed",
         };
         to.metric(
             "watch_syncs_total",

@@ -15,13 +15,13 @@ fn targets() -> Vec<Target> {
     super::super::parse(&format!(r#"{{"version": 1, "endpoints": [{nodes}]}}"#)).unwrap()
 }
 
-fn redis(at: &str, role: Role) -> Result<Greeting, GreetError> {
+fn redis(at: &str, role: Role) -> Result<ServerInfo, GreetError> {
     let at = format!("{at}:6379").parse().ok();
     let run_id = at.map(|at: SocketAddr| at.to_string());
-    Ok(Greeting { version: Some("7.0.15".into()), role: Some(role), run_id, at, ..Greeting::default() })
+    Ok(ServerInfo { version: Some("7.0.15".into()), role: Some(role), run_id, at, ..ServerInfo::default() })
 }
 
-fn words(verdicts: &[Verdict]) -> Vec<ProbeResult> {
+fn words(verdicts: &[ProbeVerdict]) -> Vec<ProbeResult> {
     verdicts.iter().map(|verdict| verdict.result).collect()
 }
 
@@ -93,13 +93,13 @@ fn each_failure_has_its_word_and_a_remedy() {
 
 #[test]
 fn a_memcached_where_redis_should_be_is_wrong() {
-    let greeting = Greeting { speaks: Speaks::Memcached, ..Greeting::default() };
+    let greeting = ServerInfo { speaks: ServerProtocol::Memcached, ..ServerInfo::default() };
     assert_eq!(words(&evaluate(&targets()[..1], &[Ok(greeting)])), [ProbeResult::WrongNode]);
 }
 
 #[test]
 fn a_server_that_wants_a_password_is_reachable() {
-    let greeting = Greeting { reserve: Some("NOAUTH".into()), ..Greeting::default() };
+    let greeting = ServerInfo { reserve: Some("NOAUTH".into()), ..ServerInfo::default() };
     let verdicts = evaluate(&targets()[..1], &[Ok(greeting)]);
     assert_eq!(words(&verdicts), [ProbeResult::Ok]);
     assert!(verdicts[0].detail.contains("NOAUTH"), "{}", verdicts[0].detail);

@@ -13,14 +13,14 @@ use crate::kernel::Generation;
 const LIMIT: Duration = Duration::from_secs(1);
 
 /// A subscription that can be switched on, and what was heard by it since the table was last read.
-pub(super) struct Listener {
+pub(super) struct Subscription {
     monitor: Monitor,
     heard: Option<Noticed>,
     /// To listen costs the kernel a message for each change, so it is done only where others are at work.
     is_on: bool,
 }
 
-impl Listener {
+impl Subscription {
     /// Opens the socket, in the network namespace of the calling thread.
     pub(super) fn open(own: Port) -> io::Result<Self> {
         Ok(Self { monitor: Monitor::open_deaf(Some(own))?, heard: None, is_on: false })

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use discovery::{Imds, InstanceFacts, Inventory, Options};
 use doctor::access::everybody;
 use ipnet::IpNet;
-use plan::{Desired, Gateway, Host, OnEmptyAnswer, PlanInputs, plan};
+use plan::{Gateway, Host, OnEmptyAnswer, Plan, PlanInputs, plan};
 use rules::Ruleset;
 use tokio::runtime::Builder;
 
@@ -33,7 +33,7 @@ pub(crate) enum Effect {
 }
 
 /// What every command that plans has read before it looks at the kernel.
-pub(crate) struct Setting {
+pub(crate) struct RunContext {
     pub(crate) config: Config,
     pub(crate) gateway: Gateway,
     /// The instance metadata service, asked once by all parts of a run.
@@ -41,7 +41,7 @@ pub(crate) struct Setting {
     pub(crate) output: Output,
 }
 
-impl Setting {
+impl RunContext {
     pub(crate) fn new(config: Config, gateway: Gateway, imds: Imds, output: Output) -> Self {
         Self { config, gateway, imds, output }
     }
@@ -143,7 +143,7 @@ impl Setting {
         Ok(inventory::options(&self.config, self.host(&self.gateway, Effect::Shown)?.admission, &self.imds))
     }
 
-    /// Plans, and uses up what the state knows; [`Desired::warnings`] says what is kept although the sources leave it open.
+    /// Plans, and uses up what the state knows; [`Plan::warnings`] says what is kept although the sources leave it open.
     ///
     pub(crate) fn desired(
         &self,
@@ -152,7 +152,7 @@ impl Setting {
         state: &mut State,
         actual: &Ruleset,
         emptied: OnEmptyAnswer,
-    ) -> anyhow::Result<Desired> {
+    ) -> anyhow::Result<Plan> {
         let (last_good, leases) = (state.last_good.take(), state.leases.take());
         let inputs = PlanInputs { last_good, emptied, leases, actual, now: now() };
         let (gateway, kept) = gateway::as_in_force(&self.gateway, &self.config, actual)?;

@@ -1,17 +1,17 @@
 //! What `watch` knows beyond the state directory's files.
 
 use discovery::Inventory;
-use plan::{Desired, Leases};
+use plan::{Leases, Plan};
 
 use crate::state::State;
 
 /// What could not be written into the state directory.
 #[derive(Debug, Default)]
-pub(crate) struct Memory {
+pub(crate) struct UnsavedState {
     unsaved: Option<(Leases, Inventory)>,
 }
 
-impl Memory {
+impl UnsavedState {
     /// The state, with what could not be written.
     pub(crate) fn complete(&self, state: State) -> State {
         match self.unsaved.clone() {
@@ -21,7 +21,7 @@ impl Memory {
     }
 
     /// Takes note of what was written, or should have been.
-    pub(crate) fn note(&mut self, desired: Desired, is_saved: bool) {
+    pub(crate) fn note(&mut self, desired: Plan, is_saved: bool) {
         self.unsaved = (!is_saved).then_some((desired.leases, desired.inventory));
     }
 }
@@ -30,11 +30,11 @@ impl Memory {
 mod tests {
     use super::*;
     use discovery::SourceReport;
-    use rules::json::Wanted;
+    use rules::json::DesiredState;
 
-    fn desired(inventory: Inventory) -> Desired {
-        let wanted = Wanted { ruleset: rules::Ruleset::default(), sysctls: vec![] };
-        Desired {
+    fn desired(inventory: Inventory) -> Plan {
+        let wanted = DesiredState { ruleset: rules::Ruleset::default(), sysctls: vec![] };
+        Plan {
             wanted: wanted.into(),
             leases: Leases::default(),
             inventory,
@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn what_could_not_be_written_stands_in_for_the_files() {
         let dir = tempfile::tempdir().unwrap();
-        let mut memory = Memory::default();
+        let mut memory = UnsavedState::default();
         memory.note(desired(another()), false);
         let state = memory.complete(State::open(dir.path()));
         assert_eq!(state.last_good, Some(another()));

@@ -39,7 +39,7 @@ impl Stage {
 
 /// The directory.
 #[derive(Clone, Debug)]
-pub(super) struct Place(PathBuf);
+pub(super) struct PendingDir(PathBuf);
 
 /// A change that is there.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub(super) struct Found {
     pub(super) file: File,
 }
 
-impl Place {
+impl PendingDir {
     pub(super) fn of(config: &Config) -> Self {
         Self(config.run_dir())
     }
