@@ -273,7 +273,7 @@ mod tests {
     use super::{Axis, Scale, apart, below};
 
     #[test]
-    fn a_log_axis_begins_and_ends_on_round_values_and_gives_each_decade_as_much() {
+    fn log_axis_has_round_ends_and_equal_decades() {
         let axis = Axis::over(Scale::Log, [3.0, 48_000.0].into_iter(), 0.0, 100.0);
         assert_eq!((axis.low, axis.high), (2.0, 100_000.0));
         let decade = |from: f64| axis.place(from * 10.0) - axis.place(from);
@@ -281,13 +281,13 @@ mod tests {
     }
 
     #[test]
-    fn round_values_lie_outside_of_what_they_round() {
+    fn rounding_outward_covers_the_value() {
         assert_eq!([below(0.07), below(4.9), below(5.0)], [0.05, 2.0, 5.0]);
         assert_eq!([below(-0.07), below(-4.9), below(-6.0)], [-0.1, -5.0, -10.0]);
     }
 
     #[test]
-    fn names_do_not_cover_each_other() {
+    fn labels_do_not_overlap() {
         let names = apart(vec![(100.0, "a", ""), (101.0, "b", ""), (361.0, "c", ""), (360.0, "d", "")]);
         assert!(names.windows(2).all(|pair| pair[1].0 - pair[0].0 > 16.9));
         assert!(names.iter().all(|name| name.0 <= 362.1));

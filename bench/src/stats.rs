@@ -122,7 +122,7 @@ mod tests {
     use super::{Samples, exponent, number};
 
     #[test]
-    fn the_exponent_of_a_power_law_is_found_whatever_its_factor() {
+    fn power_law_exponent_ignores_the_factor() {
         for b in [0.0, 0.5, 1.0, 1.6] {
             let points = [10.0_f64, 300.0, 1_000.0, 60_000.0].map(|x| (x, 7.5 * x.powf(b)));
             assert!((exponent(&points) - b).abs() < 1e-9, "{b}");
@@ -130,19 +130,19 @@ mod tests {
     }
 
     #[test]
-    fn numbers_have_three_digits_or_all_before_the_point() {
+    fn numbers_show_three_digits_and_thousands_separators() {
         let shown = [0.1234, 1.234, 3.0, 12.34, 123.4, 1234.5, 1_234_567.0].map(number);
         assert_eq!(shown, ["0.12", "1.23", "3", "12.3", "123", "1,234", "1,234,567"]);
     }
 
     #[test]
-    fn the_median_of_an_even_number_lies_in_the_middle() {
+    fn median_of_an_even_count_is_the_midpoint() {
         let samples: Samples = [4.0, 1.0, 2.0, 3.0].into_iter().collect();
         assert!((samples.median() - 2.5).abs() < 1e-9);
     }
 
     #[test]
-    fn samples_show_their_median_and_middle_half() {
+    fn samples_show_median_and_quartiles() {
         let samples: Samples = [5.0, 1.0, 2.0, 4.0, 3.0].into_iter().collect();
         assert_eq!(samples.to_string(), "3.00 [2.00-4.00]");
         assert_eq!(Samples::default().to_string(), "-");

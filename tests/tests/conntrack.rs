@@ -109,19 +109,19 @@ fn client_of_a_moved_listener_comes_back(listen: &str, from: &str, to: &str, old
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn the_client_of_a_moved_listener_is_reset_and_reaches_the_new_target() {
+fn a_moved_listeners_client_reaches_the_new_target() {
     client_of_a_moved_listener_comes_back("10.0.0.55:6379", A, B, Old::Alive);
 }
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn the_client_of_a_dead_target_is_reset_and_reaches_the_new_one() {
+fn a_dead_targets_client_reaches_the_new_one() {
     client_of_a_moved_listener_comes_back("10.0.0.55:6379", A, B, Old::Dead);
 }
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn the_same_holds_for_ipv6() {
+fn an_ipv6_client_reaches_the_new_target() {
     let (listen, from, to) = ("[2001:db8::55]:6379", "[2001:db8:1::1]:6379", "[2001:db8:1::2]:6379");
     client_of_a_moved_listener_comes_back(listen, from, to, Old::Alive);
     client_of_a_moved_listener_comes_back(listen, from, to, Old::Dead);
@@ -130,7 +130,7 @@ fn the_same_holds_for_ipv6() {
 /// Another table leads a port of its own to one of our nodes, and gives those flows a source of its own.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn flows_that_others_translate_to_our_node_keep_their_way_back() {
+fn foreign_flows_to_our_node_keep_their_replies() {
     let segment = Segment::new();
     let node = segment.node(1);
     segment.gateway.ip("address add 10.0.0.56/32 dev eth0");
@@ -165,7 +165,7 @@ fn flows_that_others_translate_to_our_node_keep_their_way_back() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn after_a_failover_the_flows_of_the_old_primarys_own_port_live_on() {
+fn a_failover_keeps_flows_of_the_nodes_port() {
     let segment = Segment::new();
     let (one, two) = (segment.node(1), segment.node(2));
     let (primary, own, twos) = ("10.0.0.55:6390", "10.0.0.55:6379", "10.0.0.55:6380");
@@ -186,7 +186,7 @@ fn after_a_failover_the_flows_of_the_old_primarys_own_port_live_on() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_reader_that_loses_a_replica_keeps_its_flows_to_the_others() {
+fn a_reader_keeps_flows_to_remaining_replicas() {
     let segment = Segment::new();
     let nodes = [segment.node(1), segment.node(2), segment.node(3)];
     let (reader, c) = ("10.0.0.55:6390", "10.0.1.3:6379");
@@ -202,7 +202,7 @@ fn a_reader_that_loses_a_replica_keeps_its_flows_to_the_others() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_reader_of_the_former_version_keeps_its_connections() {
+fn an_older_versions_reader_flows_are_kept() {
     let segment = Segment::new();
     let _nodes = (segment.node(1), segment.node(2));
     let node = forward("c-001", "10.0.0.55:6379", &[A]);
@@ -237,7 +237,7 @@ fn a_reader_of_the_former_version_keeps_its_connections() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn flows_that_others_made_stay_also_if_they_lead_to_the_same_target() {
+fn foreign_flows_to_the_same_target_stay() {
     let segment = Segment::new();
     let (one, _two) = (segment.node(1), segment.node(2));
     let listen = "10.0.0.55:6379";
@@ -276,7 +276,7 @@ fn flows_that_others_made_stay_also_if_they_lead_to_the_same_target() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn when_no_target_is_gone_every_flow_stays() {
+fn flows_stay_while_every_target_exists() {
     let segment = Segment::new();
     let one = segment.node(1);
     let listen = "10.0.0.55:6379";
@@ -297,7 +297,7 @@ fn when_no_target_is_gone_every_flow_stays() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn flows_are_counted_by_listener_and_target_while_they_last() {
+fn open_flows_are_counted_by_listener_and_target() {
     let segment = Segment::new();
     let (one, _two) = (segment.node(1), segment.node(2));
     let (listen, six) = ("10.0.0.55:6379", "[2001:db8::55]:6379");
@@ -320,7 +320,7 @@ fn flows_are_counted_by_listener_and_target_while_they_last() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn bytes_are_what_conntrack_accounts_for_and_unknown_where_it_does_not() {
+fn bytes_are_unknown_without_conntrack_accounting() {
     let segment = Segment::new();
     let one = segment.node(1);
     let listen = "10.0.0.55:6379";
@@ -345,7 +345,7 @@ fn bytes_are_what_conntrack_accounts_for_and_unknown_where_it_does_not() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn ten_thousand_flows_are_cut_out_of_fifty_thousand() {
+fn ten_thousand_of_fifty_thousand_flows_are_deleted() {
     let namespace = Namespace::new();
     let mut flows = String::new();
     for number in 0..50_000 {
@@ -375,7 +375,7 @@ fn ten_thousand_flows_are_cut_out_of_fifty_thousand() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn without_cap_net_admin_the_error_says_which_privilege_is_lacking() {
+fn missing_cap_net_admin_is_named() {
     Namespace::new().enter(|| {
         // Capabilities belong to the thread (capabilities(7)), which ends with this closure.
         let mut sets = capabilities(None).unwrap();

@@ -311,7 +311,7 @@ fn arbitrary_ruleset() -> impl Strategy<Value = Ruleset> {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn the_fake_and_the_kernel_dump_the_same_after_the_same_history() {
+fn fake_and_kernel_agree_after_the_same_history() {
     let (mut fake, mut kernel) = (Fake::default(), running_kernel());
     let mut moved = nodes(5);
     redirect(&mut moved, "10.0.0.55:1025", "10.0.9.9:6379");

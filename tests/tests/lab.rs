@@ -18,7 +18,7 @@ fn no_private_address_is_reachable_from_outside() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn labs_side_by_side_do_not_meet() {
+fn concurrent_labs_are_isolated() {
     let mut labs = [Lab::new(), Lab::new()];
     for lab in &mut labs {
         lab.add_replication_group("my-cluster", 1);
@@ -30,7 +30,7 @@ fn labs_side_by_side_do_not_meet() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_lab_leaves_no_server_and_no_file_behind() {
+fn a_lab_cleans_up() {
     let mut lab = Lab::new();
     lab.add_replication_group("my-cluster", 2);
     let dir = lab.dir().to_path_buf();
@@ -49,7 +49,7 @@ fn a_lab_leaves_no_server_and_no_file_behind() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_host_that_ends_falls_silent() {
+fn a_stopped_host_is_silent() {
     let mut lab = Lab::new();
     lab.add_replication_group("my-cluster", 2);
     let node = lab.node("my-cluster-002").at;
@@ -62,7 +62,7 @@ fn a_host_that_ends_falls_silent() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_redis_cluster_serves_all_its_slots_with_a_replica_for_each_shard() {
+fn a_redis_cluster_serves_all_slots() {
     let mut lab = Lab::new();
     lab.add_cluster("shards", 3);
     let ids: Vec<&str> = lab.nodes().map(|node| node.id.as_str()).collect();
@@ -87,7 +87,7 @@ for cluster in boto3.client("elasticache", "us-east-2").describe_cache_clusters(
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn what_the_api_and_dns_say_leads_to_every_node_that_there_is() {
+fn api_and_dns_lead_to_every_node() {
     let mut lab = Lab::new();
     lab.add_replication_group("my-cluster", 3);
     lab.add_memcached("sessions", 3);

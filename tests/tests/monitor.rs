@@ -41,7 +41,7 @@ fn names(noticed: &Noticed) -> Vec<&str> {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn whatever_nft_does_to_our_table_is_noticed_as_ours_and_as_nfts() {
+fn nfts_changes_to_our_table_are_noticed() {
     let edits = [
         "flush ruleset",
         "delete table inet cachenat",
@@ -69,7 +69,7 @@ fn whatever_nft_does_to_our_table_is_noticed_as_ours_and_as_nfts() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_change_of_a_foreign_table_is_noticed_as_not_ours() {
+fn a_foreign_tables_change_is_not_ours() {
     let namespace = Namespace::new();
     commit(&namespace, &example());
     let mut monitor = open(&namespace);
@@ -88,7 +88,7 @@ fn a_change_of_a_foreign_table_is_noticed_as_not_ours() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn our_own_commits_bear_the_thread_that_made_them_and_the_generation_that_was_read_back() {
+fn our_commits_name_their_thread_and_generation() {
     let namespace = Namespace::new();
     let mut monitor = open(&namespace);
     let (mut latest, mut threads) = (Generation(0), Vec::new());
@@ -108,7 +108,7 @@ fn our_own_commits_bear_the_thread_that_made_them_and_the_generation_that_was_re
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn own_commits_are_no_intrusions_and_hide_none() {
+fn our_commits_hide_no_intrusions() {
     let namespace = Namespace::new();
     let mut kernel = namespace.enter(|| Kernel::open().unwrap());
     let own = kernel.port();
@@ -141,7 +141,7 @@ fn own_commits_are_no_intrusions_and_hide_none() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn more_than_the_buffer_holds_is_an_overrun_after_which_commits_are_told_again() {
+fn commits_are_reported_again_after_an_overrun() {
     let namespace = Namespace::new();
     let mut monitor = open(&namespace);
     commit(&namespace, &nodes(60_000));
@@ -153,7 +153,7 @@ fn more_than_the_buffer_holds_is_an_overrun_after_which_commits_are_told_again()
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_thread_that_waits_wakes_when_somebody_commits() {
+fn a_commit_wakes_a_waiting_thread() {
     let namespace = Namespace::new();
     commit(&namespace, &example());
     let mut monitor = open(&namespace);
@@ -166,7 +166,7 @@ fn a_thread_that_waits_wakes_when_somebody_commits() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn without_cap_net_admin_nothing_is_told() {
+fn monitoring_needs_cap_net_admin() {
     Namespace::new().enter(|| {
         // Capabilities belong to the thread (capabilities(7)), which ends with this closure.
         let mut sets = capabilities(None).unwrap();

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn usable_addresses_are_those_that_others_can_reach() {
+    fn usable_addresses_are_reachable_from_other_hosts() {
         let addresses = [
             at("lo", "127.0.0.1"),
             at("eth0", "fe80::1"),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listening_socket_of_this_process_is_found_with_its_owner_either_way() {
+    fn both_methods_find_a_listening_sockets_owner() {
         for bound in ["127.0.0.1", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1"] {
             let socket = TcpListener::bind((bound, 0)).unwrap();
             let port = socket.local_addr().unwrap().port();
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_no_listener() {
+    fn a_connection_is_not_a_listener() {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let connection = std::net::TcpStream::connect(socket.local_addr().unwrap()).unwrap();
         let port = connection.local_addr().unwrap().port();
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_on_all_addresses_takes_the_port_everywhere_and_an_ipv6_one_in_both_families() {
+    fn a_wildcard_socket_accepts_on_every_address() {
         let listener =
             |address: &str| ListeningSocket { address: address.parse().unwrap(), port: 22, inode: 1 };
         let takes = |listening: &str, address: &str| listener(listening).takes(address.parse().unwrap(), 22);
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs a network namespace: scripts/test"]
-    fn routes_tell_interfaces_made_by_software() {
+    fn routes_report_virtual_interfaces() {
         let ip = |words: &str| {
             let status = std::process::Command::new("ip").args(words.split(' ')).status().unwrap();
             assert!(status.success(), "ip {words}");

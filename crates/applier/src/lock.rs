@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_held_lock_is_refused_with_the_name_of_its_holder() {
+    fn a_held_lock_names_its_holder() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("run/cachenat.lock");
         let _held = acquire(&path, Duration::ZERO).unwrap();
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_is_dropped_while_another_waits_goes_to_the_waiter() {
+    fn a_dropped_lock_goes_to_the_waiter() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cachenat.lock");
         let held = acquire(&path, Duration::ZERO).unwrap();
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_is_refused_and_not_waited_for() {
+    fn a_fifo_is_refused_without_blocking() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cachenat.lock");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_not_followed() {
+    fn a_symlink_is_not_followed() {
         let directory = tempfile::tempdir().unwrap();
         let (path, elsewhere) = (directory.path().join("cachenat.lock"), directory.path().join("elsewhere"));
         fs::write(&elsewhere, "untouched").unwrap();
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_that_could_drive_a_terminal_is_escaped_and_one_that_is_none_is_no_holder() {
+    fn holder_notes_are_escaped_and_invalid_ones_ignored() {
         let now = Duration::from_secs(1_700_000_012);
         let holder = parse_holder("4711 1700000000 cachenat \u{1b}[2J\n", now).unwrap();
         assert_eq!(who(Some(&holder)), "process 4711 (cachenat \\u{1b}[2J) since 12 s");
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_cannot_be_a_file_is_an_error_that_names_it() {
+    fn an_impossible_lock_path_is_named() {
         let error = acquire(Path::new("/proc/nowhere/cachenat.lock"), Duration::ZERO).unwrap_err();
         assert!(error.to_string().starts_with("lock file /proc/nowhere/cachenat.lock"), "{error}");
     }

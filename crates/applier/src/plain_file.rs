@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_plain_file_of_bounded_size_is_read() {
+    fn only_small_regular_files_are_read() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         fs::write(at("good"), "text").unwrap();
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs root to give files away: scripts/test"]
-    fn a_file_of_a_third_user_is_refused() {
+    fn a_third_users_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         fs::write(&path, "text").unwrap();

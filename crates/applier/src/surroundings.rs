@@ -143,7 +143,7 @@ mod tests {
     const OURS: (&str, &str) = ("90-cachenat.conf", "net.ipv4.ip_forward = 1\n");
 
     #[test]
-    fn the_last_file_has_the_word_and_a_file_of_etc_hides_its_namesake() {
+    fn the_last_file_wins_and_etc_overrides() {
         let (etc, lib) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let sysctl = Sysctl::Ipv4Forward;
         let value = || {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn forwarding_is_one_switch_under_several_names() {
+    fn all_names_of_the_forwarding_switch_count() {
         let off = |file: &str| Some((false, file.to_owned()));
         for line in [
             "net.ipv4.conf.all.forwarding = 0",
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_left_for_from_loopback() {
+    fn loopback_is_reached_from_loopback() {
         let loopback = "127.0.0.1".parse().unwrap();
         assert_eq!(source_towards(loopback), Some(loopback));
     }

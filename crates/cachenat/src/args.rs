@@ -314,7 +314,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_consistent_and_each_command_has_an_example() {
+    fn every_command_has_an_example() {
         let mut command = Cli::command();
         command.build();
         command.clone().debug_assert();
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_tells_what_the_program_was_built_for() {
+    fn the_version_names_the_build_target() {
         assert!(
             LONG_VERSION.starts_with(env!("CARGO_PKG_VERSION"))
                 && LONG_VERSION.contains(std::env::consts::ARCH)
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_are_on_loopback_unless_another_address_is_written_out() {
+    fn metrics_default_to_loopback() {
         let address = |text| metrics_address(text).map(|address| address.to_string());
         assert_eq!(address("9379").as_deref(), Ok("127.0.0.1:9379"));
         assert_eq!(address("10.0.0.55:9379").as_deref(), Ok("10.0.0.55:9379"));
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn times_that_make_no_sense_are_usage_errors() {
+    fn invalid_times_are_usage_errors() {
         for line in [
             "watch --interval 0s",
             "watch --dns-interval 0",

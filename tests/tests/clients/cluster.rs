@@ -56,20 +56,20 @@ fn applied_with_tls() -> Lab {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn what_is_pasted_outlives_a_failover_and_the_replacement_of_a_node() {
+fn pasted_code_survives_failover_and_node_replacement() {
     outlive(applied(), &[HIREDIS]);
 }
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn with_tls_what_is_pasted_outlives_a_failover_and_the_replacement_of_a_node() {
+fn pasted_tls_code_survives_failover_and_replacement() {
     outlive(applied_with_tls(), &[]);
 }
 
 /// The node that was the primary lives on and sends its clients to the new one, by its private address.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_failover_alone_costs_no_library_a_command() {
+fn a_failover_loses_no_command() {
     let lab = applied();
     let start = |library| Running::start(&lab, library, "running", 0);
     let mut running: Vec<Running> = [HIREDIS].iter().chain(&LIBRARIES).map(start).collect();
@@ -95,7 +95,7 @@ fn outlive(mut lab: Lab, more: &[Library]) {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn what_is_printed_after_a_replacement_reaches_every_master_and_every_replica() {
+fn printed_code_reaches_every_node_after_a_replacement() {
     let mut lab = applied();
     lab.replace_cluster_node("shards-0001-001");
     lab.cachenat(&["apply"]).exits(0);
@@ -105,7 +105,7 @@ fn what_is_printed_after_a_replacement_reaches_every_master_and_every_replica() 
 /// Each node has a certificate of its own, so a client that verified another name would be turned away.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn with_tls_every_master_and_every_replica_is_reached_and_its_certificate_verified() {
+fn tls_clients_reach_and_verify_every_node() {
     reach_all(&applied_with_tls(), &[]);
 }
 

@@ -47,7 +47,7 @@ fn name(lab: &Lab, id: &str) -> String {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn every_node_keeps_its_port_on_an_address_of_its_own() {
+fn every_node_keeps_its_port_on_its_address() {
     let mut lab = applied();
     let place = |lab: &Lab, id: &str| {
         let json = lab.cachenat(&["endpoints", "--format", "json"]).exits(0).json();
@@ -73,7 +73,7 @@ fn every_node_keeps_its_port_on_an_address_of_its_own() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn stock_redis_cli_follows_a_tls_cluster_by_its_names() {
+fn stock_redis_cli_follows_tls_cluster_names() {
     let lab = applied();
     let host = shapes::Group::sharded("shards", 3, 2).configuration();
     let authority = tls::authority(lab.dir());
@@ -95,7 +95,7 @@ fn stock_redis_cli_follows_a_tls_cluster_by_its_names() {
 /// The library's own way of following a cluster, with every certificate verified by its node's name.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_stock_program_outlives_a_failover_and_the_replacement_of_a_node() {
+fn a_stock_program_survives_failover_and_node_replacement() {
     let mut lab = applied();
     let host = shapes::Group::sharded("shards", 3, 2).configuration();
     let mut program = Running::start_from(&lab, &REDIS_PY, &STOCK.replace("HOST", &host), "running", 20);
@@ -109,7 +109,7 @@ fn a_stock_program_outlives_a_failover_and_the_replacement_of_a_node() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn too_few_addresses_change_nothing_and_say_what_to_add() {
+fn too_few_addresses_are_refused_with_a_remedy() {
     let mut lab = applied();
     let before = lab.network.nat.nft_list("table inet cachenat");
     lab.add_replication_group("my-cluster", 2);
@@ -126,7 +126,7 @@ fn too_few_addresses_change_nothing_and_say_what_to_add() {
 /// A service on the instance is what everybody reaches there now, and a forward would take it away.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_service_on_a_node_s_own_port_leaves_that_node_out_and_no_other() {
+fn a_local_listener_excludes_only_its_node() {
     let mut lab = Lab::new();
     lab.add_replication_group("my-cluster", 2);
     lab.network.add_elastic_ip([10, 0, 0, 56].into(), [203, 0, 113, 74].into());

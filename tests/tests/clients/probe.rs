@@ -38,7 +38,7 @@ fn results(run: &Run) -> Vec<String> {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn every_node_is_reachable_and_tells_where_it_is() {
+fn every_node_answers_with_its_location() {
     let lab = applied();
     open_to_all(&lab);
     let run = probe(&lab, &lab.network.client, &["endpoints.json"]).exits(0);
@@ -51,7 +51,7 @@ fn every_node_is_reachable_and_tells_where_it_is() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn ports_without_a_file_are_greeted_all_the_same() {
+fn ports_are_probed_without_a_file() {
     let lab = applied();
     let run = probe(&lab, &lab.network.client, &["203.0.113.73:6379-6383", "--json"]).exits(1);
     assert_eq!(results(&run), ["ok", "ok", "ok", "ok", "refused"]);
@@ -61,7 +61,7 @@ fn ports_without_a_file_are_greeted_all_the_same() {
 /// Of a port that could not be tried nothing is said.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn few_open_files_are_enough_for_many_ports() {
+fn many_ports_need_few_open_files() {
     let lab = applied();
     let limited = |files: u32, first: u16| {
         let ports = format!("203.0.113.73:{first}-{}", first + 1023);
@@ -77,7 +77,7 @@ fn few_open_files_are_enough_for_many_ports() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn on_the_gateway_itself_it_says_so() {
+fn probing_from_the_gateway_is_reported() {
     let lab = applied();
     let run = probe(&lab, &lab.network.nat, &["10.0.0.55:6379"]).exits(1);
     assert!(run.stderr.contains("this host is the gateway itself"), "{}", run.stderr);
@@ -87,7 +87,7 @@ fn on_the_gateway_itself_it_says_so() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_client_that_is_not_on_the_list_is_told_of_the_list() {
+fn an_unlisted_client_is_pointed_to_the_list() {
     let lab = applied();
     open_to_all(&lab);
     let run = probe(&lab, &lab.network.stranger, &["endpoints.json"]).exits(1);
@@ -96,7 +96,7 @@ fn a_client_that_is_not_on_the_list_is_told_of_the_list() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_security_group_that_drops_is_silence() {
+fn a_dropping_security_group_is_a_timeout() {
     let lab = applied();
     open_to_all(&lab);
     lab.network.nat.nft(
@@ -114,7 +114,7 @@ fn a_security_group_that_drops_is_silence() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn another_node_behind_a_port_is_told_by_its_name() {
+fn a_wrong_node_behind_a_port_is_named() {
     let lab = applied();
     open_to_all(&lab);
     // What a hand that types rules does: the port of my-cluster-002 leads to my-cluster-003.
@@ -138,7 +138,7 @@ fn another_node_behind_a_port_is_told_by_its_name() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_node_that_was_replaced_since_wants_the_file_anew() {
+fn a_replaced_node_needs_a_new_file() {
     let mut lab = applied();
     open_to_all(&lab);
     lab.replace_node("my-cluster-002");
@@ -151,7 +151,7 @@ fn a_node_that_was_replaced_since_wants_the_file_anew() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn with_tls_the_certificate_has_to_be_the_node_s_own() {
+fn tls_requires_the_nodes_own_certificate() {
     let mut lab = Lab::new();
     lab.add_tls_cluster("shards", 1);
     lab.cachenat(&["apply"]).exits(0);
@@ -174,7 +174,7 @@ fn with_tls_the_certificate_has_to_be_the_node_s_own() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn what_can_not_be_probed_is_a_mistake_and_not_a_finding() {
+fn unprobeable_input_is_a_usage_error() {
     let lab = applied();
     let run = probe(&lab, &lab.network.client, &["no-such-file.json"]).exits(2);
     assert!(run.stderr.contains("HOST:PORTS"), "{}", run.stderr);

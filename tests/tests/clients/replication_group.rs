@@ -47,7 +47,7 @@ fn applied() -> Lab {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn what_is_printed_writes_to_the_primary_and_reads_from_each_replica() {
+fn printed_code_uses_the_primary_and_every_replica() {
     let lab = applied();
     for library in &LIBRARIES {
         for node in lab.nodes() {
@@ -64,7 +64,7 @@ fn what_is_printed_writes_to_the_primary_and_reads_from_each_replica() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn the_public_address_is_the_instance_s_own_word_or_else_a_warning() {
+fn an_unknown_public_address_is_a_warning() {
     let lab = applied();
     lab.write_config(&lab.plain_config().replace("gateway: {public_address: 203.0.113.73}\n", ""));
     let run = lab.cachenat(&["endpoints"]).exits(0);
@@ -84,7 +84,7 @@ fn the_public_address_is_the_instance_s_own_word_or_else_a_warning() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn each_redis_cli_line_is_a_command_that_reaches_its_node() {
+fn each_redis_cli_line_reaches_its_node() {
     let lab = applied();
     let text = lab.cachenat(&["endpoints", "--format", "redis-cli"]).exits(0).stdout;
     for (line, node) in text.lines().zip(lab.nodes()) {
@@ -97,7 +97,7 @@ fn each_redis_cli_line_is_a_command_that_reaches_its_node() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn the_env_lines_are_what_a_shell_takes() {
+fn a_shell_accepts_the_env_lines() {
     let lab = applied();
     let text = lab.cachenat(&["endpoints", "--format", "env"]).exits(0).stdout;
     let line = format!("set -a\n{text}redis-cli -u \"$REDIS_URL\" info server");

@@ -114,22 +114,22 @@ fn java(format: &str, program: &str, by_name: bool) {
 }
 
 #[test]
-fn what_is_printed_for_jedis_compiles_and_maps_every_address() {
+fn jedis_code_compiles_and_maps_every_address() {
     java("jedis", include_str!("programs/Jedis.java"), true);
 }
 
 #[test]
-fn what_is_printed_for_lettuce_compiles_and_maps_every_address() {
+fn lettuce_code_compiles_and_maps_every_address() {
     java("lettuce", include_str!("programs/Lettuce.java"), false);
 }
 
 #[test]
-fn what_is_printed_for_redisson_compiles_and_maps_every_address() {
+fn redisson_code_compiles_and_maps_every_address() {
     java("redisson", include_str!("programs/Redisson.java"), true);
 }
 
 #[test]
-fn what_is_printed_for_stackexchange_redis_compiles_and_maps_every_address() {
+fn stackexchange_redis_code_compiles_and_maps_every_address() {
     for tls in [false, true] {
         let known = Known::new(tls);
         fs::write(known.dir().join("Caches.cs"), known.endpoints("stackexchange")).unwrap();
@@ -144,7 +144,7 @@ fn what_is_printed_for_stackexchange_redis_compiles_and_maps_every_address() {
 
 /// The hiredis of Debian 12 has no TLS, so the text for it is only compiled.
 #[test]
-fn what_is_printed_for_hiredis_with_tls_is_c() {
+fn hiredis_tls_code_is_valid_c() {
     let known = Known::new(true);
     fs::write(known.dir().join("caches.c"), known.endpoints("hiredis")).unwrap();
     let mut cc = Command::new("cc");
@@ -154,7 +154,7 @@ fn what_is_printed_for_hiredis_with_tls_is_c() {
 
 /// The client's host is not there, so nothing is dialled; `cluster.rs` runs it.
 #[test]
-fn what_is_printed_for_go_redis_of_several_caches_is_go() {
+fn go_redis_code_for_several_caches_compiles() {
     let known = Known::new(true);
     compiled::go(known.dir(), &known.endpoints("go-redis"), include_str!("programs/go_redis.go"));
 }

@@ -25,7 +25,7 @@ fn groups_error(how: How) -> String {
 }
 
 #[test]
-fn a_throttle_that_passes_is_not_noticed() {
+fn a_brief_throttle_is_retried() {
     for code in ["Throttling", "ThrottlingException", "RequestLimitExceeded"] {
         let fault = Fault::of("DescribeReplicationGroups", How::error(code, "Rate exceeded")).times(2);
         let (setup, found) = with_fault(fault);
@@ -35,7 +35,7 @@ fn a_throttle_that_passes_is_not_noticed() {
 }
 
 #[test]
-fn a_throttle_that_stays_is_told_with_its_code() {
+fn a_lasting_throttle_is_reported_with_its_code() {
     for code in ["Throttling", "ThrottlingException", "RequestLimitExceeded"] {
         let expected = format!("DescribeReplicationGroups: throttled by AWS ({code}), also after retries");
         assert_eq!(groups_error(How::error(code, "Rate exceeded")), expected);
@@ -43,7 +43,7 @@ fn a_throttle_that_stays_is_told_with_its_code() {
 }
 
 #[test]
-fn a_throttled_second_page_leaves_what_the_first_said() {
+fn a_throttled_second_page_keeps_the_first() {
     let mut scenario = Scenario { page_size: Some(2), ..Scenario::default() };
     let groups: Vec<Group> = (1..=3).map(|n| Group::sharded(&format!("cluster-{n}"), 1, 2)).collect();
     groups.iter().for_each(|group| group.add_to(&mut scenario));
@@ -91,14 +91,14 @@ fn a_denied_call_names_the_iam_action() {
 }
 
 #[test]
-fn without_the_cluster_listing_a_group_without_shards_still_has_its_nodes() {
+fn an_unsharded_group_needs_no_cluster_listing() {
     let fault = Fault::of("DescribeCacheClusters", How::error("AccessDenied", "no"));
     let (_setup, found) = with_fault(fault);
     assert_eq!(found.nodes.iter().filter(|node| !node.addresses.is_empty()).count(), 2);
 }
 
 #[test]
-fn denied_tags_are_told_and_keep_what_was() {
+fn denied_tags_are_reported_and_keep_known_caches() {
     let setup = Setup::with_group(&Group::new("my-cluster", 1));
     let fault = Fault::of("ListTagsForResource", How::error("AccessDenied", "no"));
     setup.aws.change(|scenario| scenario.faults = vec![fault]);
@@ -109,7 +109,7 @@ fn denied_tags_are_told_and_keep_what_was() {
 }
 
 #[test]
-fn expired_and_unknown_credentials_are_told_apart() {
+fn expired_and_unknown_credentials_are_distinguished() {
     let expired =
         groups_error(How::error("ExpiredToken", "The security token included in the request is expired"));
     assert!(expired.contains("the AWS credentials are expired"), "{expired}");
@@ -118,19 +118,19 @@ fn expired_and_unknown_credentials_are_told_apart() {
 }
 
 #[test]
-fn a_page_of_html_is_no_answer() {
+fn an_html_page_is_not_an_answer() {
     let expected = "DescribeReplicationGroups: the answer makes no sense (HTTP 500): <html><body><h1>500</h1>&nbsp;</body>";
     assert_eq!(groups_error(How::Html), expected);
 }
 
 #[test]
-fn half_an_xml_body_is_no_answer() {
+fn a_truncated_xml_body_is_not_an_answer() {
     let expected = "DescribeReplicationGroups: the answer makes no sense (HTTP 200): the XML breaks off";
     assert_eq!(groups_error(How::HalfXml), expected);
 }
 
 #[test]
-fn an_answer_that_breaks_off_is_no_answer() {
+fn a_broken_off_answer_is_refused() {
     let error = groups_error(How::HalfBody);
     assert!(
         error.starts_with("DescribeReplicationGroups: the answer makes no sense (HTTP 200): "),
@@ -141,13 +141,13 @@ fn an_answer_that_breaks_off_is_no_answer() {
 }
 
 #[test]
-fn a_reset_connection_is_told_as_such() {
+fn a_reset_connection_is_reported() {
     let expected = "DescribeReplicationGroups: no connection: Connection reset by peer (os error 104)";
     assert_eq!(groups_error(How::Reset), expected);
 }
 
 #[test]
-fn an_api_that_nobody_answers_for_is_told_as_such() {
+fn an_unreachable_api_is_reported() {
     let setup = Setup::new(Scenario::default());
     // Port 9 of loopback: nothing listens there.
     let options = Options { endpoint: Some("http://127.0.0.1:9".into()), ..setup.options() };
@@ -158,7 +158,7 @@ fn an_api_that_nobody_answers_for_is_told_as_such() {
 }
 
 #[test]
-fn a_hanging_api_is_given_up() {
+fn a_hanging_api_times_out() {
     let began = Instant::now();
     let error = groups_error(How::Hang);
     assert!(error.starts_with("DescribeReplicationGroups: no answer in time"), "{error}");
@@ -166,7 +166,7 @@ fn a_hanging_api_is_given_up() {
 }
 
 #[test]
-fn a_clock_that_is_an_hour_off_is_corrected_by_the_services_date() {
+fn clock_skew_is_corrected_from_the_services_date() {
     for seconds in [3600, -3600] {
         let setup = Setup::with_group(&Group::new("my-cluster", 1));
         setup.aws.change(|scenario| scenario.clock_ahead_s = seconds);
@@ -176,13 +176,13 @@ fn a_clock_that_is_an_hour_off_is_corrected_by_the_services_date() {
 }
 
 #[test]
-fn a_clock_error_that_stays_names_the_clock() {
+fn a_lasting_clock_error_names_the_clock() {
     let error = groups_error(How::error("RequestExpired", "Request has expired."));
     assert!(error.contains("set this host's clock"), "{error}");
 }
 
 #[test]
-fn one_sources_failure_is_no_other_sources() {
+fn a_failed_source_does_not_affect_others() {
     let group = Group::new("my-cluster", 1);
     let mut scenario = Scenario { cache_clusters: vec![shapes::standalone("legacy")], ..Scenario::default() };
     group.add_to(&mut scenario);
@@ -206,7 +206,7 @@ fn flood(piece: &str) -> How {
 }
 
 #[test]
-fn an_answer_without_end_is_refused() {
+fn an_endless_answer_is_refused() {
     let words = "x".repeat(1 << 16);
     for (piece, bound) in [
         (words.as_str(), "67108864 bytes"),
@@ -222,7 +222,7 @@ fn an_answer_without_end_is_refused() {
 }
 
 #[test]
-fn an_answer_that_drips_ends_with_the_deadline() {
+fn a_slow_drip_hits_the_deadline() {
     let setup = Setup::with_group(&Group::new("my-cluster", 2));
     let drip = How::Drip { piece: "<a>".to_owned() };
     setup.aws.change(|scenario| scenario.faults = vec![Fault::of("DescribeReplicationGroups", drip)]);
@@ -234,7 +234,7 @@ fn an_answer_that_drips_ends_with_the_deadline() {
 
 /// Elements inside elements, as deep as fits: reading them must not overflow the stack.
 #[test]
-fn deep_nesting_is_no_answer() {
+fn deep_nesting_is_refused() {
     let deep = "<a>".repeat(60_000) + &"</a>".repeat(60_000);
     let body =
         format!("{GROUPS}{deep}</DescribeReplicationGroupsResult></DescribeReplicationGroupsResponse>");

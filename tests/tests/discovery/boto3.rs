@@ -40,7 +40,7 @@ fn boto3_reads(url: &str) -> Value {
 }
 
 #[test]
-fn boto3_reads_from_the_fake_what_it_was_told() {
+fn boto3_reads_the_fakes_scenario() {
     let told = account();
     let read = boto3_reads(&Setup::new(told.clone()).aws.url());
     assert_eq!(read["replication_groups"], json!(told.replication_groups));
@@ -58,7 +58,7 @@ fn boto3_reads_from_the_fake_what_it_was_told() {
 }
 
 #[test]
-fn boto3_and_discovery_understand_the_same_nodes() {
+fn boto3_and_discovery_agree() {
     let setup = Setup::new(account());
     let sources: [Source; 5] = [
         replication_group("my-cluster"),

@@ -39,7 +39,7 @@ fn usable(addresses: &str) -> String {
 }
 
 #[test]
-fn failures_are_told_apart() {
+fn dns_failures_are_distinguished() {
     let code = |code| Some(Answer::Code(code));
     assert_eq!(found_for(None), failed("cache.example: no such name (NXDOMAIN)"));
     assert_eq!(
@@ -55,20 +55,20 @@ fn failures_are_told_apart() {
 }
 
 #[test]
-fn hundreds_of_addresses_are_no_node() {
+fn a_name_with_hundreds_of_addresses_is_refused() {
     let many = (0..300_u16).map(|n| [10, 9, n.to_be_bytes()[0], n.to_be_bytes()[1]].into()).collect();
     let error = "cache.example: 300 addresses are too many for a node: at most 64 are believed";
     assert_eq!(found_for(Some(Answer::Truncated(many))), failed(error));
 }
 
 #[test]
-fn a_mapped_address_in_dns_is_its_ipv4_address() {
+fn a_mapped_address_becomes_ipv4() {
     let mapped = Answer::Addresses(addresses(&["::ffff:10.0.1.9"]));
     assert_eq!(found_for(Some(mapped)), usable("10.0.1.9"));
 }
 
 #[test]
-fn a_long_answer_comes_over_tcp() {
+fn a_long_answer_falls_back_to_tcp() {
     let many: Vec<IpAddr> = (1..=40).map(|n| format!("10.0.1.{n}").parse().unwrap()).collect();
     let setup = Setup::new(Scenario::default());
     setup.dns.set("cache.example", Answer::Truncated(many.clone()));
@@ -86,13 +86,13 @@ fn a_chain_of_aliases_is_followed() {
 }
 
 #[test]
-fn an_alias_that_leads_nowhere_is_no_address() {
+fn a_dangling_alias_has_no_address() {
     let found = found_for(Some(Answer::Cname("gone.example".into())));
     assert_eq!(found, failed("cache.example: no such name (NXDOMAIN)"));
 }
 
 #[test]
-fn one_family_is_enough_for_a_name_of_unknown_family() {
+fn either_address_family_is_enough() {
     assert_eq!(found_for(Some(Answer::Addresses(addresses(&["fd12::230"])))), usable("fd12::230"));
     assert_eq!(found_for(Some(Answer::Addresses(addresses(&["10.0.1.230"])))), usable("10.0.1.230"));
 }
@@ -110,7 +110,7 @@ fn a_forbidden_address_is_refused_by_name() {
 }
 
 #[test]
-fn of_two_addresses_the_admitted_one_is_used() {
+fn the_permitted_address_is_used() {
     let found = found_for(Some(Answer::Addresses(addresses(&["10.0.1.230", "127.0.0.1"]))));
     assert!(
         found.starts_with("local-001 - - - static [10.0.1.230]:6379 ! cache.example: refused: 127.0.0.1"),
@@ -119,7 +119,7 @@ fn of_two_addresses_the_admitted_one_is_used() {
 }
 
 #[test]
-fn names_are_asked_for_as_they_stand() {
+fn names_are_looked_up_unchanged() {
     let setup = Setup::new(Scenario::default());
     setup.dns.point("cache.example", "10.0.1.230");
     assert_eq!(show(&setup.discover(&[static_node("cache.example.")])), usable("10.0.1.230"));
@@ -129,7 +129,7 @@ fn names_are_asked_for_as_they_stand() {
 }
 
 #[test]
-fn a_host_that_is_no_name_is_told() {
+fn an_invalid_host_name_is_reported() {
     let setup = Setup::new(Scenario::default());
     let long = format!("{}.example", "x".repeat(64));
     let found = show(&setup.discover(&[static_node(&long)]));
@@ -137,7 +137,7 @@ fn a_host_that_is_no_name_is_told() {
 }
 
 #[test]
-fn an_unresolved_node_leaves_the_list_of_nodes_whole() {
+fn an_unresolved_node_stays_listed() {
     let group = Group::new("my-cluster", 2);
     let setup = Setup::with_group(&group);
     setup.dns.set(&group.host("my-cluster-002"), Answer::Code(ResponseCode::ServFail));
@@ -155,7 +155,7 @@ replication_group/my-cluster partial: my-cluster-002: {error}
 }
 
 #[test]
-fn many_silent_names_are_waited_for_side_by_side() {
+fn silent_names_time_out_in_parallel() {
     let setup = Setup::new(Scenario::default());
     let node = |n: usize| {
         let host = format!("cache-{n}.example");

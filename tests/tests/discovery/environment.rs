@@ -38,7 +38,7 @@ fn error_of(output: &Output) -> (i32, String) {
 const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"), ("AWS_SECRET_ACCESS_KEY", "secret")];
 
 #[test]
-fn the_endpoint_the_region_and_the_keys_come_from_the_environment() {
+fn endpoint_region_and_keys_come_from_the_environment() {
     let setup = Setup::new(Scenario::default());
     let url = setup.aws.url();
     let variables = [KEYS[0], KEYS[1], ("AWS_REGION", "eu-west-3"), ("AWS_ENDPOINT_URL", url.as_str())];
@@ -48,7 +48,7 @@ fn the_endpoint_the_region_and_the_keys_come_from_the_environment() {
 }
 
 #[test]
-fn without_a_region_the_remedy_is_told() {
+fn a_missing_region_is_reported_with_a_remedy() {
     let setup = Setup::new(Scenario::default());
     let url = setup.aws.url();
     let (code, error) = run(&[KEYS[0], KEYS[1], ("AWS_ENDPOINT_URL", url.as_str())]);
@@ -59,7 +59,7 @@ fn without_a_region_the_remedy_is_told() {
 }
 
 #[test]
-fn without_credentials_the_remedy_is_told() {
+fn missing_credentials_are_reported_with_a_remedy() {
     let setup = Setup::new(Scenario::default());
     let url = setup.aws.url();
     let (code, error) = run(&[("AWS_REGION", "us-east-2"), ("AWS_ENDPOINT_URL", url.as_str())]);
@@ -92,7 +92,7 @@ fn region_and_credentials_come_from_the_instance() {
 }
 
 #[test]
-fn the_search_list_of_resolv_conf_is_never_tried() {
+fn the_resolv_conf_search_list_is_ignored() {
     let machine =
         Machine::new(Scenario::default(), "nameserver 127.0.0.1\nsearch wrong.example\noptions ndots:5\n");
     machine.dns.point("cache.wrong.example", "10.0.1.240");

@@ -124,7 +124,7 @@ fn error(seed: Seed) -> String {
 }
 
 #[test]
-fn a_cluster_tells_its_nodes() {
+fn a_cluster_lists_its_nodes() {
     for program in programs() {
         let server = Server::cluster(program, &[]);
         let engine = program.strip_suffix("-server").unwrap();
@@ -137,7 +137,7 @@ fn a_cluster_tells_its_nodes() {
 }
 
 #[test]
-fn a_host_name_that_is_announced_is_the_nodes_host() {
+fn an_announced_host_name_is_used() {
     let server = Server::cluster("redis-server", &["--cluster-announce-hostname", "node.example"]);
     let setup = Setup::new(Scenario::default());
     setup.dns.point("node.example", "10.0.1.240");
@@ -149,7 +149,7 @@ fn a_host_name_that_is_announced_is_the_nodes_host() {
 }
 
 #[test]
-fn where_shards_are_not_to_be_had_slots_do() {
+fn cluster_slots_is_the_fallback() {
     let server = Server::cluster(
         "redis-server",
         &["--user", "default", "on", "nopass", "~*", "+@all", "-cluster|shards"],
@@ -172,7 +172,7 @@ fn a_server_without_cluster_mode_is_one_node() {
 }
 
 #[test]
-fn a_seed_that_lost_its_slots_is_not_believed_about_the_rest() {
+fn a_seed_without_slots_is_not_trusted() {
     let server = Server::cluster("redis-server", &[]);
     server.say(&["CLUSTER", "DELSLOTSRANGE", "100", "16383"]);
     let found = discover(Seed::Redis(server.seed()));
@@ -181,7 +181,7 @@ fn a_seed_that_lost_its_slots_is_not_believed_about_the_rest() {
 }
 
 #[test]
-fn the_password_comes_from_a_file_and_a_wrong_one_is_told_without_being_shown() {
+fn a_wrong_password_is_reported_but_not_shown() {
     let server = Server::cluster("redis-server", &["--user", "reader", "on", ">s3cret", "~*", "+@all"]);
     server.say(&["CONFIG", "SET", "requirepass", "other"]);
     let file = server.dir.path().join("password");
@@ -204,7 +204,7 @@ fn the_password_comes_from_a_file_and_a_wrong_one_is_told_without_being_shown() 
 
 /// Redis quotes a command that it does not know, with its arguments; a proxy in front of it may do so as well.
 #[test]
-fn a_server_that_quotes_the_password_does_not_get_it_shown() {
+fn a_quoted_password_is_redacted() {
     let server = Server::cluster("redis-server", &["--rename-command", "AUTH", ""]);
     let file = server.dir.path().join("password");
     std::fs::write(&file, "s3cret").unwrap();
@@ -243,7 +243,7 @@ fn certificate(dir: &Path, name: &str) {
 }
 
 #[test]
-fn tls_believes_the_named_authority_and_the_right_name_only() {
+fn tls_checks_the_authority_and_the_name() {
     let dir = TempDir::new().unwrap();
     certificate(dir.path(), "node.example");
     let file = |name: &str| dir.path().join(name).display().to_string();
@@ -285,7 +285,7 @@ fn responder(answer: &'static str) -> HostPort {
 }
 
 #[test]
-fn an_elasticache_memcached_tells_its_nodes() {
+fn elasticache_memcached_lists_its_nodes() {
     let seed = responder(
         "CONFIG cluster 0 133\r\n12\n\
          sessions.abc123.0001.use2.cache.amazonaws.com|10.0.1.240|11211 \
@@ -306,7 +306,7 @@ in_band/lab complete
 }
 
 #[test]
-fn a_plain_memcached_is_told_with_the_remedy() {
+fn plain_memcached_is_refused_with_a_remedy() {
     let port = free_port();
     let mut command = Command::new("setpriv");
     command.args([
@@ -329,7 +329,7 @@ fn a_plain_memcached_is_told_with_the_remedy() {
 }
 
 #[test]
-fn nonsense_silence_and_a_closed_port_are_told_apart() {
+fn nonsense_silence_and_closed_ports_are_distinguished() {
     let redis = |address| Seed::Redis(redis(address));
     let nonsense = error(redis(responder("HTTP/1.1 400 Bad Request\r\n\r\n")));
     assert!(nonsense.ends_with("the answer makes no sense: it is no RESP2"), "{nonsense}");
@@ -351,7 +351,7 @@ fn redis(address: HostPort) -> RedisSeed {
 
 /// A name server that is not honest must not get the password sent to where it likes.
 #[test]
-fn the_password_goes_to_no_address_that_is_refused() {
+fn a_refused_address_never_gets_the_password() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let setup = Setup::new(Scenario::default());
@@ -418,7 +418,7 @@ fn a_node_outside_the_vpc_needs_an_opt_in() {
 
 /// Strings that are each short enough, and more of them than there is memory.
 #[test]
-fn an_answer_without_end_is_refused_early() {
+fn an_endless_answer_is_refused_early() {
     let address = serve(|mut connection| {
         let string = [b"$1048576\r\n".as_slice(), &[b'x'; 1 << 20], b"\r\n"].concat();
         let _ = connection.write_all(b"*90000\r\n");
@@ -430,7 +430,7 @@ fn an_answer_without_end_is_refused_early() {
 
 /// Each byte comes in time, and the answer never.
 #[test]
-fn an_answer_that_drips_ends_with_the_deadline() {
+fn a_slow_drip_hits_the_deadline() {
     for seed in [|address| Seed::Redis(redis(address)), Seed::Memcached] {
         let address = serve(|mut connection| {
             while connection.write_all(b"*").is_ok() {
@@ -446,7 +446,7 @@ fn an_answer_that_drips_ends_with_the_deadline() {
 }
 
 #[test]
-fn a_pipe_for_a_file_is_refused_not_waited_for() {
+fn a_pipe_is_refused_without_blocking() {
     let dir = TempDir::new().unwrap();
     let pipe = dir.path().join("password");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();

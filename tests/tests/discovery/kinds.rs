@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::setup::{Setup, cache_cluster, replication_group, serverless_cache, show, tags};
 
 #[test]
-fn a_group_without_shards_tells_roles_and_addresses() {
+fn an_unsharded_group_has_roles_and_addresses() {
     let setup = Setup::with_group(&Group::new("my-cluster", 3));
     let expected = "\
 my-cluster-001 0001 primary redis available [10.0.1.230]:6379
@@ -25,7 +25,7 @@ replication_group/my-cluster complete
 }
 
 #[test]
-fn primary_and_reader_get_endpoints_and_the_reader_is_all_replicas() {
+fn the_reader_endpoint_is_all_replicas() {
     let setup = Setup::with_group(&Group::new("my-cluster", 3));
     let source = Source::ReplicationGroup { id: "my-cluster".into(), expose: Expose::all() };
     let expected = "\
@@ -60,7 +60,7 @@ replication_group/my-cluster complete
 }
 
 #[test]
-fn a_group_with_shards_takes_its_endpoints_from_the_cluster_listing() {
+fn a_sharded_group_uses_the_cluster_listing() {
     let group = Group { tls: true, engine: "valkey".into(), ..Group::sharded("my-cluster", 2, 2) };
     let setup = Setup::with_group(&group);
     let expected = "\
@@ -74,7 +74,7 @@ replication_group/my-cluster complete
 }
 
 #[test]
-fn the_primary_of_a_group_with_shards_is_refused_with_the_remedy() {
+fn a_sharded_groups_primary_is_refused() {
     let setup = Setup::with_group(&Group::sharded("my-cluster", 2, 2));
     let expose = Expose::from_iter([ExposedRole::Primary]);
     let found = setup.discover(&[Source::ReplicationGroup { id: "my-cluster".into(), expose }]);
@@ -84,7 +84,7 @@ fn the_primary_of_a_group_with_shards_is_refused_with_the_remedy() {
 }
 
 #[test]
-fn memcached_nodes_are_numbered_and_never_asked_for_by_the_rotating_name() {
+fn memcached_nodes_use_their_numbered_names() {
     for count in [1, 3, 60] {
         let cache_clusters = vec![shapes::memcached("sessions", count)];
         let setup = Setup::new(Scenario { cache_clusters, ..Scenario::default() });
@@ -101,7 +101,7 @@ fn memcached_nodes_are_numbered_and_never_asked_for_by_the_rotating_name() {
 }
 
 #[test]
-fn a_standalone_node_goes_by_its_clusters_name() {
+fn a_standalone_node_has_its_clusters_name() {
     let setup =
         Setup::new(Scenario { cache_clusters: vec![shapes::standalone("legacy")], ..Scenario::default() });
     setup.dns.point(&shapes::standalone_host("legacy"), "10.0.1.240");
@@ -110,7 +110,7 @@ fn a_standalone_node_goes_by_its_clusters_name() {
 }
 
 #[test]
-fn a_serverless_cache_has_two_endpoints_with_several_addresses() {
+fn a_serverless_cache_has_two_endpoints() {
     let setup =
         Setup::new(Scenario { serverless_caches: vec![shapes::serverless("carts")], ..Scenario::default() });
     let addresses = ["10.0.1.12", "10.0.1.10", "10.0.1.11"].map(|address| address.parse().unwrap());
@@ -134,7 +134,7 @@ fn a_public_serverless_cache_needs_no_gateway() {
 }
 
 #[test]
-fn a_member_of_a_global_datastore_is_a_group_like_any_other() {
+fn a_global_datastore_member_is_an_ordinary_group() {
     let group = Group::new("my-cluster", 2);
     let setup = Setup::with_group(&group);
     setup.aws.change(|scenario| {
@@ -152,7 +152,7 @@ replication_group/my-cluster complete
 }
 
 #[test]
-fn address_families_are_asked_for_as_the_cache_has_them() {
+fn only_the_caches_address_families_are_queried() {
     for (network, expected) in
         [("ipv4", "10.0.1.230"), ("ipv6", "fd12::230"), ("dual_stack", "10.0.1.230 fd12::230")]
     {
@@ -166,7 +166,7 @@ fn address_families_are_asked_for_as_the_cache_has_them() {
 }
 
 #[test]
-fn tags_select_every_cache_that_carries_them_all() {
+fn tags_select_caches_that_carry_all_of_them() {
     let (dev, live) = (Group::new("dev-group", 1), Group::new("live-group", 1));
     let mut scenario = Scenario {
         cache_clusters: vec![shapes::memcached("dev-sessions", 1)],
@@ -222,7 +222,7 @@ tags/Environment=dev complete
 }
 
 #[test]
-fn a_name_that_does_not_exist_lists_the_near_ones() {
+fn an_unknown_name_lists_similar_ones() {
     let setup = Setup::with_group(&Group::new("my-cluster", 1));
     setup.aws.change(|scenario| scenario.cache_clusters.push(shapes::memcached("sessions", 1)));
     let found = setup.discover(&[
@@ -239,7 +239,7 @@ replication_group/sessions failed: no replication group \"sessions\" in us-east-
 }
 
 #[test]
-fn calls_that_do_not_depend_on_each_other_run_side_by_side() {
+fn independent_calls_run_in_parallel() {
     let setup = Setup::with_group(&Group::new("my-cluster", 1));
     setup.aws.change(|scenario| {
         scenario.serverless_caches.push(shapes::serverless("carts"));
@@ -250,7 +250,7 @@ fn calls_that_do_not_depend_on_each_other_run_side_by_side() {
 }
 
 #[test]
-fn only_what_the_sources_need_is_asked() {
+fn only_needed_calls_are_made() {
     let setup =
         Setup::new(Scenario { cache_clusters: vec![shapes::standalone("legacy")], ..Scenario::default() });
     setup.discover(&[cache_cluster("legacy")]);

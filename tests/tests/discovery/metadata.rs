@@ -60,7 +60,7 @@ fn addresses_ranges_and_region_come_from_imdsv2() {
 }
 
 #[test]
-fn an_instance_without_public_address_has_none() {
+fn an_instance_can_have_no_public_address() {
     let setup = instance();
     setup.aws.change(|scenario| {
         scenario.imds.as_mut().unwrap().remove("public-ipv4");
@@ -70,7 +70,7 @@ fn an_instance_without_public_address_has_none() {
 }
 
 #[test]
-fn nonsense_is_no_fact() {
+fn nonsense_metadata_is_ignored() {
     let setup = instance();
     setup.aws.change(|scenario| {
         let imds = scenario.imds.as_mut().unwrap();
@@ -84,7 +84,7 @@ fn nonsense_is_no_fact() {
 
 /// A watch that starts a moment before the service answers must not be deaf for life.
 #[test]
-fn silence_at_the_start_is_not_for_life() {
+fn metadata_recovers_after_a_silent_start() {
     let setup = instance();
     let imds = setup.aws.scenario().imds;
     setup.aws.change(|scenario| scenario.imds = None);
@@ -101,7 +101,7 @@ fn silence_at_the_start_is_not_for_life() {
 }
 
 #[test]
-fn a_region_that_failed_once_is_asked_again() {
+fn a_failed_region_lookup_is_retried() {
     let setup = instance();
     let broken = Fault::of("IMDS /latest/meta-data/placement/region", How::Reset).times(1);
     setup.aws.change(|scenario| scenario.faults = vec![broken]);
@@ -114,7 +114,7 @@ fn a_region_that_failed_once_is_asked_again() {
 }
 
 #[test]
-fn a_target_in_an_incredible_vpc_is_refused() {
+fn a_target_in_an_implausible_vpc_is_refused() {
     let setup = instance();
     setup.aws.change(|scenario| {
         let imds = scenario.imds.as_mut().unwrap();
@@ -128,7 +128,7 @@ fn a_target_in_an_incredible_vpc_is_refused() {
 }
 
 #[test]
-fn the_vpcs_resolver_is_no_target() {
+fn the_vpc_resolver_is_not_a_target() {
     let setup = instance();
     setup.aws.change(|scenario| scenario.cache_clusters = vec![shapes::standalone("legacy")]);
     setup.dns.point(&shapes::standalone_host("legacy"), "10.0.0.2");
@@ -138,7 +138,7 @@ fn the_vpcs_resolver_is_no_target() {
 }
 
 #[test]
-fn metadata_without_end_is_no_answer() {
+fn endless_metadata_is_refused() {
     let setup = instance();
     let flood = How::Flood { begin: "vpc-".to_owned(), piece: "0".to_owned() };
     for endless in [flood, How::Drip { piece: "0".to_owned() }] {
@@ -150,7 +150,7 @@ fn metadata_without_end_is_no_answer() {
 }
 
 #[test]
-fn it_is_asked_once() {
+fn metadata_is_queried_once() {
     let setup = instance();
     let imds = Imds::at(setup.aws.url());
     block_on(async {
@@ -162,7 +162,7 @@ fn it_is_asked_once() {
 }
 
 #[test]
-fn absence_is_waited_for_once_and_is_no_error() {
+fn missing_metadata_is_awaited_only_once() {
     for fault in [Some(Fault::of("IMDS", How::Hang)), None] {
         let setup = Setup::new(Scenario { faults: fault.into_iter().collect(), ..Scenario::default() });
         let imds = Imds::at(setup.aws.url());
@@ -175,7 +175,7 @@ fn absence_is_waited_for_once_and_is_no_error() {
 }
 
 #[test]
-fn the_region_comes_from_the_instance_when_nothing_else_tells_it() {
+fn the_region_falls_back_to_the_instance() {
     let setup = instance();
     setup.aws.change(|scenario| scenario.cache_clusters = vec![shapes::standalone("legacy")]);
     setup.dns.point(&shapes::standalone_host("legacy"), "10.0.1.240");

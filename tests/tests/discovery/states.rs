@@ -40,7 +40,7 @@ fn drop_endpoints(scenario: &mut Scenario) {
 }
 
 #[test]
-fn a_cache_that_is_being_changed_is_as_usable_as_ever() {
+fn a_modifying_cache_is_usable() {
     for status in ["modifying", "snapshotting", "rebooting cluster nodes", "create-failed?", "UNHEARD-OF"] {
         let setup = Setup::with_group(&Group::new("my-cluster", 1));
         setup.aws.change(|scenario| set_status(scenario, status));
@@ -53,7 +53,7 @@ fn a_cache_that_is_being_changed_is_as_usable_as_ever() {
 }
 
 #[test]
-fn a_cache_that_is_being_made_names_its_nodes_without_addresses_and_is_not_complete() {
+fn a_creating_cache_is_incomplete() {
     let setup = Setup::with_group(&Group::new("my-cluster", 2));
     setup.aws.change(|scenario| {
         set_status(scenario, "creating");
@@ -73,7 +73,7 @@ replication_group/my-cluster partial: my-cluster/primary: no endpoint yet (creat
 }
 
 #[test]
-fn a_group_without_any_member_yet_is_no_empty_answer() {
+fn a_new_group_without_members_is_not_empty() {
     let setup = Setup::with_group(&Group::new("my-cluster", 1));
     setup.aws.change(|scenario| {
         scenario.cache_clusters.clear();
@@ -86,7 +86,7 @@ fn a_group_without_any_member_yet_is_no_empty_answer() {
 }
 
 #[test]
-fn a_memcached_cluster_without_nodes_yet_is_no_empty_answer() {
+fn a_new_memcached_cluster_is_not_empty() {
     let setup = Setup::new(Scenario {
         cache_clusters: vec![shapes::memcached("sessions", 0)],
         ..Scenario::default()
@@ -98,7 +98,7 @@ fn a_memcached_cluster_without_nodes_yet_is_no_empty_answer() {
 }
 
 #[test]
-fn a_node_that_is_being_deleted_is_nothing_to_wait_for() {
+fn a_deleting_node_is_not_awaited() {
     let setup = Setup::with_group(&Group::new("my-cluster", 1));
     setup.aws.change(|scenario| {
         set_status(scenario, "deleting");
@@ -114,7 +114,7 @@ replication_group/my-cluster complete
 }
 
 #[test]
-fn a_serverless_cache_that_is_being_made_is_told_in_lower_case() {
+fn serverless_states_are_lower_case() {
     let cache = json!({"ServerlessCacheName": "carts", "Status": "CREATING", "Engine": "redis"});
     let setup = Setup::new(Scenario { serverless_caches: vec![cache], ..Scenario::default() });
     let expected = "\
@@ -125,7 +125,7 @@ serverless_cache/carts partial: carts: no endpoint yet (creating)
 }
 
 #[test]
-fn a_member_that_the_listing_lacks_makes_the_answer_partial() {
+fn an_unlisted_member_makes_the_answer_partial() {
     let setup = Setup::with_group(&Group::sharded("my-cluster", 1, 2));
     setup.aws.change(|scenario| {
         scenario.cache_clusters.remove(1);
@@ -139,7 +139,7 @@ fn a_member_that_the_listing_lacks_makes_the_answer_partial() {
 }
 
 #[test]
-fn a_member_that_the_group_lacks_is_taken_from_the_listing() {
+fn a_member_missing_from_the_group_is_listed() {
     let group = Group::new("my-cluster", 3);
     let setup = Setup::with_group(&group);
     setup.aws.change(|scenario| {
@@ -168,7 +168,7 @@ fn crowd(page_size: usize) -> Setup {
 }
 
 #[test]
-fn a_hundred_caches_come_over_several_pages() {
+fn a_hundred_caches_span_several_pages() {
     let setup = crowd(30);
     let sources: Vec<Source> = (0..100).map(|n| replication_group(&format!("cluster-{n:03}"))).collect();
     let found = setup.discover(&sources);
@@ -179,7 +179,7 @@ fn a_hundred_caches_come_over_several_pages() {
 }
 
 #[test]
-fn a_cache_that_slips_from_one_page_to_another_is_not_taken_for_deleted() {
+fn a_cache_between_pages_is_not_deleted() {
     // The first groups are deleted between page 1 and page 2, so that what would open page 2 is never listed.
     let setup = crowd(30);
     let mut later = Scenario { page_size: Some(30), ..Scenario::default() };
@@ -218,7 +218,7 @@ fn shrinking(first: usize, times: usize) -> Scenario {
 }
 
 #[test]
-fn a_tagged_cache_that_slips_between_pages_is_found() {
+fn a_tagged_cache_between_pages_is_found() {
     for (times, readings) in [(0, 2), (1, 3), (2, 4)] {
         let setup = crowd(30);
         setup.aws.set(shrinking(0, times));
@@ -236,7 +236,7 @@ tags/Environment=dev complete
 }
 
 #[test]
-fn a_list_that_never_settles_leaves_doubt() {
+fn an_unstable_list_is_incomplete() {
     let setup = crowd(30);
     setup.aws.set(shrinking(0, 9));
     let found = setup.discover(&[tags(&[("Environment", "dev")])]);
@@ -246,7 +246,7 @@ fn a_list_that_never_settles_leaves_doubt() {
 }
 
 #[test]
-fn pages_that_never_end_are_an_error() {
+fn endless_pages_are_an_error() {
     let setup = crowd(1);
     setup.aws.change(|scenario| scenario.loop_pages = true);
     let found = setup.discover(&[replication_group("cluster-099")]);
@@ -256,7 +256,7 @@ fn pages_that_never_end_are_an_error() {
 }
 
 #[test]
-fn a_cache_whose_tags_can_not_be_read_yet_is_in_doubt() {
+fn a_cache_with_unreadable_tags_is_incomplete() {
     let group = Group::new("my-cluster", 1);
     let setup = Setup::with_group(&group);
     setup.aws.change(|scenario| set_status(scenario, "modifying"));
@@ -270,7 +270,7 @@ fn a_cache_whose_tags_can_not_be_read_yet_is_in_doubt() {
 }
 
 #[test]
-fn nonsense_from_the_api_stays_out_of_names_and_terminals() {
+fn api_nonsense_is_kept_out_of_names() {
     let setup = Setup::with_group(&Group::sharded("my-cluster", 1, 4));
     setup.aws.change(|scenario| {
         let clusters = &mut scenario.cache_clusters;
@@ -315,7 +315,7 @@ fn tagged_with(status: &str) -> Setup {
 
 /// Such a cache may stay so for months.
 #[test]
-fn a_cache_that_has_failed_is_an_answer_and_no_doubt() {
+fn a_failed_cache_is_a_complete_answer() {
     for status in ["create-failed", "incompatible-network", "incompatible-parameters", "restore-failed"] {
         let setup = tagged_with(status);
         let found = setup.discover(&[tags(&[("Environment", "dev")])]);
@@ -329,7 +329,7 @@ fn a_cache_that_has_failed_is_an_answer_and_no_doubt() {
 }
 
 #[test]
-fn doubt_about_one_cache_is_of_that_cache_alone() {
+fn one_incomplete_cache_does_not_affect_others() {
     let found = tagged_with("creating").discover(&[tags(&[("Environment", "dev")])]);
     let report = &found.sources[0];
     assert_eq!((report.coverage, &report.in_doubt[..]), (Coverage::Part, &["bad".into()][..]));

@@ -72,7 +72,7 @@ fn chain(table: &str, body: &str) -> String {
 /// is as it should be.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn where_all_is_well_only_what_the_lab_has_wrong_is_told_and_nothing_is_touched() {
+fn a_healthy_gateway_has_only_the_labs_findings() {
     let lab = applied();
     let before = in_force(&lab);
     let run = lab.cachenat(&["check"]).exits(1);
@@ -99,7 +99,7 @@ fn where_all_is_well_only_what_the_lab_has_wrong_is_told_and_nothing_is_touched(
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_node_behind_a_shut_security_group_is_told_from_one_where_nothing_listens() {
+fn timeouts_and_refused_connections_are_distinguished() {
     let lab = applied();
     let group = |rule: &str| chain("ip group", &format!("type filter hook input priority 0\n {rule}"));
     lab.node("my-cluster-001").host.nft(&group("ip saddr 10.0.0.55 drop"));
@@ -116,7 +116,7 @@ fn a_node_behind_a_shut_security_group_is_told_from_one_where_nothing_listens() 
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_password_is_an_answer_and_what_is_no_cache_is_found() {
+fn a_password_prompt_is_an_answer() {
     let lab = applied();
     lab.node("my-cluster-003").redis().call(&["CONFIG", "SET", "requirepass", "secret"]).unwrap();
     says(&lab, "nodes", "ok", "3 of 3 answer (2 Redis ");
@@ -143,7 +143,7 @@ fn a_password_is_an_answer_and_what_is_no_cache_is_found() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn what_aws_denies_refuses_or_tells_otherwise_is_named() {
+fn aws_denials_and_contradictions_are_reported() {
     let lab = applied();
     let refusal = |action, code, words| Some(Fault::of(action, How::error(code, words)));
     let (clusters, groups) = ("DescribeCacheClusters", "DescribeReplicationGroups");
@@ -190,7 +190,7 @@ fn what_aws_denies_refuses_or_tells_otherwise_is_named() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn an_instance_in_another_vpc_in_the_caches_subnet_or_without_a_public_address_is_found() {
+fn a_misplaced_instance_is_reported() {
     let lab = applied();
     tells(check_in_subnet(&lab, "subnet-0public"), "VPC", "ok", "every cache is in vpc-0example");
     tells(check_with_imds(&lab), "subnet", "ok", "no cache is in subnet-0public");
@@ -224,7 +224,7 @@ fn an_instance_in_another_vpc_in_the_caches_subnet_or_without_a_public_address_i
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_last_run_of_long_ago_is_found() {
+fn an_old_last_run_is_reported() {
     let lab = applied();
     let lock = lab.dir().join("cachenat.lock");
     for (when, verdict, words) in [
@@ -241,7 +241,7 @@ fn a_last_run_of_long_ago_is_found() {
 /// In an `/etc` of the run's own.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn it_is_found_if_nothing_runs_cachenat_again() {
+fn a_missing_timer_is_reported() {
     let lab = applied();
     let check = |setup: &str| -> Run {
         let script = "set -e; mkdir -p \"$0\"
@@ -271,7 +271,7 @@ fn it_is_found_if_nothing_runs_cachenat_again() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_conntrack_table_that_fills_up_is_found() {
+fn a_nearly_full_conntrack_table_is_reported() {
     let lab = applied();
     let max: u64 = lab.network.nat.sysctl("net/netfilter/nf_conntrack_max").parse().unwrap();
     let count = "/proc/sys/net/netfilter/nf_conntrack_count";
@@ -287,7 +287,7 @@ fn a_conntrack_table_that_fills_up_is_found() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn forwarding_that_is_off_is_found_now_and_at_the_next_boot() {
+fn disabled_forwarding_is_reported_now_and_at_boot() {
     let lab = applied();
     says(&lab, "net.ipv4.ip_forward", "ok", "now and at the next boot");
     fs::write(lab.dir().join("sysctl.d/99-sysctl.conf"), "net.ipv4.ip_forward = 0\n").unwrap();
@@ -298,7 +298,7 @@ fn forwarding_that_is_off_is_found_now_and_at_the_next_boot() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn rules_that_are_gone_or_not_as_wanted_are_found() {
+fn missing_or_different_rules_are_reported() {
     let lab = applied();
     says(&lab, "rules", "ok", "in force");
     lab.network.nat.nft("add element inet cachenat clients4 { 198.51.100.28 }");
@@ -309,7 +309,7 @@ fn rules_that_are_gone_or_not_as_wanted_are_found() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_foreign_chain_that_stops_what_is_forwarded_is_named_with_its_rule_and_its_remedy_helps() {
+fn a_blocking_foreign_chain_gets_a_remedy() {
     let connects =
         "new connections from 198.51.100.27/32 to 10.0.0.55:6379, which lead on to 10.0.1.230:6379";
     let stopping = [
@@ -394,7 +394,7 @@ fn a_foreign_chain_that_stops_what_is_forwarded_is_named_with_its_rule_and_its_r
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_foreign_rule_that_takes_a_forwarded_port_is_named_and_one_for_another_port_is_not() {
+fn a_foreign_redirect_of_our_port_is_named() {
     let lab = applied();
     let anew = || {
         lab.cachenat(&["remove"]).exits(0);
@@ -457,7 +457,7 @@ fn a_foreign_rule_that_takes_a_forwarded_port_is_named_and_one_for_another_port_
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_strict_reverse_path_filter_is_found_where_the_way_back_is_another() {
+fn strict_rp_filter_on_asymmetric_routes_is_reported() {
     let lab = applied();
     lab.network.nat.set_sysctl("net/ipv4/conf/all/rp_filter", "1");
     says(&lab, "rp_filter", "ok", "leads out by eth0");
@@ -470,7 +470,7 @@ fn a_strict_reverse_path_filter_is_found_where_the_way_back_is_another() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_source_that_fails_is_named_with_its_reason() {
+fn a_failed_source_is_named_with_its_reason() {
     let mut lab = applied();
     says(&lab, "source replication_group/my-cluster", "ok", "whole");
     lab.stop_api();
@@ -480,7 +480,7 @@ fn a_source_that_fails_is_named_with_its_reason() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn faults_of_the_configuration_are_findings() {
+fn configuration_errors_are_findings() {
     let lab = spelled_out(&[(1, "10.0.1.230")]);
     let config = fs::read_to_string(lab.config()).unwrap();
     fs::write(lab.config(), config.replace("198.51.100.27/32", "0.0.0.0/0")).unwrap();
@@ -503,7 +503,7 @@ fn faults_of_the_configuration_are_findings() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn without_privilege_all_else_is_checked() {
+fn unprivileged_check_covers_the_rest() {
     let lab = applied();
     let mut unprivileged = lab.operator_command("setpriv");
     unprivileged.arg("--bounding-set=-all").arg(programs::cachenat()).arg("check");

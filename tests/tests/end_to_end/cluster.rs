@@ -24,7 +24,7 @@ for node in client.get_nodes():
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_cluster_client_with_an_address_map_reaches_every_slot_on_masters_and_replicas() {
+fn a_cluster_client_reaches_every_slot() {
     let mut lab = Lab::new();
     lab.add_cluster("shards", 3);
     let applied = lab.cachenat(&["apply", "--json"]).exits(0).json();

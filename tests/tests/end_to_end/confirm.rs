@@ -55,7 +55,7 @@ fn is_pending(lab: &Lab) -> bool {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_change_that_is_confirmed_elsewhere_stays_and_is_remembered_only_then() {
+fn a_change_is_saved_only_when_confirmed() {
     let (lab, _) = changed();
     let leases = state(&lab, "leases.json");
     let mut apply = on_probation(&lab, LONG);
@@ -73,7 +73,7 @@ fn a_change_that_is_confirmed_elsewhere_stays_and_is_remembered_only_then() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn yes_at_the_terminal_keeps_it() {
+fn yes_at_the_terminal_keeps_the_change() {
     let (lab, before) = changed();
     let mut command = terminal(&lab, LONG);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
@@ -87,7 +87,7 @@ fn yes_at_the_terminal_keeps_it() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_change_that_nobody_confirms_goes_with_its_sysctls_and_is_not_remembered() {
+fn an_unconfirmed_change_is_rolled_back() {
     let lab = spelled_out(AFTER);
     let mut apply = on_probation(&lab, SHORT);
     assert_eq!(lab.network.nat.sysctl("net/ipv4/ip_forward"), "1");
@@ -101,7 +101,7 @@ fn a_change_that_nobody_confirms_goes_with_its_sysctls_and_is_not_remembered() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn the_former_rules_come_back_though_apply_is_killed() {
+fn killing_apply_rolls_the_change_back() {
     let (lab, before) = changed();
     on_probation(&lab, SHORT).signal(Signal::SIGKILL);
     wait_for("the former rules", || (in_force(&lab) == before).then_some(()));
@@ -110,7 +110,7 @@ fn the_former_rules_come_back_though_apply_is_killed() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn the_former_rules_come_back_though_the_terminal_is_closed() {
+fn closing_the_terminal_rolls_the_change_back() {
     let (lab, before) = changed();
     let terminal = Daemon::start(terminal(&lab, SHORT).stdin(Stdio::piped()));
     terminal.says("type yes");
@@ -122,7 +122,7 @@ fn the_former_rules_come_back_though_the_terminal_is_closed() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn nobody_else_changes_anything_while_a_change_waits() {
+fn other_runs_are_refused_during_a_pending_change() {
     let (lab, _) = changed();
     let mut apply = on_probation(&lab, LONG);
     let after = in_force(&lab);
@@ -138,7 +138,7 @@ fn nobody_else_changes_anything_while_a_change_waits() {
 /// As after a power cut: neither apply nor the guard is left to take the change back.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn the_next_run_takes_back_what_a_killed_guard_left() {
+fn the_next_run_rolls_an_orphaned_change_back() {
     let (lab, before) = changed();
     let apply = on_probation(&lab, LONG);
     let guard = child_of(apply.pid());
@@ -156,7 +156,7 @@ fn the_next_run_takes_back_what_a_killed_guard_left() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_killed_guard_is_noticed_at_once_and_the_change_goes() {
+fn a_killed_guard_rolls_back_at_once() {
     let (lab, before) = changed();
     let mut apply = on_probation(&lab, LONG);
     kill(child_of(apply.pid()), Signal::SIGKILL).unwrap();
@@ -166,7 +166,7 @@ fn a_killed_guard_is_noticed_at_once_and_the_change_goes() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_damaged_pending_change_is_put_aside_and_blocks_nobody() {
+fn a_damaged_pending_change_blocks_no_run() {
     let (lab, _) = changed();
     std::fs::DirBuilder::new().mode(0o700).create(lab.dir().join("cachenat")).unwrap();
     std::fs::write(pending(&lab), "{\"version\":").unwrap();
@@ -178,7 +178,7 @@ fn a_damaged_pending_change_is_put_aside_and_blocks_nobody() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn former_rules_that_cannot_be_read_block_no_run() {
+fn unreadable_former_rules_block_no_run() {
     let (lab, _) = changed();
     on_probation(&lab, LONG).signal(Signal::SIGKILL);
     let file = pending(&lab);
@@ -193,7 +193,7 @@ fn former_rules_that_cannot_be_read_block_no_run() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_confirmed_change_that_is_not_saved_ends_with_3() {
+fn an_unsaved_confirmed_change_exits_with_3() {
     let (lab, _) = changed();
     let mut apply = on_probation(&lab, LONG);
     // What is mounted can't be replaced: EBUSY.
@@ -209,7 +209,7 @@ fn a_confirmed_change_that_is_not_saved_ends_with_3() {
 /// As the owner of the state directory could have it: the former version kept a pending change there.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_change_that_is_planted_in_the_state_directory_does_nothing() {
+fn a_planted_pending_change_does_nothing() {
     let (lab, before) = changed();
     let after = r#"{"version":1,"seconds":1,"config":0,"before":null,"sysctls":[{"sysctl":"net.ipv4.ip_forward","place":"boot","from":"1\nkernel.core_pattern = |/tmp/x","to":"1"}],"leases":[],"inventory":"{}","after":"{}"}"#;
     std::fs::write(lab.dir().join("state/pending.json"), after).unwrap();
@@ -226,7 +226,7 @@ fn a_change_that_is_planted_in_the_state_directory_does_nothing() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_deleted_change_is_not_a_confirmed_one() {
+fn deleting_a_change_does_not_confirm_it() {
     let (lab, before) = changed();
     let mut apply = on_probation(&lab, SHORT);
     std::fs::remove_file(pending(&lab)).unwrap();
@@ -236,7 +236,7 @@ fn a_deleted_change_is_not_a_confirmed_one() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn the_next_boot_knows_nothing_of_an_unconfirmed_change() {
+fn an_unconfirmed_change_is_not_restored_at_boot() {
     let lab = spelled_out(AFTER);
     let mut apply = on_probation(&lab, LONG);
     let drop_in = lab.dir().join("sysctl.d/90-cachenat.conf");
@@ -248,7 +248,7 @@ fn the_next_boot_knows_nothing_of_an_unconfirmed_change() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn what_was_rolled_back_is_not_applied_by_a_timer() {
+fn a_timer_does_not_reapply_a_rollback() {
     let (lab, before) = changed();
     let config = std::fs::read_to_string(lab.config()).unwrap();
     on_probation(&lab, SHORT).end();
@@ -282,7 +282,7 @@ fn what_was_rolled_back_is_not_applied_by_a_timer() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_mark_of_another_user_keeps_nobody_from_work() {
+fn another_users_pending_file_blocks_no_run() {
     let (lab, before) = changed();
     on_probation(&lab, SHORT).end();
     let mark = lab.dir().join("state/rejected");
@@ -294,7 +294,7 @@ fn a_mark_of_another_user_keeps_nobody_from_work() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn remove_works_while_a_change_waits_or_something_is_in_its_place() {
+fn remove_works_while_a_change_is_pending() {
     let (lab, _) = changed();
     let mut apply = on_probation(&lab, LONG);
     lab.cachenat(&["remove"]).exits(0);
@@ -319,7 +319,7 @@ fn remove_works_while_a_change_waits_or_something_is_in_its_place() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn without_a_change_there_is_nothing_to_confirm() {
+fn apply_in_step_needs_no_confirmation() {
     let lab = spelled_out(BEFORE);
     lab.cachenat(&["apply"]).exits(0);
     lab.cachenat(&["apply", "--confirm", LONG]).exits(0);

@@ -36,7 +36,7 @@ while True:
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_raw_connection_to_a_dead_node_is_reset_and_the_next_one_is_served() {
+fn a_dead_nodes_connection_is_reset() {
     let lab = applied();
     let mut connection = open(&lab, 6380);
     connection.call(&["PING"]).unwrap();
@@ -51,7 +51,7 @@ fn a_raw_connection_to_a_dead_node_is_reset_and_the_next_one_is_served() {
 /// The client is told with its next packet, and TCP waits longer before each: so the outage here is short.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_redis_py_client_of_a_dead_node_is_served_by_the_new_one() {
+fn redis_py_moves_to_the_new_node() {
     let lab = applied();
     let client = Daemon::start(lab.network.client.command(programs::python()).arg("-u").args(["-c", CLIENT]));
     client.says(&lab.node("my-cluster-002").run_id());
@@ -64,7 +64,7 @@ fn a_redis_py_client_of_a_dead_node_is_served_by_the_new_one() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_connection_to_a_node_that_lives_on_is_cut_when_its_port_moves() {
+fn a_moved_ports_connections_are_closed() {
     let (lab, _moved, mut connection) = moved("cut");
     assert!(connection.call(&["PING"]).is_err());
     assert_eq!(target(&lab, 6380).unwrap(), format!("{MOVED}:6379"));
@@ -72,7 +72,7 @@ fn a_connection_to_a_node_that_lives_on_is_cut_when_its_port_moves() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_connection_drains_where_it_is_to() {
+fn drain_keeps_existing_connections() {
     let former = |lab: &Lab| lab.node("my-cluster-002").run_id();
     let (lab, moved, mut connection) = moved("drain");
     assert_eq!(connection.info("run_id").unwrap(), former(&lab));
@@ -82,7 +82,7 @@ fn a_connection_drains_where_it_is_to() {
 /// A flow belongs to a listener and a target: the old primary is still a node.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_failover_cuts_the_primary_ports_connections_and_not_the_old_primarys_own() {
+fn a_failover_closes_only_primary_port_connections() {
     let mut lab = Lab::new();
     lab.add_replication_group("my-cluster", 3);
     let exposed = "replication_group: my-cluster\n    expose: [nodes, primary]";
@@ -109,7 +109,7 @@ fn a_failover_cuts_the_primary_ports_connections_and_not_the_old_primarys_own() 
 /// To take a client off the list is to end its access, also where moved targets drain.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_client_that_is_taken_off_the_list_is_cut_and_the_others_are_not() {
+fn only_a_delisted_clients_connections_are_closed() {
     for on_move in ["cut", "drain"] {
         let lab = applied();
         let config = |clients: &str| lab.plain_config().replace("198.51.100.27/32", clients);
@@ -134,7 +134,7 @@ fn a_client_that_is_taken_off_the_list_is_cut_and_the_others_are_not() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn what_is_removed_or_rolled_back_has_no_connections() {
+fn remove_and_rollback_close_connections() {
     let lab = applied();
     let mut connection = open(&lab, 6379);
     connection.call(&["PING"]).unwrap();
@@ -153,7 +153,7 @@ fn what_is_removed_or_rolled_back_has_no_connections() {
 /// Wherever a run ends, the next one cuts what it has left.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_run_that_is_killed_leaves_the_cut_to_the_next_one() {
+fn the_next_run_closes_a_killed_runs_connections() {
     let lab = spelled_out_server();
     let narrowed = static_config(NODES).replace("198.51.100.27/32", "198.51.100.28/32");
     let mut kills = 0;
@@ -176,7 +176,7 @@ fn a_run_that_is_killed_leaves_the_cut_to_the_next_one() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_cut_that_fails_is_3_and_is_made_up_for_by_the_next_run() {
+fn a_failed_close_exits_3_and_is_retried() {
     let lab = spelled_out_server();
     let narrowed = static_config(NODES).replace("198.51.100.27/32", "198.51.100.28/32");
     // The message that asks for the flows comes some time after the commit.
@@ -214,7 +214,7 @@ fn spelled_out_server() -> Lab {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn flows_that_others_translate_stay_though_their_target_is_one_that_is_gone() {
+fn foreign_flows_to_a_removed_target_stay() {
     let lab = applied();
     lab.network.nat.nft(&format!(
         "table ip foreign {{

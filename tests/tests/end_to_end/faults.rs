@@ -12,7 +12,7 @@ use crate::common::{applied, reached, table};
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn an_api_that_is_down_leaves_every_forward_and_exits_with_3() {
+fn an_api_outage_keeps_forwards_and_exits_3() {
     let mut lab = applied();
     let before = table(&lab);
     lab.stop_api();
@@ -26,7 +26,7 @@ fn an_api_that_is_down_leaves_every_forward_and_exits_with_3() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_first_run_that_can_read_nothing_says_why() {
+fn a_first_run_without_sources_says_why() {
     let mut lab = Lab::new();
     lab.add_replication_group("my-cluster", 1);
     lab.stop_api();
@@ -42,7 +42,7 @@ fn a_first_run_that_can_read_nothing_says_why() {
 /// Others flush: `nft flush ruleset`, fck-nat, firewalld.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn forwards_that_were_flushed_come_back_though_the_api_is_down() {
+fn flushed_forwards_return_during_an_api_outage() {
     let mut lab = applied();
     lab.network.nat.nft("flush ruleset");
     lab.stop_api();
@@ -54,7 +54,7 @@ fn forwards_that_were_flushed_come_back_though_the_api_is_down() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_lost_state_directory_costs_no_forward_though_the_api_is_down() {
+fn losing_state_during_an_outage_keeps_forwards() {
     let mut lab = applied();
     let before = table(&lab);
     fs::remove_dir_all(lab.dir().join("state")).unwrap();
@@ -66,7 +66,7 @@ fn a_lost_state_directory_costs_no_forward_though_the_api_is_down() {
 /// The leases come back from the kernel's comments: without them my-cluster-003 would get the lowest free port.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_lost_state_directory_moves_no_port() {
+fn losing_state_moves_no_port() {
     let mut lab = applied();
     lab.remove_node("my-cluster-001");
     lab.cachenat(&["apply"]).exits(0);
@@ -78,7 +78,7 @@ fn a_lost_state_directory_moves_no_port() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_dns_that_is_down_leaves_every_forward_and_exits_with_3() {
+fn a_dns_outage_keeps_forwards_and_exits_3() {
     let mut lab = applied();
     let before = table(&lab);
     lab.stop_dns();
@@ -88,7 +88,7 @@ fn a_dns_that_is_down_leaves_every_forward_and_exits_with_3() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_node_whose_name_does_not_resolve_is_kept_while_another_is_followed() {
+fn an_unresolved_node_is_kept_while_others_change() {
     let mut lab = applied();
     lab.replace_node("my-cluster-003");
     lab.answer_for("my-cluster-002", Answer::Code(ResponseCode::ServFail));
@@ -99,7 +99,7 @@ fn a_node_whose_name_does_not_resolve_is_kept_while_another_is_followed() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn without_privilege_apply_exits_with_2_and_touches_nothing() {
+fn unprivileged_apply_exits_2_and_changes_nothing() {
     let mut lab = applied();
     let before = table(&lab);
     lab.replace_node("my-cluster-002");

@@ -79,7 +79,7 @@ mod on_a_kernel_with_flowtables {
 
     #[test]
     #[ignore = "needs a network namespace, and a kernel with flowtables: scripts/test-kernel-6.1"]
-    fn an_established_flow_passes_no_chain_and_still_carries_data() {
+    fn an_offloaded_flow_bypasses_every_chain() {
         let (lab, servers) = applied(true);
         let mut connection = open(&lab, 6380);
         ping(&mut connection, 1);
@@ -101,7 +101,7 @@ mod on_a_kernel_with_flowtables {
 
     #[test]
     #[ignore = "needs a network namespace, and a kernel with flowtables: scripts/test-kernel-6.1"]
-    fn an_offloaded_flow_to_a_replaced_node_is_cut_and_others_live_on_offloaded() {
+    fn only_a_replaced_nodes_offloaded_flow_is_closed() {
         let (lab, servers) = applied(true);
         let (mut connection, mut other) = (open(&lab, 6380), open(&lab, 6379));
         ping(&mut connection, 1);
@@ -118,7 +118,7 @@ mod on_a_kernel_with_flowtables {
 
     #[test]
     #[ignore = "needs a network namespace, and a kernel with flowtables: scripts/test-kernel-6.1"]
-    fn a_flow_that_another_table_offloads_is_cut_all_the_same() {
+    fn a_flow_in_a_foreign_flowtable_is_closed() {
         let (lab, servers) = applied(false);
         let flowtable = "flowtable f { hook ingress priority filter\ndevices = { eth0 }\n}";
         let chain = "chain forward { type filter hook forward priority 0\nct status dnat flow add @f\n}";
@@ -145,7 +145,7 @@ mod on_a_kernel_without_flowtables {
 
     #[test]
     #[ignore = "needs a network namespace, and a kernel without flowtables: scripts/test"]
-    fn a_flowtable_is_refused_by_key_and_kernel_and_changes_nothing() {
+    fn an_unsupported_flowtable_is_refused() {
         let lab = spelled_out(&NODES);
         for before in ["without a table", "with one"] {
             configure(&lab, &NODES, true);
@@ -173,7 +173,7 @@ mod on_a_kernel_without_flowtables {
     /// At boot the interface may not be there yet, which the kernel answers like a want of flowtables.
     #[test]
     #[ignore = "needs a network namespace, and a kernel without flowtables: scripts/test"]
-    fn restore_brings_the_rules_back_without_it() {
+    fn restore_works_without_the_flowtable() {
         let lab = spelled_out(&NODES);
         lab.cachenat(&["apply"]).exits(0);
         let before = in_force(&lab);
@@ -189,7 +189,7 @@ mod on_a_kernel_without_flowtables {
 
     #[test]
     #[ignore = "needs a network namespace, and a kernel without flowtables: scripts/test"]
-    fn a_flowtable_on_an_interface_that_is_not_there_is_refused_by_its_name() {
+    fn a_flowtable_on_a_missing_interface_is_refused() {
         let lab = Lab::new();
         let gateway = "gateway: {interface: eth9, addresses: [10.0.0.55], flowtable: true}\n";
         lab.write_config(&(gateway.to_owned() + &static_config(&NODES)));

@@ -8,7 +8,7 @@ use crate::common::{applied, dial, open, reached, table, without};
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_node_that_is_added_gets_the_next_port_and_disturbs_nothing() {
+fn an_added_node_gets_the_next_port() {
     let mut lab = applied();
     let mut connections = [open(&lab, 6379), open(&lab, 6380), open(&lab, 6381)];
     let before = table(&lab);
@@ -23,7 +23,7 @@ fn a_node_that_is_added_gets_the_next_port_and_disturbs_nothing() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_node_that_is_replaced_keeps_its_port_and_disturbs_nothing() {
+fn a_replaced_node_keeps_its_port() {
     let mut lab = applied();
     let mut connections = [open(&lab, 6379), open(&lab, 6381)];
     let former = lab.node("my-cluster-002").run_id();
@@ -41,7 +41,7 @@ fn a_node_that_is_replaced_keeps_its_port_and_disturbs_nothing() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_node_that_is_removed_is_out_of_reach_and_the_others_stay() {
+fn only_the_removed_node_becomes_unreachable() {
     let mut lab = applied();
     let mut connections = [open(&lab, 6379), open(&lab, 6381)];
     let before = table(&lab);
@@ -58,7 +58,7 @@ fn a_node_that_is_removed_is_out_of_reach_and_the_others_stay() {
 /// A client that knows a removed node's port must not come to another node's data.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn the_port_of_a_removed_node_is_not_given_to_the_next() {
+fn a_removed_nodes_port_is_not_reused() {
     let mut lab = applied();
     lab.remove_node("my-cluster-002");
     lab.cachenat(&["apply"]).exits(0);
@@ -71,7 +71,7 @@ fn the_port_of_a_removed_node_is_not_given_to_the_next() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn diff_says_what_apply_will_do_and_touches_nothing() {
+fn diff_predicts_apply_and_changes_nothing() {
     let mut lab = applied();
     lab.replace_node("my-cluster-003");
     let before = table(&lab);
@@ -91,7 +91,7 @@ fn diff_says_what_apply_will_do_and_touches_nothing() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn an_apply_that_finds_everything_in_step_changes_nothing_and_says_nothing() {
+fn an_apply_in_step_is_silent() {
     let lab = applied();
     let before = table(&lab);
     let again = lab.cachenat(&["apply"]).exits(0);

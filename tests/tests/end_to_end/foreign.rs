@@ -327,7 +327,7 @@ fn each_came(counts: [u32; 3], least: u32) {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn what_is_told_of_rules_of_nft_is_what_the_kernel_does() {
+fn predictions_for_nft_rules_match_the_kernel() {
     let lab = applied();
     let counts = Counts::default();
     let mut runner =
@@ -345,7 +345,7 @@ fn what_is_told_of_rules_of_nft_is_what_the_kernel_does() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn what_is_told_of_rules_of_iptables_is_what_the_kernel_does() {
+fn predictions_for_iptables_rules_match_the_kernel() {
     for program in ["iptables-nft-restore", "iptables-legacy-restore"] {
         let lab = applied();
         let command = || {
@@ -436,7 +436,7 @@ impl Remedy {
 /// Each is told of truly, and its remedy both helps and ends the complaint.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn what_is_told_of_real_firewalls_is_what_they_do() {
+fn predictions_for_real_firewalls_match_the_kernel() {
     for firewall in Firewall::all() {
         println!("{firewall:?}");
         let lab = applied();

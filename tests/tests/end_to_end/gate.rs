@@ -22,7 +22,7 @@ fn planted(edit: impl Fn(String) -> String) -> Lab {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn restore_refuses_targets_that_are_no_caches() {
+fn restore_refuses_targets_outside_the_caches() {
     for (target, why) in [
         ("169.254.169.254", "is an AWS instance service"),
         ("127.0.0.1", "is a loopback address"),
@@ -39,7 +39,7 @@ fn restore_refuses_targets_that_are_no_caches() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn restore_admits_no_client_that_is_not_configured() {
+fn restore_admits_only_configured_clients() {
     let lab = planted(|text| text.replace("198.51.100.27", "0.0.0.0/0"));
     lab.cachenat(&["restore"]).exits(0);
     let table = in_force(&lab);
@@ -56,7 +56,7 @@ fn restore_admits_no_client_that_is_not_configured() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn restore_takes_no_port_or_address_that_is_not_the_gateways() {
+fn restore_uses_only_the_gateways_ports_and_addresses() {
     let lab = planted(|text| text.replace("10.0.0.55 . 6380", "10.0.0.55 . 22"));
     let run = lab.cachenat(&["restore"]).exits(3);
     assert!(run.stderr.contains("local-002: 10.0.0.55:22 is the way into this host (SSH)"), "{}", run.stderr);
@@ -71,7 +71,7 @@ fn restore_takes_no_port_or_address_that_is_not_the_gateways() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn restore_leads_no_two_ids_to_one_node() {
+fn restore_maps_each_id_to_its_own_node() {
     let lab = planted(|text| text.replace("10.0.1.231", "10.0.1.230"));
     let run = lab.cachenat(&["restore"]).exits(3);
     let words = "local-002: 10.0.1.230:6379 is also claimed by local-001; it is not forwarded";
@@ -80,7 +80,7 @@ fn restore_leads_no_two_ids_to_one_node() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_planted_inventory_whose_source_fails_opens_nothing() {
+fn a_planted_inventory_opens_nothing() {
     let mut lab = Lab::new();
     lab.add_replication_group("my-cluster", 2);
     lab.cachenat(&["apply"]).exits(0);
@@ -102,7 +102,7 @@ fn a_planted_inventory_whose_source_fails_opens_nothing() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn what_the_kernel_remembers_is_believed_no_more() {
+fn planted_kernel_rules_are_not_trusted() {
     let mut lab = Lab::new();
     lab.add_replication_group("my-cluster", 2);
     lab.cachenat(&["apply"]).exits(0);
@@ -120,7 +120,7 @@ fn what_the_kernel_remembers_is_believed_no_more() {
 /// A container's bridge and what is behind it: services there are not meant for clients of the caches.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn inner_addresses_and_their_neighbours_are_no_targets() {
+fn internal_addresses_are_not_targets() {
     let lab = spelled_out(&[(1, "10.0.1.230")]);
     lab.network.nat.ip("link add docker0 type bridge");
     lab.network.nat.ip("address add 172.17.0.1/16 dev docker0");
@@ -150,7 +150,7 @@ fn inner_addresses_and_their_neighbours_are_no_targets() {
 /// Any user of the host can listen on ports above 1023; that is to stop nobody's forward.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_listener_on_a_port_of_the_pool_stops_nothing() {
+fn a_listener_in_the_pool_blocks_nothing() {
     let lab = spelled_out(&[(1, "10.0.1.230")]);
     let _first = lab.network.nat.enter(|| TcpListener::bind("0.0.0.0:6379").unwrap());
     lab.cachenat(&["apply"]).exits(0);
@@ -165,7 +165,7 @@ fn a_listener_on_a_port_of_the_pool_stops_nothing() {
 /// Whoever pastes the lines into a hosts file believes them of every program.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn hosts_lines_are_of_the_caches_own_names_and_of_what_is_forwarded() {
+fn hosts_lines_name_only_forwarded_cache_nodes() {
     let lab = Lab::new();
     let node = |id: &str, host: &str, address: &str| {
         format!(

@@ -23,7 +23,7 @@ fn reordered(lab: &Lab) {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn the_default_routes_source_is_the_gateways_address() {
+fn the_default_routes_source_is_the_gateway_address() {
     let lab = spelled_out(&[(1, "10.0.1.230")]);
     reordered(&lab);
     lab.cachenat(&["apply"]).exits(0);
@@ -33,7 +33,7 @@ fn the_default_routes_source_is_the_gateways_address() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn the_metadata_decide_between_two_addresses() {
+fn metadata_decides_between_two_addresses() {
     let lab = spelled_out(&[(1, "10.0.1.230")]);
     lab.api().change(|scenario| scenario.imds = Some(shapes::instance("subnet-0public")));
     lab.network.nat.ip("address flush dev eth0");
@@ -49,7 +49,7 @@ fn the_metadata_decide_between_two_addresses() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn an_address_in_force_stays_while_the_interface_has_it() {
+fn an_address_in_use_is_kept() {
     let lab = applied();
     let before = in_force(&lab);
     lab.network.nat.ip("address flush dev eth0");
@@ -83,7 +83,7 @@ fn a_second_ipv6_address_moves_no_forward() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn what_is_configured_of_this_host_is_checked() {
+fn configured_host_facts_are_checked() {
     let lab = spelled_out(&[(1, "10.0.1.230")]);
     let config = fs::read_to_string(lab.config()).unwrap();
     for (gateway, words) in [
@@ -105,7 +105,7 @@ fn what_is_configured_of_this_host_is_checked() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn an_alternative_name_is_the_interface_that_it_names() {
+fn an_alternative_interface_name_works() {
     let lab = spelled_out(&[(1, "10.0.1.230")]);
     lab.network.nat.ip("link property add dev eth0 altname device-number-0");
     let config = fs::read_to_string(lab.config()).unwrap();
@@ -153,7 +153,7 @@ fn advertised(lab: &Lab) -> bool {
 /// The operator's own session may come by it.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn ipv6_forwarding_does_not_take_the_host_s_own_default_route_away() {
+fn ipv6_forwarding_keeps_the_hosts_default_route() {
     let lab = dual_stack();
     advertise(&lab);
     let diff = lab.cachenat(&["diff"]).exits(1).stdout;
@@ -184,7 +184,7 @@ fn dual_stack() -> Lab {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn forwarding_is_looked_at_where_packets_come_in() {
+fn forwarding_is_checked_on_the_ingress_interface() {
     let lab = spelled_out(&[(1, "10.0.1.230")]);
     lab.cachenat(&["apply"]).exits(0);
     lab.network.nat.set_sysctl("net/ipv4/conf/eth0/forwarding", "0");
@@ -201,7 +201,7 @@ fn forwarding_is_looked_at_where_packets_come_in() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_file_that_stops_forwarding_at_the_next_boot_is_named() {
+fn a_file_that_disables_forwarding_is_named() {
     let lab = spelled_out(&[(1, "10.0.1.230")]);
     let file = lab.dir().join("sysctl.d/99-hardening.conf");
     fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -244,7 +244,7 @@ fn with_network(lab: &Lab) {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_route_and_an_address_that_come_late_are_waited_for() {
+fn a_late_route_and_address_are_awaited() {
     let lab = spelled_out(&[(1, "10.0.1.230")]);
     without_network(&lab);
     let run = lab.cachenat(&["apply", "--wait", "1s"]).exits(2);

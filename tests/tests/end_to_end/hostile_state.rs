@@ -157,31 +157,31 @@ fn every_mutation_meets_every_command(name: &str) {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn no_mutation_of_the_leases_hangs_a_command_or_passes_the_gate() {
+fn mutated_leases_neither_hang_nor_pass() {
     every_mutation_meets_every_command("leases.json");
 }
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn no_mutation_of_the_inventory_hangs_a_command_or_passes_the_gate() {
+fn mutated_inventories_neither_hang_nor_pass() {
     every_mutation_meets_every_command("inventory.json");
 }
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn no_mutation_of_the_ruleset_hangs_a_command_or_passes_the_gate() {
+fn mutated_rulesets_neither_hang_nor_pass() {
     every_mutation_meets_every_command("ruleset.json");
 }
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn no_mutation_of_the_moves_hangs_a_command_or_passes_the_gate() {
+fn mutated_moves_neither_hang_nor_pass() {
     every_mutation_meets_every_command("moves.json");
 }
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn no_mutation_of_what_is_uncut_hangs_a_command_or_passes_the_gate() {
+fn mutated_uncut_lists_neither_hang_nor_pass() {
     every_mutation_meets_every_command("uncut.json");
 }
 
@@ -211,7 +211,7 @@ const PLANTS: [(&str, Plant); 8] = [
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn nothing_in_place_of_a_state_file_hangs_a_command() {
+fn irregular_state_files_hang_no_command() {
     let victim = Victim::new();
     for name in FILES {
         for (what, plant) in PLANTS {

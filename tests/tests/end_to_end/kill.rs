@@ -34,7 +34,7 @@ const PORTS: [(u8, u16); 4] = [(1, 6379), (2, 6380), (3, 6381), (4, 6382)];
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_run_that_is_killed_at_any_system_call_leaves_the_old_rules_or_the_new_ones() {
+fn a_kill_at_any_syscall_is_atomic() {
     let lab = spelled_out(CONFIGS[1]);
     lab.network.nat.nft(FOREIGN);
     // In the order of the ports, so that both configs have had all their nodes.

@@ -15,7 +15,7 @@ fn events(text: &str) -> Vec<Value> {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn with_log_format_json_each_line_is_an_event() {
+fn json_log_lines_are_events() {
     let mut lab = Lab::new();
     lab.add_replication_group("my-cluster", 2);
     let run = lab.cachenat(&["apply", "--log-format", "json"]).exits(0);
@@ -39,7 +39,7 @@ fn with_log_format_json_each_line_is_an_event() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_control_character_never_reaches_the_terminal() {
+fn control_characters_never_reach_the_terminal() {
     let lab = spelled_out(&[(1, "10.0.1.230")]);
     let run = lab.cachenat(&["--config", "\u{1b}[2J\u{7}.yaml", "apply"]).exits(2);
     assert!(run.stderr.starts_with("error: configuration \\u001b[2J\\u0007.yaml"), "{:?}", run.stderr);
@@ -47,7 +47,7 @@ fn a_control_character_never_reaches_the_terminal() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_password_is_in_nothing_that_is_said_or_written() {
+fn passwords_are_never_printed_or_written() {
     let lab = applied();
     let node = lab.node("my-cluster-001");
     node.redis().call(&["CONFIG", "SET", "requirepass", "hunter2hunter2"]).unwrap();
@@ -84,7 +84,7 @@ fn a_password_is_in_nothing_that_is_said_or_written() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn the_debug_log_has_what_was_asked_answered_and_decided() {
+fn the_debug_log_records_requests_answers_and_decisions() {
     let mut lab = Lab::new();
     lab.add_replication_group("my-cluster", 1);
     let run = lab.cachenat(&["apply"]).exits(0);

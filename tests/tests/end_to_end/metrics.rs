@@ -70,7 +70,7 @@ fn syncs(samples: &[Value], result: &str) -> f64 {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn the_watch_counts_what_it_does_and_serves_it_with_the_status() {
+fn watch_serves_its_metrics_with_the_status() {
     let mut lab = applied();
     let _daemon = watching(&lab, ADDRESS);
     let found = scraped(&lab);
@@ -95,7 +95,7 @@ fn the_watch_counts_what_it_does_and_serves_it_with_the_status() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn own_commits_next_to_a_busy_writer_are_not_counted_as_foreign() {
+fn our_commits_are_not_counted_as_foreign() {
     let lab = applied();
     let _daemon = watching(&lab, ADDRESS);
     let is_over = AtomicBool::new(false);
@@ -118,7 +118,7 @@ fn own_commits_next_to_a_busy_writer_are_not_counted_as_foreign() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn sources_that_fail_and_a_kernel_that_can_not_be_read_are_told() {
+fn source_and_kernel_failures_are_exported() {
     let mut lab = applied();
     lab.stop_api();
     let _daemon = watching(&lab, ADDRESS);
@@ -133,7 +133,7 @@ fn sources_that_fail_and_a_kernel_that_can_not_be_read_are_told() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn slow_clients_and_garbage_hold_up_neither_the_watch_nor_other_scrapes() {
+fn slow_scrapes_block_nothing() {
     let lab = applied();
     let daemon = watching(&lab, ADDRESS);
     // Far more than are served at once; each may take 5 s.
@@ -170,7 +170,7 @@ fn slow_clients_and_garbage_hold_up_neither_the_watch_nor_other_scrapes() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn an_address_for_everybody_is_warned_of_and_our_own_port_is_left_out() {
+fn a_public_metrics_address_is_warned_about() {
     let lab = spelled_out(&[(1, "10.0.1.230")]);
     let daemon = watching(&lab, "0.0.0.0:9379");
     daemon.says("warning: --metrics 0.0.0.0:9379: whoever reaches that address can read the metrics");

@@ -20,7 +20,7 @@ const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 99);
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn each_port_reaches_its_own_node_and_no_other() {
+fn each_port_reaches_only_its_node() {
     let lab = applied();
     let servers: Vec<String> = (6379..=6381).map(|port| reached(&lab, port)).collect();
     let nodes: Vec<String> = lab.nodes().map(|node| node.run_id()).collect();
@@ -31,7 +31,7 @@ fn each_port_reaches_its_own_node_and_no_other() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn each_memcached_node_has_a_port_after_those_of_the_source_before() {
+fn memcached_ports_follow_the_previous_sources() {
     let mut lab = Lab::new();
     lab.add_replication_group("my-cluster", 1);
     lab.add_memcached("sessions", 2);
@@ -45,7 +45,7 @@ fn each_memcached_node_has_a_port_after_those_of_the_source_before() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_client_that_is_not_on_the_list_reaches_no_port() {
+fn an_unlisted_client_reaches_no_port() {
     let lab = applied();
     for port in 6379..=6381 {
         assert!(dial(&lab.network.stranger, port).is_err(), "port {port}");
@@ -64,7 +64,7 @@ fn a_node_sees_the_gateway_as_the_source() {
 /// From one address NAT has only so many ports to one node.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn connections_are_shared_among_several_addresses_of_snat_and_answered() {
+fn several_snat_addresses_share_connections() {
     let lab = applied();
     lab.network.nat.ip("address add 10.0.0.56/24 dev eth0");
     lab.write_config(&lab.plain_config().replace("gateway: {", "gateway: {snat: [10.0.0.55, 10.0.0.56], "));
@@ -82,7 +82,7 @@ fn connections_are_shared_among_several_addresses_of_snat_and_answered() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn transit_to_another_hosts_cache_port_is_not_hijacked() {
+fn transit_to_another_cache_is_not_redirected() {
     let (lab, app, elsewhere) = transit();
     // The allow-list has the app's subnet, so that nothing but the destination tells its traffic from a client's.
     let config = lab.plain_config().replace("clients: [", "clients: [10.0.1.0/24, ");
@@ -96,7 +96,7 @@ fn transit_to_another_hosts_cache_port_is_not_hijacked() {
 /// Where cachenat has switched forwarding on, the host need not become its neighbours' router for that.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn what_is_no_clients_connection_is_dropped_where_that_is_wanted() {
+fn other_forwarded_traffic_can_be_dropped() {
     let (lab, app, elsewhere) = transit();
     let config = |others: &str| {
         let config = lab.plain_config();
@@ -143,7 +143,7 @@ fn what_is_no_clients_connection_is_dropped_where_that_is_wanted() {
 /// The control of the test above: without a match on the destination, the lab's traffic is hijacked.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn the_hand_typed_rules_do_hijack_transit() {
+fn the_hand_typed_rules_redirect_transit() {
     let (lab, app, elsewhere) = transit();
     lab.network.nat.set_sysctl("net/ipv4/ip_forward", "1");
     lab.network.nat.nft(

@@ -44,7 +44,7 @@ fn stays_removed(lab: &Lab) {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_drop_in_that_cannot_be_deleted_stops_no_removal() {
+fn an_undeletable_drop_in_does_not_stop_remove() {
     let lab = forwarding();
     // What is mounted can't be unlinked: EBUSY.
     let mounted = r#"mount --bind "$0/sysctl.d/90-cachenat.conf" "$0/sysctl.d/90-cachenat.conf""#;
@@ -58,7 +58,7 @@ fn a_drop_in_that_cannot_be_deleted_stops_no_removal() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_foreign_drop_in_stops_no_removal() {
+fn a_foreign_drop_in_does_not_stop_remove() {
     let lab = forwarding();
     fs::write(lab.dir().join("sysctl.d/90-cachenat.conf"), "net.ipv4.ip_forward = 1\n").unwrap();
     let run = lab.cachenat(&["remove"]).exits(3);
@@ -68,7 +68,7 @@ fn a_foreign_drop_in_stops_no_removal() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_state_directory_that_cannot_be_written_stops_no_removal() {
+fn an_unwritable_state_directory_does_not_stop_remove() {
     let read_only = r#"mount --bind "$0/state" "$0/state" && mount -o remount,bind,ro "$0/state""#;
     let full = r#"mount -t tmpfs -o size=16k,nr_inodes=3 none "$0/state" \
         && { dd if=/dev/zero of="$0/state/ruleset.json" bs=1k 2>/dev/null; touch "$0/state/other"; true; }"#;
@@ -85,7 +85,7 @@ fn a_state_directory_that_cannot_be_written_stops_no_removal() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_mistaken_configuration_stops_no_removal() {
+fn an_invalid_configuration_does_not_stop_remove() {
     let lab = forwarding();
     lab.write_config("clients: nobody\nsources: 7\n");
     lab.cachenat(&["remove"]).exits(0);
@@ -95,7 +95,7 @@ fn a_mistaken_configuration_stops_no_removal() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_running_watch_brings_nothing_back_until_an_apply() {
+fn a_running_watch_respects_remove() {
     let lab = forwarding();
     let watch = Daemon::start(lab.cachenat_command().args(["watch", "--interval", "1s"]));
     lab.network.nat.nft("flush ruleset");
@@ -119,7 +119,7 @@ fn a_running_watch_brings_nothing_back_until_an_apply() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_watch_that_starts_after_it_brings_nothing_back() {
+fn a_watch_started_later_respects_remove() {
     let lab = forwarding();
     lab.cachenat(&["remove"]).exits(0);
     let watch = Daemon::start(lab.cachenat_command().arg("watch"));
@@ -132,7 +132,7 @@ fn a_watch_that_starts_after_it_brings_nothing_back() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn it_takes_an_unconfirmed_change_and_its_former_rules() {
+fn remove_discards_an_unconfirmed_change() {
     let lab = forwarding();
     spell_out(&lab, &[(1, "10.0.1.230"), (2, "10.0.1.241")]);
     let mut apply = Daemon::start(lab.cachenat_command().args(["apply", "--confirm", "600"]));
@@ -146,7 +146,7 @@ fn it_takes_an_unconfirmed_change_and_its_former_rules() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn an_apply_that_began_before_it_does_not_undo_it() {
+fn an_earlier_apply_does_not_undo_remove() {
     let mut lab = Lab::new();
     lab.add_replication_group("my-cluster", 2);
     lab.cachenat(&["apply"]).exits(0);
@@ -160,7 +160,7 @@ fn an_apply_that_began_before_it_does_not_undo_it() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_removal_that_is_killed_at_any_system_call_stays_removed() {
+fn a_killed_remove_stays_removed() {
     let lab = forwarding();
     let (mut kills, mut gone) = (0, 0);
     for (calls, first) in EFFECTS {
@@ -186,7 +186,7 @@ fn a_removal_that_is_killed_at_any_system_call_stays_removed() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn it_names_what_brings_the_rules_back() {
+fn remove_names_what_reapplies_the_rules() {
     let lab = forwarding();
     let scheduled = "mount -t tmpfs none /etc/cron.d && mount -t tmpfs none /etc/systemd/system \
          && echo '* * * * * root cachenat apply' > /etc/cron.d/cachenat \
@@ -200,7 +200,7 @@ fn it_names_what_brings_the_rules_back() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn where_nothing_could_be_removed_it_ends_with_2() {
+fn a_remove_without_effect_exits_with_2() {
     let lab = forwarding();
     let before = in_force(&lab);
     let read_only = r#"for dir in state sysctl.d; do mount --bind "$0/$dir" "$0/$dir" \

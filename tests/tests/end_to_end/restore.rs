@@ -6,7 +6,7 @@ use crate::common::{applied, in_force, reached, spelled_out};
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn the_last_good_rules_come_back_without_api_dns_or_a_route() {
+fn restore_needs_no_api_dns_or_route() {
     let mut lab = applied();
     let before = in_force(&lab);
     // As a boot leaves it, and not even a lease of DHCP yet.
@@ -26,7 +26,7 @@ fn the_last_good_rules_come_back_without_api_dns_or_a_route() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn without_an_earlier_run_there_is_nothing_to_restore() {
+fn restore_without_state_is_refused() {
     let lab = spelled_out(&[(1, "10.0.1.230")]);
     let run = lab.cachenat(&["restore"]).exits(2);
     assert!(run.stderr.contains("no ruleset of an earlier run"), "{}", run.stderr);
@@ -35,7 +35,7 @@ fn without_an_earlier_run_there_is_nothing_to_restore() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn what_was_removed_does_not_come_back_at_boot_and_its_ports_are_remembered() {
+fn removed_rules_stay_away_at_boot() {
     let lab = spelled_out(&[(1, "10.0.1.230")]);
     lab.cachenat(&["apply"]).exits(0);
     lab.cachenat(&["remove"]).exits(0);
@@ -46,7 +46,7 @@ fn what_was_removed_does_not_come_back_at_boot_and_its_ports_are_remembered() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_damaged_ruleset_is_named_and_touches_nothing() {
+fn a_damaged_ruleset_is_named_and_changes_nothing() {
     let lab = spelled_out(&[(1, "10.0.1.230")]);
     lab.cachenat(&["apply"]).exits(0);
     let before = in_force(&lab);

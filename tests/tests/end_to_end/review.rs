@@ -30,7 +30,7 @@ fn reviewed(lab: &Lab) -> String {
 /// Whoever opens a pull request names hosts in it.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn what_a_pull_request_names_is_not_connected_to_and_gets_no_secret() {
+fn a_pull_request_gets_no_connection_or_secret() {
     let mut lab = Lab::new();
     lab.add_replication_group("my-cluster", 2);
     let spelled = "gateway: {interface: ens5, addresses: [10.0.0.99], ";
@@ -49,7 +49,7 @@ fn what_a_pull_request_names_is_not_connected_to_and_gets_no_secret() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn the_example_workflow_comments_what_a_pull_request_changes_without_privilege() {
+fn the_example_workflow_comments_on_pull_requests() {
     let mut lab = Lab::new();
     lab.add_replication_group("my-cluster", 2);
     let plain = lab.plain_config();

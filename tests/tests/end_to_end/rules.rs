@@ -24,7 +24,7 @@ table ip cachenat {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn foreign_tables_stay_byte_for_byte_through_apply_change_and_remove() {
+fn foreign_tables_stay_unchanged_throughout() {
     let mut lab = Lab::new();
     lab.add_replication_group("my-cluster", 2);
     lab.network.nat.nft(FOREIGN);
@@ -42,7 +42,7 @@ fn foreign_tables_stay_byte_for_byte_through_apply_change_and_remove() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_foreign_accept_that_counts_goes_on_counting() {
+fn a_foreign_counting_accept_keeps_counting() {
     let lab = applied();
     lab.network.nat.nft(FOREIGN);
     reached(&lab, 6379);
@@ -53,7 +53,7 @@ fn a_foreign_accept_that_counts_goes_on_counting() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn render_loaded_by_nft_is_what_apply_makes() {
+fn rendered_rules_equal_applied_rules() {
     let mut lab = Lab::new();
     lab.add_replication_group("my-cluster", 3);
     lab.add_memcached("sessions", 2);
@@ -68,7 +68,7 @@ fn render_loaded_by_nft_is_what_apply_makes() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn rules_that_nft_loaded_from_render_are_in_step_for_diff() {
+fn rendered_rules_are_in_step() {
     let lab = applied();
     let rendered = lab.cachenat(&["render"]).exits(0).stdout;
     lab.network.nat.nft("delete table inet cachenat");
@@ -80,7 +80,7 @@ fn rules_that_nft_loaded_from_render_are_in_step_for_diff() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn the_iptables_rendering_is_loaded_by_iptables_and_forwards_the_same() {
+fn the_iptables_rendering_forwards_the_same() {
     let mut lab = Lab::new();
     lab.add_replication_group("my-cluster", 3);
     let rendered = lab.cachenat(&["render", "--format", "iptables-restore"]).exits(0).stdout;
@@ -93,7 +93,7 @@ fn the_iptables_rendering_is_loaded_by_iptables_and_forwards_the_same() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn apply_turns_forwarding_on_and_remove_turns_it_back() {
+fn apply_enables_forwarding_and_remove_restores_it() {
     let mut lab = Lab::new();
     lab.add_replication_group("my-cluster", 1);
     let drop_in = lab.dir().join("sysctl.d/90-cachenat.conf");
@@ -108,7 +108,7 @@ fn apply_turns_forwarding_on_and_remove_turns_it_back() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn four_applies_at_once_all_succeed_and_leave_one_whole_ruleset() {
+fn concurrent_applies_leave_one_complete_ruleset() {
     let lab = applied();
     let whole = in_force(&lab);
     lab.network.nat.nft("delete table inet cachenat");

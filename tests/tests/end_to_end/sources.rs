@@ -17,7 +17,7 @@ fn watch(lab: &Lab, interval: &str) -> Daemon {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_deleted_group_slows_no_other_source() {
+fn a_deleted_group_does_not_slow_others() {
     let lab = applied();
     lab.write_config(&format!("{}  - serverless_cache: deleted\n", lab.plain_config()));
     let daemon = watch(&lab, "1s");
@@ -33,7 +33,7 @@ fn a_deleted_group_slows_no_other_source() {
 /// An instance's role or region may be a moment late when it boots.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn metadata_that_is_silent_at_the_start_is_heard_later() {
+fn initially_silent_metadata_is_read_later() {
     let mut lab = Lab::new();
     lab.add_replication_group("my-cluster", 1);
     let mut command = lab.cachenat_command();
@@ -61,7 +61,7 @@ fn metadata_that_is_silent_at_the_start_is_heard_later() {
 /// AWS's own words of a denied call are longer than what is worth printing.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_long_error_makes_no_one_ask_again() {
+fn a_long_error_causes_no_extra_requests() {
     let lab = applied();
     let message =
         "User: arn:aws:sts::123456789012:assumed-role/nat/i-0 is not authorized to perform it ".repeat(9);

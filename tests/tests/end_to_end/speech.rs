@@ -31,7 +31,7 @@ fn is_saved(lab: &Lab, words: &str) -> bool {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn output_that_fails_fails_no_change() {
+fn failed_output_does_not_fail_the_change() {
     for redirection in [">/dev/full", ">&-", "2>&-", ">&- 2>&-", ">/dev/full 2>/dev/full"] {
         let lab = spelled_out(BEFORE);
         redirected(&lab, redirection, &["apply"]).exits(0);
@@ -51,7 +51,7 @@ fn output_that_fails_fails_no_change() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_report_that_cannot_be_printed_is_warned_of() {
+fn an_unprintable_report_is_a_warning() {
     let lab = spelled_out(BEFORE);
     let run = redirected(&lab, ">/dev/full", &["apply"]).exits(0);
     assert!(run.stderr.contains("the changes are made all the same"), "{}", run.stderr);
@@ -59,7 +59,7 @@ fn a_report_that_cannot_be_printed_is_warned_of() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_command_that_only_prints_fails_where_it_cannot() {
+fn a_printing_command_fails_without_output() {
     let lab = spelled_out(BEFORE);
     for args in [&["discover"][..], &["render"], &["diff"], &["leases"]] {
         let run = redirected(&lab, ">/dev/full", args).exits(2);
@@ -99,7 +99,7 @@ impl Drop for Unread {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn watch_goes_on_where_nothing_reads_its_output() {
+fn watch_survives_a_closed_output() {
     let lab = spelled_out(BEFORE);
     let mut watch = Unread::start(&lab, &["watch", "--interval", "1s"]);
     wait_for("the first rules to be saved", || is_saved(&lab, "10.0.1.231").then_some(()));
@@ -121,7 +121,7 @@ fn watch_goes_on_where_nothing_reads_its_output() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn apply_has_saved_and_unlocked_before_it_prints() {
+fn apply_saves_and_unlocks_before_printing() {
     let lab = spelled_out(BEFORE);
     let _apply = Unread::start(&lab, &["apply"]);
     wait_for("the rules to be saved", || is_saved(&lab, "10.0.1.231").then_some(()));
@@ -132,7 +132,7 @@ fn apply_has_saved_and_unlocked_before_it_prints() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_change_is_rolled_back_where_nothing_reads() {
+fn a_closed_output_does_not_stop_rollback() {
     let lab = spelled_out(BEFORE);
     lab.cachenat(&["apply"]).exits(0);
     let before = in_force(&lab);

@@ -36,7 +36,7 @@ const FULL: &str = r#"mount -t tmpfs -o size=16k,nr_inodes=3 none "$0" && { dd i
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_damaged_file_is_kept_aside_and_what_is_in_force_stands_in_for_it() {
+fn a_damaged_file_is_replaced_from_the_kernel() {
     for name in ["leases.json", "inventory.json"] {
         let lab = settled();
         let (path, before) = (file(&lab, name), in_force(&lab));
@@ -65,7 +65,7 @@ fn a_damaged_file_is_kept_aside_and_what_is_in_force_stands_in_for_it() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn where_nothing_can_be_written_the_rules_are_applied_with_a_warning_and_3() {
+fn unwritable_state_exits_3_after_applying() {
     for mounts in [READ_ONLY, FULL] {
         let lab = settled();
         spell_out(&lab, &[(2, "10.0.1.241"), (3, "10.0.1.232"), (4, "10.0.1.233")]);
@@ -83,7 +83,7 @@ fn where_nothing_can_be_written_the_rules_are_applied_with_a_warning_and_3() {
 /// The files know nothing of the fourth node, and the first would come before it.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_port_that_could_not_be_written_down_stays_its_nodes_own() {
+fn an_unsaved_port_stays_its_nodes() {
     let lab = settled();
     spell_out(&lab, &[(2, "10.0.1.231"), (5, "10.0.1.235")]);
     where_mounted(&lab, READ_ONLY, &["apply"]).exits(3);
@@ -95,7 +95,7 @@ fn a_port_that_could_not_be_written_down_stays_its_nodes_own() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn leases_are_listed_and_a_resting_port_can_be_released() {
+fn a_reserved_port_can_be_released() {
     let lab = settled();
     let list = lab.cachenat(&["leases"]).exits(0).stdout;
     let row = |port: &str| {
@@ -119,7 +119,7 @@ fn leases_are_listed_and_a_resting_port_can_be_released() {
 /// The state directory is the service's user's, who could write so many.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_thousand_planted_leases_at_rest_block_no_forward() {
+fn planted_reservations_block_no_forward() {
     let lab = spelled_out(&[(1, "10.0.1.230"), (2, "10.0.1.231")]);
     let planted = |ports: std::ops::RangeInclusive<u16>| {
         let lease =

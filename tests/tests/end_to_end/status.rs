@@ -14,7 +14,7 @@ fn samples(lab: &Lab) -> Vec<Value> {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn connections_made_and_connections_open_are_told_apart() {
+fn total_and_open_connections_are_distinguished() {
     let lab = applied();
     drop(open(&lab, 6380));
     let _open = [open(&lab, 6379), open(&lab, 6379)];
@@ -48,7 +48,7 @@ fn listener(lab: &Lab, id: &str) -> Value {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn bytes_are_told_where_the_kernel_accounts_for_them() {
+fn bytes_are_reported_with_conntrack_accounting() {
     let lab = applied();
     let _before = open(&lab, 6380);
     assert_eq!(listener(&lab, "my-cluster-002")["bytes_sent"], Value::Null);
@@ -73,7 +73,7 @@ fn bytes_are_told_where_the_kernel_accounts_for_them() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_node_that_moved_tells_since_when_and_its_lease_is_as_old_as_before() {
+fn a_moved_node_keeps_its_leases_age() {
     let mut lab = applied();
     let before = listener(&lab, "my-cluster-002");
     assert_eq!(before["changed"], before["since"]);
@@ -93,7 +93,7 @@ fn a_node_that_moved_tells_since_when_and_its_lease_is_as_old_as_before() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn each_listener_says_whether_it_is_in_step() {
+fn each_listener_reports_whether_it_is_in_step() {
     let lab = applied();
     let nat = &lab.network.nat;
     nat.nft("delete element inet cachenat forward4 { 10.0.0.55 . 6380 }");

@@ -27,7 +27,7 @@ fn applied() -> Lab {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn strangers_are_named_and_go_with_the_next_run() {
+fn strangers_are_named_and_removed() {
     let lab = applied();
     let before = in_force(&lab);
     for (command, name) in STRANGERS {
@@ -49,7 +49,7 @@ fn strangers_are_named_and_go_with_the_next_run() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_probation_is_refused_where_strangers_could_not_be_put_back() {
+fn a_confirmed_commit_is_refused_with_strangers() {
     let lab = applied();
     spell_out(&lab, AFTER);
     for (command, name) in STRANGERS {

@@ -76,7 +76,7 @@ impl Moved {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_commit_that_the_kernel_refuses_leaves_everything_as_it_was() {
+fn a_refused_commit_changes_nothing() {
     let moved = Moved::new();
     let commit = moved.number_of(COMMIT);
     for error in ["ENOMEM", "EPERM", "ENOSPC", "EIO"] {
@@ -90,7 +90,7 @@ fn a_commit_that_the_kernel_refuses_leaves_everything_as_it_was() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_commit_that_may_have_been_lost_is_read_back_and_sent_again() {
+fn a_lost_commit_is_read_back_and_retried() {
     for error in ["ENOBUFS", "EINTR"] {
         let moved = Moved::new();
         let commit = moved.number_of(COMMIT);
@@ -101,7 +101,7 @@ fn a_commit_that_may_have_been_lost_is_read_back_and_sent_again() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_commit_that_cannot_be_read_back_exits_with_3() {
+fn an_unverified_commit_exits_with_3() {
     let moved = Moved::new();
     let after = moved.number_of(COMMIT) + 1;
     let run = moved.apply(&format!("sendmsg:error=ENOMEM:when={after}+")).exits(3);
@@ -113,7 +113,7 @@ fn a_commit_that_cannot_be_read_back_exits_with_3() {
 /// The kernel drops answers when the socket's buffer is full; the receive after the commit finds that out.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn an_answer_that_is_lost_at_any_receive_ends_in_the_old_rules_or_the_new() {
+fn a_lost_answer_is_atomic() {
     let moved = Moved::new();
     for (when, nodes) in (1..100).zip([AFTER, BEFORE].into_iter().cycle()) {
         let old = in_force(&moved.lab);
@@ -141,7 +141,7 @@ fn an_answer_that_is_lost_at_any_receive_ends_in_the_old_rules_or_the_new() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn without_ctnetlink_the_rules_change_and_a_warning_says_what_stays() {
+fn missing_ctnetlink_is_a_warning() {
     let moved = Moved::new();
     let list = moved.number_of(FLOWS);
     let run = moved.apply(&format!("sendmsg:error=EINVAL:when={list}")).exits(0);
@@ -151,7 +151,7 @@ fn without_ctnetlink_the_rules_change_and_a_warning_says_what_stays() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_state_file_that_cannot_be_made_durable_is_a_warning_and_3() {
+fn a_failed_fsync_exits_with_3() {
     for fault in ["fsync:error=EIO", "rename,renameat:error=EROFS"] {
         let moved = Moved::new();
         let run = moved.apply(fault).exits(3);
@@ -163,7 +163,7 @@ fn a_state_file_that_cannot_be_made_durable_is_a_warning_and_3() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_flush_between_dump_and_commit_is_noticed_and_the_whole_table_is_made() {
+fn a_flush_before_commit_is_repaired() {
     let moved = Moved::new();
     let commit = moved.number_of(COMMIT);
     // strace writes a call down as it enters it, and holds this one for as long as strace lives.
@@ -187,7 +187,7 @@ fn tracer(pid: Pid) -> Pid {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_read_only_proc_is_an_error_only_if_something_in_it_is_wrong() {
+fn a_read_only_proc_matters_only_when_wrong() {
     let lab = spelled_out(BEFORE);
     let read_only = |lab: &Lab, args: &[&str]| {
         let mut command = lab.operator_command("sh");

@@ -35,7 +35,7 @@ fn wide(lab: &Lab) -> String {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_run_that_waits_for_its_sources_holds_up_no_other() {
+fn a_run_waiting_for_sources_blocks_none() {
     let lab = applied();
     let inventory = lab.dir().join("inventory.json");
     fs::write(&inventory, lab.cachenat(&["discover", "--json"]).exits(0).stdout).unwrap();
@@ -52,7 +52,7 @@ fn a_run_that_waits_for_its_sources_holds_up_no_other() {
 /// The run that waits has an answer that is older than the rules of the other.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn an_earlier_answer_gives_way_to_a_later_one() {
+fn an_older_answer_does_not_replace_a_newer() {
     let mut lab = applied();
     // One answer of before the change, which then takes its time.
     lab.api().change(|scenario| scenario.delay_ms = 3000);
@@ -69,7 +69,7 @@ fn an_earlier_answer_gives_way_to_a_later_one() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_planted_moment_holds_up_no_run() {
+fn a_planted_timestamp_blocks_no_run() {
     let lab = applied();
     for memo in [
         "asked 18446744073709551615 saved 0",
@@ -88,7 +88,7 @@ fn a_planted_moment_holds_up_no_run() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_configuration_that_was_narrowed_is_not_undone() {
+fn watch_does_not_undo_a_narrowed_configuration() {
     let lab = applied();
     lab.write_config(&wide(&lab));
     let watch = Daemon::start(lab.cachenat_command().args(["watch", "--interval", "1h"]));
@@ -106,7 +106,7 @@ fn a_configuration_that_was_narrowed_is_not_undone() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn an_unreadable_configuration_does_not_bring_back_an_older_one() {
+fn an_unreadable_configuration_keeps_the_newer_rules() {
     let lab = applied();
     lab.write_config(&wide(&lab));
     let watch = Daemon::start(lab.cachenat_command().args(["watch", "--interval", "1h"]));
@@ -153,7 +153,7 @@ fn a_confirmed_configuration_reaches_watch_without_a_signal() {
 /// Nothing but the old configuration is to be had, and what is in force was planned with it.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_broken_configuration_stops_no_following() {
+fn a_broken_configuration_does_not_stop_watch() {
     let lab = applied();
     let watch = Daemon::start(lab.cachenat_command().args(["watch", "--interval", "1h"]));
     lab.network.nat.nft("flush ruleset");

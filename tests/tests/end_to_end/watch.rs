@@ -52,7 +52,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_replaced_node_is_followed_by_dns_long_before_the_api_is_asked_again() {
+fn dns_detects_a_replacement_before_the_api() {
     let mut lab = applied();
     let daemon = watching(&lab, &["--interval", "1h"]);
     lab.replace_node("my-cluster-002");
@@ -64,7 +64,7 @@ fn a_replaced_node_is_followed_by_dns_long_before_the_api_is_asked_again() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn an_added_node_is_followed_at_the_interval_and_a_removed_one_too() {
+fn added_and_removed_nodes_are_followed() {
     let mut lab = applied();
     let _daemon = watching(&lab, &["--interval", "2s"]);
     let id = lab.add_node("my-cluster");
@@ -76,7 +76,7 @@ fn an_added_node_is_followed_at_the_interval_and_a_removed_one_too() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn what_others_take_away_comes_back() {
+fn deleted_rules_are_repaired() {
     let lab = applied();
     let daemon = watching(&lab, &["--interval", "1h", "--dns-interval", "1h"]);
     for taken in [
@@ -95,7 +95,7 @@ fn what_others_take_away_comes_back() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn nothing_is_sent_or_said_while_all_is_in_step_and_others_change_their_tables() {
+fn foreign_commits_trigger_no_action() {
     let lab = applied();
     let daemon = watching(&lab, &["--interval", "1s", "--dns-interval", "1s"]);
     let (before, commits) = (table(&lab), generation(&lab));
@@ -114,7 +114,7 @@ fn nothing_is_sent_or_said_while_all_is_in_step_and_others_change_their_tables()
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn sigterm_ends_it_with_0_and_leaves_the_rules_in_force() {
+fn sigterm_exits_0_and_keeps_the_rules() {
     let lab = applied();
     let before = table(&lab);
     let mut daemon = watching(&lab, &[]);
@@ -125,7 +125,7 @@ fn sigterm_ends_it_with_0_and_leaves_the_rules_in_force() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn sighup_takes_a_good_configuration_and_keeps_the_old_one_on_a_bad_one() {
+fn sighup_loads_only_a_valid_configuration() {
     let mut lab = applied();
     let daemon = watching(&lab, &[]);
     lab.write_config("clients: [not an address]\n");
@@ -142,7 +142,7 @@ fn sighup_takes_a_good_configuration_and_keeps_the_old_one_on_a_bad_one() {
 /// `CACHENAT_RELOADS=2000` makes a soak of it: five minutes.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn reloads_leave_nothing_behind() {
+fn reloads_leak_nothing() {
     let reloads = std::env::var("CACHENAT_RELOADS").map_or(100, |number| number.parse().unwrap());
     let pause = Duration::from_millis(if reloads > 100 { 120 } else { 0 });
     let lab = applied();
@@ -175,7 +175,7 @@ fn reloads_leave_nothing_behind() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn systemd_hears_when_it_is_ready_how_it_stands_and_that_it_lives() {
+fn systemd_gets_ready_status_and_watchdog() {
     let lab = applied();
     let (systemd, path) = systemd(&lab);
     let mut command = lab.cachenat_command();
@@ -194,7 +194,7 @@ fn systemd_hears_when_it_is_ready_how_it_stands_and_that_it_lives() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn an_api_that_fails_hangs_and_returns_costs_no_forward_and_stops_no_following() {
+fn an_api_outage_costs_no_forward() {
     let mut lab = applied();
     let daemon = watching(&lab, &["--interval", "1s"]);
     lab.stop_api();
@@ -220,7 +220,7 @@ fn an_api_that_fails_hangs_and_returns_costs_no_forward_and_stops_no_following()
 /// The daemon's last answer is older than that of the run beside it, and must not undo it.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn an_apply_beside_it_is_not_undone() {
+fn a_concurrent_apply_is_not_undone() {
     let mut lab = applied();
     let daemon = watching(&lab, &["--interval", "1h"]);
     let id = lab.add_node("my-cluster");
@@ -240,7 +240,7 @@ fn an_apply_beside_it_is_not_undone() {
 /// More than half of the nodes missing from one answer: a second look at the same answer is no second answer.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn nodes_that_vanish_at_once_stay_until_the_api_says_so_twice() {
+fn mass_removals_need_a_second_answer() {
     let mut lab = applied();
     let daemon = watching(&lab, &["--interval", "4s"]);
     lab.api().change(|scenario| {
@@ -263,7 +263,7 @@ fn nodes_that_vanish_at_once_stay_until_the_api_says_so_twice() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_quarrel_with_somebody_who_undoes_every_repair_is_led_at_leisure() {
+fn repairs_are_rate_limited() {
     let lab = applied();
     let daemon = watching(&lab, &["--interval", "1h"]);
     let undo =

@@ -15,7 +15,7 @@ const CONFIGS: [&[(u8, &str)]; 2] =
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn two_hundred_applies_go_through_while_somebody_runs_nft_in_a_tight_loop() {
+fn applies_succeed_next_to_a_busy_nft() {
     let lab = with_a_foreign_set();
     let before = generation(&lab);
     let nft = |text: &str| lab.network.nat.nft(text);
@@ -40,7 +40,7 @@ fn two_hundred_applies_go_through_while_somebody_runs_nft_in_a_tight_loop() {
 /// Thousands of commits a second leave no room for a dump of one generation, and none is needed.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_writer_that_leaves_no_gap_costs_nothing() {
+fn changes_succeed_next_to_a_continuous_writer() {
     let lab = with_a_foreign_set();
     let change = |number: usize| {
         spell_out(&lab, CONFIGS[number % 2]);
@@ -79,7 +79,7 @@ fn a_writer_that_leaves_no_gap_costs_nothing() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn ten_applies_at_once_make_one_commit() {
+fn ten_concurrent_applies_make_one_commit() {
     let lab = spelled_out(CONFIGS[1]);
     let before = generation(&lab);
     let start = |_| {

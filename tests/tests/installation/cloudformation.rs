@@ -27,14 +27,14 @@ fn user_data() -> (String, String) {
 
 #[test]
 #[ignore = "needs what scripts/setup installs: scripts/test"]
-fn cfn_lint_finds_no_fault_in_the_template() {
+fn the_template_passes_cfn_lint() {
     let lint = programs::python().with_file_name("cfn-lint");
     assert_eq!(run(Command::new(lint).arg(file())), "");
 }
 
 #[test]
 #[ignore = "needs what scripts/setup installs: scripts/test"]
-fn its_role_may_read_the_caches_as_the_policy_says() {
+fn the_role_matches_the_iam_policy() {
     let policy: Value = serde_json::from_str(&example("iam-policy.json")).unwrap();
     let policies = &template()["Resources"]["Role"]["Properties"]["Policies"];
     assert_eq!(policies[0]["PolicyDocument"], policy);
@@ -44,7 +44,7 @@ fn its_role_may_read_the_caches_as_the_policy_says() {
 
 #[test]
 #[ignore = "needs what scripts/setup installs: scripts/test"]
-fn its_user_data_is_the_examples_and_its_configuration_is_read() {
+fn the_user_data_matches_the_example() {
     let (head, rest) = user_data();
     let marker = "# Nothing below here needs to be edited.\n";
     assert_eq!(rest, marker.to_owned() + example("user-data.sh").split(marker).nth(1).unwrap());

@@ -14,7 +14,7 @@ const UNITS: [&str; 3] = ["cachenat.timer", "cachenat-watch.service", "cachenat-
 
 #[test]
 #[ignore = "needs root and a network namespace: scripts/test"]
-fn a_deb_is_installed_used_upgraded_and_purged() {
+fn a_deb_installs_upgrades_and_purges() {
     let (lab, machine) = lab();
     let before = machine.run(&["find", "/etc", "/usr", "/var/lib", "-path", "*cachenat*"]);
     assert_eq!(before, "");
@@ -64,7 +64,7 @@ fn a_deb_is_installed_used_upgraded_and_purged() {
 
 #[test]
 #[ignore = "needs root and a network namespace: scripts/test"]
-fn an_rpm_is_installed_used_upgraded_and_erased() {
+fn an_rpm_installs_upgrades_and_erases() {
     let (lab, machine) = lab();
     let rpm = |words: &[&str], version: &str| {
         fs::copy(package(version, "rpm"), machine.path("/root/cachenat.rpm")).unwrap();
@@ -98,7 +98,7 @@ fn an_rpm_is_installed_used_upgraded_and_erased() {
 
 #[test]
 #[ignore = "needs root and a network namespace: scripts/test"]
-fn both_packages_hold_the_same_files_and_ask_for_the_same_libraries() {
+fn both_packages_have_equal_files_and_libraries() {
     let deb = run(Command::new("dpkg-deb").arg("--contents").arg(package(VERSION, "deb")));
     let deb = deb.lines().filter(|line| !line.ends_with('/')).map(|line| {
         let path = line.split_whitespace().nth(5).unwrap();

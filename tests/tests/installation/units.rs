@@ -34,7 +34,7 @@ fn replace(lab: &mut Lab) -> String {
 
 #[test]
 #[ignore = "needs root and a network namespace: scripts/test"]
-fn systemd_finds_no_fault_in_the_units_and_little_exposed() {
+fn the_units_pass_systemd_analyze() {
     let (_lab, machine) = installed();
     let units: Vec<String> = SERVICES
         .iter()
@@ -62,7 +62,7 @@ fn systemd_finds_no_fault_in_the_units_and_little_exposed() {
 
 #[test]
 #[ignore = "needs root and a network namespace: scripts/test"]
-fn the_timer_applies_as_its_own_user_and_takes_turns_with_root() {
+fn the_timer_applies_as_its_own_user() {
     let (mut lab, machine) = installed();
     machine.run(&["systemctl", "enable", "--now", "cachenat.timer"]);
     wait_until_reached(&lab);
@@ -96,7 +96,7 @@ fn the_timer_applies_as_its_own_user_and_takes_turns_with_root() {
 
 #[test]
 #[ignore = "needs root and a network namespace: scripts/test"]
-fn the_watch_follows_and_repairs_in_its_sandbox() {
+fn watch_works_in_its_sandbox() {
     let (mut lab, machine) = installed();
     machine.start(SERVICES[1]);
     // Type=notify: it is started once its rules are in force.
@@ -131,7 +131,7 @@ fn the_watch_follows_and_repairs_in_its_sandbox() {
 
 #[test]
 #[ignore = "needs root and a network namespace: scripts/test"]
-fn a_boot_without_api_or_dns_brings_the_last_good_rules_back() {
+fn a_boot_without_network_restores_the_rules() {
     let (mut lab, mut machine) = installed();
     // The first boot with it enabled has nothing to restore, which is no failure.
     machine.run(&["systemctl", "enable", SERVICES[2]]);
@@ -151,7 +151,7 @@ fn a_boot_without_api_or_dns_brings_the_last_good_rules_back() {
 
 #[test]
 #[ignore = "needs root and a network namespace: scripts/test"]
-fn a_change_of_roots_whose_guard_was_killed_waits_for_root() {
+fn only_root_rolls_back_roots_change() {
     let (lab, machine) = installed();
     let mut apply = machine.command("cachenat");
     apply.args(["apply", "--confirm", "600"]).envs(cachenat_tests::lab::product::aws_environment());

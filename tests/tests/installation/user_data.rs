@@ -60,7 +60,7 @@ fn is_set_up(lab: &Lab, machine: &Machine) {
 
 #[test]
 #[ignore = "needs root and a network namespace: scripts/test"]
-fn on_debian_and_ubuntu_it_sets_the_instance_up_and_a_second_time_changes_nothing() {
+fn user_data_sets_up_debian_and_ubuntu() {
     let (lab, machine) = lab_with_packages();
     user_data(&machine, &sum("deb")).exits(0);
     is_set_up(&lab, &machine);
@@ -76,7 +76,7 @@ fn on_debian_and_ubuntu_it_sets_the_instance_up_and_a_second_time_changes_nothin
 /// the package.
 #[test]
 #[ignore = "needs root and a network namespace: scripts/test"]
-fn on_amazon_linux_it_takes_the_rpm() {
+fn user_data_installs_the_rpm_on_amazon_linux() {
     let (lab, machine) = lab_with_packages();
     machine.run(&["rm", "/etc/os-release"]);
     machine.write("/etc/os-release", "ID=\"amzn\"\nID_LIKE=\"fedora\"\nVERSION_ID=\"2023\"\n");
@@ -91,7 +91,7 @@ fn on_amazon_linux_it_takes_the_rpm() {
 
 #[test]
 #[ignore = "needs root and a network namespace: scripts/test"]
-fn a_package_that_is_another_is_not_installed() {
+fn a_package_with_another_checksum_is_refused() {
     let (_lab, machine) = lab_with_packages();
     let none = user_data(&machine, "").exits(1);
     assert!(none.stderr.contains("s3://packages/cachenat/SHA256SUMS"), "{}", none.stderr);

@@ -17,7 +17,7 @@ fn workflow(file: &str) -> Value {
 /// A tag can be moved to another commit, by whoever has taken the action over.
 #[test]
 #[ignore = "needs what scripts/setup installs: scripts/test"]
-fn every_action_is_pinned_by_its_commit_and_no_secret_goes_to_all_steps() {
+fn actions_are_pinned_and_secrets_scoped() {
     for file in [".github/workflows/release.yml", "examples/github-review.yml"] {
         let workflow = workflow(file);
         let mut actions = 0;
@@ -38,7 +38,7 @@ fn every_action_is_pinned_by_its_commit_and_no_secret_goes_to_all_steps() {
 
 #[test]
 #[ignore = "needs what scripts/setup installs: scripts/test"]
-fn the_shell_lines_of_every_step_are_sound() {
+fn every_workflow_step_passes_shellcheck() {
     for file in [".github/workflows/release.yml", "examples/github-review.yml"] {
         for job in workflow(file)["jobs"].as_object().unwrap().values() {
             for lines in job["steps"].as_array().unwrap().iter().filter_map(|step| step["run"].as_str()) {

@@ -34,7 +34,7 @@ fn assert_rules(firewall: impl Fn(Iptables) -> Firewall, rules: &[&str]) {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn firewalld_rejects_what_no_zone_forwards() {
+fn firewalld_rejects_unzoned_forwarding() {
     for (firewalld, translated) in [
         (Firewalld::OfDistribution, "ct status dnat accept"),
         (Firewalld::AnyForwardPorts, "ct status dnat accept"),
@@ -50,7 +50,7 @@ fn firewalld_rejects_what_no_zone_forwards() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn ufw_drops_what_is_forwarded_by_default() {
+fn ufw_drops_forwarded_packets_by_default() {
     assert_rules(
         |variant| Firewall::Ufw(variant, ForwardPolicy::Drop),
         &[
@@ -65,7 +65,7 @@ fn ufw_drops_what_is_forwarded_by_default() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn ufw_accepts_what_is_forwarded_by_choice() {
+fn ufw_accepts_forwarded_packets_when_configured() {
     assert_rules(
         |variant| Firewall::Ufw(variant, ForwardPolicy::Accept),
         &[
@@ -78,7 +78,7 @@ fn ufw_accepts_what_is_forwarded_by_choice() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn fail2ban_rejects_an_address_in_a_table_of_its_own() {
+fn fail2ban_rejects_an_address_with_nftables() {
     let set = "ip saddr @addr-set-sshd reject with icmp port-unreachable";
     for (ban, hook, ports) in [
         (Ban::NftablesMultiport, "input", "tcp dport 22"),
@@ -97,7 +97,7 @@ fn fail2ban_rejects_an_address_in_a_table_of_its_own() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn fail2ban_rejects_an_address_in_a_chain_of_iptables() {
+fn fail2ban_rejects_an_address_with_iptables() {
     for (ban, jump) in [
         (Ban::IptablesMultiport, "-A INPUT -p tcp -m multiport --dports 22 -j f2b-sshd"),
         (Ban::IptablesForward, "-A FORWARD -p tcp -j f2b-sshd"),
@@ -115,7 +115,7 @@ fn fail2ban_rejects_an_address_in_a_chain_of_iptables() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn docker_accepts_what_is_for_a_published_port() {
+fn docker_accepts_a_published_port() {
     let port = "-A DOCKER -d 172.18.0.2/32 ! -i br-5e0c1a7d9b34 -o br-5e0c1a7d9b34 -p tcp -m tcp --dport 80 -j ACCEPT";
     let dnat = "-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER";
     let common = [":FORWARD DROP ", "-A FORWARD -j DOCKER-USER", port, dnat];
@@ -138,13 +138,13 @@ fn docker_accepts_what_is_for_a_published_port() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn kube_proxy_drops_what_is_invalid() {
+fn kube_proxy_drops_invalid_packets() {
     assert_rules(Firewall::KubeProxy, &["-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP"]);
 }
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_nat_instance_no_longer_rejects_what_it_forwards() {
+fn a_nat_instance_accepts_what_it_forwards() {
     let reject = "-A FORWARD -j REJECT --reject-with icmp-host-prohibited";
     assert_rules(Firewall::IptablesServices, &[reject]);
     assert_rules(Firewall::NatInstance, &["-A POSTROUTING -o ens5 -j MASQUERADE", ":FORWARD ACCEPT "]);
@@ -158,7 +158,7 @@ fn a_nat_instance_no_longer_rejects_what_it_forwards() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn an_nftables_conf_forwards_as_it_says() {
+fn an_nftables_conf_matches_its_prediction() {
     let (accept, drop) = ("policy accept;", "policy drop;");
     let hook = |policy| format!("type filter hook forward priority filter; {policy}");
     for (nftables, chain, rules) in [

@@ -39,7 +39,7 @@ fn apply_and_nft_make_the_same_flowtable() {
 
 #[test]
 #[ignore = "needs a network namespace, and a kernel with flowtables: scripts/test-kernel-6.1"]
-fn a_flowtable_comes_gets_another_device_is_rebuilt_with_the_table_and_goes() {
+fn a_flowtable_can_change_its_device() {
     let namespace = with_devices();
     let kernel = &mut open(&namespace);
     let rulesets =
@@ -64,7 +64,7 @@ fn a_flowtable_comes_gets_another_device_is_rebuilt_with_the_table_and_goes() {
 
 #[test]
 #[ignore = "needs a network namespace, and a kernel with flowtables: scripts/test-kernel-6.1"]
-fn a_flowtable_whose_device_has_gone_is_refused_until_it_is_back() {
+fn a_flowtable_needs_its_device() {
     let namespace = with_devices();
     let kernel = &mut open(&namespace);
     let fast = with_flowtable(example(), "eth0");

@@ -11,7 +11,7 @@ use crate::{dump, open, ours};
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn foreign_tables_stay_byte_for_byte() {
+fn foreign_tables_stay_unchanged() {
     let namespace = Namespace::new();
     namespace.nft(
         "table ip nat {\n map m {\n type inet_service : ipv4_addr . inet_service\n elements = { 80 : 10.9.9.9 . 80 }\n }\n \
@@ -33,7 +33,7 @@ fn foreign_tables_stay_byte_for_byte() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn somebody_elses_table_of_our_name_is_refused_and_stays() {
+fn a_foreign_table_with_our_name_is_refused() {
     for (comment, why) in [("", "it has no comment"), ("comment \"mine\"", "its comment is \"mine\"")] {
         let namespace = Namespace::new();
         namespace
@@ -109,7 +109,7 @@ const EDITS: [(&str, &str); 19] = [
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn what_somebody_put_into_our_table_is_named_and_goes_with_the_table_in_one_step() {
+fn foreign_objects_in_our_table_are_removed() {
     for (edit, name) in EDITS {
         let namespace = Namespace::new();
         let kernel = &mut open(&namespace);
@@ -129,7 +129,7 @@ fn what_somebody_put_into_our_table_is_named_and_goes_with_the_table_in_one_step
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn what_somebody_did_in_our_own_words_is_changed_back_piece_by_piece() {
+fn manual_edits_are_reverted_one_by_one() {
     let edits = [
         "add element inet cachenat clients4 { 203.0.113.0/24 }",
         "delete element inet cachenat clients4 { 198.51.100.27 }",

@@ -13,7 +13,7 @@ use crate::{dump, open};
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn an_element_that_is_refused_is_named_among_thousands_in_one_message_and_nothing_is_applied() {
+fn one_refused_element_among_thousands_is_named() {
     let namespace = Namespace::new();
     let kernel = &mut open(&namespace);
     sync(kernel, Some(&example())).unwrap();
@@ -44,7 +44,7 @@ fn an_element_that_is_refused_is_named_among_thousands_in_one_message_and_nothin
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn more_refusals_than_the_receive_buffer_holds_leave_the_outcome_unknown_and_the_table_as_it_was() {
+fn too_many_refusals_leave_the_outcome_unknown() {
     let namespace = Namespace::new();
     let kernel = &mut open(&namespace);
     sync(kernel, Some(&example())).unwrap();
@@ -72,7 +72,7 @@ fn drop_net_admin() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn without_cap_net_admin_reading_and_writing_say_which_privilege_is_lacking() {
+fn missing_cap_net_admin_is_named() {
     let namespace = Namespace::new();
     namespace.enter(|| {
         drop_net_admin();
@@ -89,7 +89,7 @@ fn without_cap_net_admin_reading_and_writing_say_which_privilege_is_lacking() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_batch_that_is_larger_than_an_unprivileged_socket_may_send_says_so_and_is_not_sent_in_parts() {
+fn an_oversized_unprivileged_batch_is_refused() {
     let namespace = Namespace::new();
     let sendable: usize =
         std::fs::read_to_string("/proc/sys/net/core/wmem_max").unwrap().trim().parse().unwrap();

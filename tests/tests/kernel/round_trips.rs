@@ -28,32 +28,32 @@ fn comes_out_as_it_went_in(ruleset: &Ruleset) {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn one_forward_comes_out_as_it_went_in() {
+fn one_forward_round_trips() {
     comes_out_as_it_went_in(&nodes(1));
 }
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn numbers_at_which_acknowledgements_overflow_a_buffer_come_out_as_they_went_in() {
+fn buffer_boundary_sizes_round_trip() {
     comes_out_as_it_went_in(&nodes(250));
     comes_out_as_it_went_in(&nodes(400));
 }
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_batch_of_several_pages_comes_out_as_it_went_in() {
+fn a_multi_page_batch_round_trips() {
     comes_out_as_it_went_in(&nodes(2_000));
 }
 
 #[test]
 #[ignore = "needs a network namespace, and root for the size of its socket buffer: scripts/test"]
-fn sixty_thousand_forwards_come_out_as_they_went_in() {
+fn sixty_thousand_forwards_round_trip() {
     comes_out_as_it_went_in(&nodes(60_000));
 }
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn everything_that_a_ruleset_can_hold_comes_out_as_it_went_in() {
+fn every_kind_of_object_round_trips() {
     for snat in [to_gateway(), to_several(), Snat::Masquerade, Snat::Off] {
         comes_out_as_it_went_in(&everything(snat));
     }
@@ -93,7 +93,7 @@ fn apply_and_nft_make_the_same_table() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn what_apply_made_changes_into_anything_else_piece_by_piece_also_if_nft_made_it() {
+fn any_ruleset_changes_into_any_other() {
     let all = [
         example(),
         everything(to_several()),
@@ -116,7 +116,7 @@ fn what_apply_made_changes_into_anything_else_piece_by_piece_also_if_nft_made_it
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn client_ranges_change_into_any_others_also_where_they_touch_or_overlap() {
+fn client_ranges_change_into_any_others() {
     let all: [&[&str]; 9] = [
         &[],
         &["0.0.0.0/0"],
@@ -151,7 +151,7 @@ fn client_ranges_change_into_any_others_also_where_they_touch_or_overlap() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_replaced_node_sends_its_element_only_and_all_else_keeps_handles_and_counters() {
+fn a_replaced_node_sends_only_its_element() {
     let namespace = Namespace::new();
     let counted =
         nodes(1_000).script().replace(" comment \"node-", " counter packets 7 bytes 420 comment \"node-");

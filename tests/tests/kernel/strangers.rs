@@ -220,7 +220,7 @@ fn whatever_is_there_goes(
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn whatever_a_table_can_hold_goes_with_the_next_run() {
+fn any_foreign_object_is_removed() {
     for desired in [example(), everything(to_several())] {
         let (bench, clean) = Bench::new(&desired);
         let bench = RefCell::new(bench);
@@ -240,7 +240,7 @@ fn whatever_a_table_can_hold_goes_with_the_next_run() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn each_element_of_our_sets_goes_with_the_next_run() {
+fn foreign_elements_of_our_sets_are_removed() {
     let desired = everything(to_several());
     let (mut bench, clean) = Bench::new(&desired);
     let mut taken = 0;
@@ -257,7 +257,7 @@ fn each_element_of_our_sets_goes_with_the_next_run() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn each_object_of_our_table_goes_with_the_next_run() {
+fn foreign_objects_of_our_table_are_removed() {
     let desired = example();
     let (mut bench, clean) = Bench::new(&desired);
     // What others of them name is there before.
@@ -275,7 +275,7 @@ fn each_object_of_our_table_goes_with_the_next_run() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_table_that_a_process_owns_is_an_error_that_names_it() {
+fn an_owned_table_names_its_owner() {
     let namespace = Namespace::new();
     let kernel = &mut open(&namespace);
     let mut nft = namespace.command("nft");

@@ -8,7 +8,7 @@ use rules::Sysctl;
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn forwarding_is_switched_on_in_the_running_kernel_and_put_back() {
+fn forwarding_is_switched_on_and_restored() {
     let namespace = Namespace::new();
     let directory = tempfile::tempdir().unwrap();
     let sysctls = Sysctls::new(directory.path());
@@ -26,7 +26,7 @@ fn forwarding_is_switched_on_in_the_running_kernel_and_put_back() {
 
 #[test]
 #[ignore = "needs a network and a mount namespace: scripts/test"]
-fn a_read_only_proc_is_no_fault_while_it_is_right_and_else_the_file_and_the_remedy_are_named() {
+fn a_read_only_proc_matters_only_when_wrong() {
     let namespace = Namespace::new();
     let directory = tempfile::tempdir().unwrap();
     let sysctls = Sysctls::new(directory.path());

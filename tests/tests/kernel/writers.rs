@@ -66,7 +66,7 @@ fn commits_to_other_tables_cost_one_more_dump() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn commits_to_our_own_table_are_seen_each_time() {
+fn commits_to_our_table_are_always_seen() {
     let namespace = Namespace::new();
     sync(&mut open(&namespace), Some(&example())).unwrap();
     let mut kernel = Contended {
@@ -83,7 +83,7 @@ fn commits_to_our_own_table_are_seen_each_time() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn a_reader_beside_a_writer_sees_all_of_a_state_or_none_of_it() {
+fn a_concurrent_reader_sees_complete_states() {
     let namespace = Namespace::new();
     let (one, other) = (&nodes(50), &everything(to_gateway()));
     let mut writer = open(&namespace);
@@ -159,7 +159,7 @@ impl Drop for Writers {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn changes_of_any_size_go_through_next_to_busy_writers() {
+fn changes_succeed_next_to_busy_writers() {
     let namespace = Namespace::new();
     let kernel = &mut open(&namespace);
     let _writers = Writers::start(&namespace, 3);

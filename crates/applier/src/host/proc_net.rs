@@ -102,7 +102,7 @@ lo\t00000000\t00000000\t0201\t0\t0\t0\t00000000\t0\t0\t0
 ";
 
     #[test]
-    fn the_default_route_is_the_usable_one_with_the_lowest_metric() {
+    fn the_lowest_metric_default_route_wins() {
         assert_eq!(default_route(ROUTE), Some("ens5"));
         assert_eq!(default_route6(ROUTE6), Some("eth0"));
         assert_eq!(default_route(ROUTE.lines().next().unwrap()), None);
@@ -110,7 +110,7 @@ lo\t00000000\t00000000\t0201\t0\t0\t0\t00000000\t0\t0\t0
 
     #[cfg(target_endian = "little")]
     #[test]
-    fn sockets_that_listen_are_told_from_those_that_talk() {
+    fn only_listening_sockets_are_listed() {
         let tcp = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 21107 1 0000000000000000 100 0 0 10 0
    1: 3700000A:0016 1B6433C6:C350 01 00000000:00000000 02:000A8F2B 00000000     0        0 31999 2 0000000000000000 20 4 31 10 -1
@@ -128,7 +128,7 @@ lo\t00000000\t00000000\t0201\t0\t0\t0\t00000000\t0\t0\t0
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parsers_panic(text in "(\\PC{0,12}[ \n:0-9A-F]{0,12}){0,12}") {
+        fn the_parsers_never_panic(text in "(\\PC{0,12}[ \n:0-9A-F]{0,12}){0,12}") {
             let _ = (default_route(&text), default_route6(&text), listeners(&text));
         }
     }

@@ -301,7 +301,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_end_and_never_panic(info: [u8; 32], info_rest: [u8; 32], entries: Vec<u8>, lengths: [u8; 3]) {
+        fn arbitrary_bytes_terminate_without_panic(info: [u8; 32], info_rest: [u8; 32], entries: Vec<u8>, lengths: [u8; 3]) {
             let table = Table { backend: Backend::LegacyIptables, family: TableFamily::Ip, name: "filter".to_owned() };
             let info = [info, info_rest, [0; 32]].concat();
             let _ = chains(&table, Family::Ipv4, &info, &entries);

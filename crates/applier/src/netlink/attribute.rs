@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_reads_back() {
+    fn written_attributes_read_back() {
         let mut writer = Writer::default();
         writer.name(1, "cachenat");
         writer.be32(2, 7);
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_leads_outside_or_back_is_malformed() {
+    fn an_out_of_range_length_is_malformed() {
         for bytes in [&[4][..], &[3, 0, 1, 0], &[0, 0, 1, 0], &[8, 0, 1, 0, 1, 2, 3], &[255, 255, 1, 0]] {
             assert!(Fields::<4>::parse(bytes).is_err(), "{bytes:?}");
         }
@@ -165,7 +165,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_end_and_never_panic(bytes: Vec<u8>) {
+        fn arbitrary_bytes_terminate_without_panic(bytes: Vec<u8>) {
             prop_assert!(Attributes(&bytes).count() <= bytes.len());
         }
     }

@@ -198,7 +198,7 @@ mod tests {
     use crate::netlink::message;
 
     #[test]
-    fn a_raw_message_stands_in_the_batch_byte_for_byte() {
+    fn a_raw_message_is_copied_unchanged() {
         for length in [20, 64, 40_000, nft_nlmsg_maxsize() as usize / 4 * 4] {
             let mut bytes = vec![7; length];
             bytes[..4].copy_from_slice(&(length as u32).to_ne_bytes());
@@ -211,12 +211,12 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "a message of")]
-    fn a_message_that_would_overflow_the_batch_is_refused() {
+    fn an_oversized_message_is_refused() {
         Raw::new(&vec![0; nft_nlmsg_maxsize() as usize + 1]);
     }
 
     #[test]
-    fn a_quiet_message_asks_for_no_acknowledgement_and_bears_our_number() {
+    fn a_quiet_message_is_numbered_and_unacknowledged() {
         let table = nftnl::Table::new(c"cachenat", nftnl::ProtoFamily::Inet);
         let mut batch = Batch::new();
         batch.add(&Quiet { message: &table, sequence: 77 }, MsgType::Add);

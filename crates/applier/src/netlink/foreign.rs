@@ -292,7 +292,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_end_and_never_panic(family in 0..12_u8, bytes: Vec<u8>) {
+        fn arbitrary_bytes_terminate_without_panic(family in 0..12_u8, bytes: Vec<u8>) {
             let _ = parse_chain(family, &bytes);
             let _ = Declared::parse(family, &bytes);
             let _ = parse_element(&bytes, &mut Set::default(), &mut vec![]);
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_ends_before_the_next_bound_or_with_the_last_key() {
+    fn an_interval_ends_before_the_next_bound() {
         let bound = |key: &[u8], is_end| Bound { key: key.to_vec(), last: None, is_end, data: None };
         // As the kernel lists them: backwards, with an end at the lowest key.
         let bounds = vec![

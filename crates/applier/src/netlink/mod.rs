@@ -220,7 +220,7 @@ mod tests {
     use crate::kernel::Generation;
 
     #[test]
-    fn a_stale_generation_is_stale_wherever_it_is_told() {
+    fn erestart_means_stale_for_any_message() {
         let transaction =
             Transaction { operations: vec![Operation::AddTable, Operation::AddChain(Chain::Prerouting)] };
         let batch = encode(&transaction, Generation(7), 40);

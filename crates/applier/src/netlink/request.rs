@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_read_over_several_datagrams_and_those_of_other_requests_are_skipped() {
+    fn an_answer_spans_datagrams_and_skips_other_requests() {
         let (mine, other) = (message(OBJECT, 0, 7, &[1; 4]), message(OBJECT, 0, 6, &[2; 4]));
         let late = message(libc::NLMSG_DONE as u16, 0, 6, &[0; 4]);
         let (end, bodies) = read(&[[other, mine.clone()].concat(), late, mine, done(0)]);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_told_at_the_end_and_a_refusal_before_it() {
+    fn a_refusal_takes_precedence_over_a_fault() {
         let faulty = || message(OBJECT, 0, 7, &[]);
         let good = || message(OBJECT, 0, 7, &[1; 4]);
         let (end, bodies) = read(&[faulty(), good(), done(0)]);
@@ -187,14 +187,14 @@ mod tests {
     }
 
     #[test]
-    fn that_the_dumped_changed_is_told_whichever_message_says_so() {
+    fn any_message_can_mark_a_dump_interrupted() {
         let good = |flags| message(OBJECT, flags, 7, &[1; 4]);
         let (end, _) = read(&[good(libc::NLM_F_DUMP_INTR), good(0), done(0)]);
         assert!(end.unwrap().unwrap().is_interrupted);
     }
 
     #[test]
-    fn a_datagram_that_is_cut_off_is_an_error_at_once() {
+    fn a_truncated_datagram_is_an_error() {
         let whole = message(OBJECT, 0, 7, &[1; 4]);
         for length in 1..whole.len() {
             let (end, bodies) = read(&[whole.get(..length).unwrap().to_vec()]);

@@ -211,7 +211,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_answer_ends_and_never_panics(body: Vec<u8>, kind in 16..28_u16) {
+        fn an_arbitrary_answer_terminates_without_panic(body: Vec<u8>, kind in 16..28_u16) {
             let message = Message { kind, flags: 0, sequence: 1, port: 0, body: &body };
             let _ = (read_link(&message), read_route(&message));
         }

@@ -86,14 +86,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_answer_ends_and_never_panics(body: Vec<u8>, kind in 0..24_u16) {
+        fn an_arbitrary_answer_terminates_without_panic(body: Vec<u8>, kind in 0..24_u16) {
             let message = build_raw(kind, 0, 1, |writer| writer.0.extend_from_slice(&body));
             prop_assert!(read(&message).map_or(0, |(_, listeners)| listeners.len()) <= 1);
         }
     }
 
     #[test]
-    fn a_refusal_is_an_error_and_a_socket_that_is_cut_off_as_well() {
+    fn a_refusal_or_truncated_socket_is_an_error() {
         let errno = |errno: i32| {
             build_raw(libc::NLMSG_ERROR as u16, 0, 1, |writer| {
                 writer.0.extend_from_slice(&(-errno).to_ne_bytes());

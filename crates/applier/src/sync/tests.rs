@@ -43,7 +43,7 @@ fn unverified(synced: Result<Synced, SyncError>) -> SyncError {
 }
 
 #[test]
-fn what_is_in_step_sends_nothing() {
+fn a_table_in_step_sends_nothing() {
     let desired = nodes(&["230", "231"]);
     let mut kernel = Fake::default();
     let first = sync(&mut kernel, Some(&desired)).unwrap();
@@ -55,7 +55,7 @@ fn what_is_in_step_sends_nothing() {
 }
 
 #[test]
-fn a_moved_node_resets_its_own_counter_only() {
+fn a_moved_node_resets_only_its_own_counter() {
     let mut kernel = Fake::with(ours(nodes(&["230", "231"])));
     let place =
         |port| (Set::new(SetKind::Forward, Family::Ipv4), Key::AddrPort(at(&format!("10.0.0.55:{port}"))));
@@ -69,7 +69,7 @@ fn a_moved_node_resets_its_own_counter_only() {
 }
 
 #[test]
-fn a_lost_answer_is_resolved_by_reading_back_whatever_the_kernel_did() {
+fn a_lost_answer_is_resolved_by_reading_back() {
     for carried_out in [CarriedOut::Yes, CarriedOut::No] {
         let mut kernel = Fake::default();
         kernel.faults.lose_answer = Some(carried_out);
@@ -81,7 +81,7 @@ fn a_lost_answer_is_resolved_by_reading_back_whatever_the_kernel_did() {
 }
 
 #[test]
-fn a_change_that_cannot_be_read_back_is_unverified() {
+fn an_unreadable_change_is_unverified() {
     for (before, after) in [(vec![], vec!["230"]), (vec!["230"], vec!["240"])] {
         for lost in [None, Some(CarriedOut::Yes)] {
             let mut kernel = Fake::with(ours(nodes(&before)));
@@ -97,7 +97,7 @@ fn a_change_that_cannot_be_read_back_is_unverified() {
 }
 
 #[test]
-fn a_lost_commit_that_is_refused_next_is_an_error() {
+fn a_retry_refused_after_a_lost_answer_fails() {
     let mut kernel = Fake::default();
     kernel.faults.lose_answer = Some(CarriedOut::No);
     kernel.faults.refuse = Some((1, Errno::ENOMEM as i32));
@@ -107,7 +107,7 @@ fn a_lost_commit_that_is_refused_next_is_an_error() {
 }
 
 #[test]
-fn without_a_commit_every_failure_is_an_error() {
+fn failures_before_a_commit_are_errors() {
     let mut kernel = Fake::default();
     kernel.faults.unreadable = true;
     assert!(matches!(sync(&mut kernel, Some(&nodes(&["230"]))), Err(SyncError::Dump(_))));
@@ -118,7 +118,7 @@ fn without_a_commit_every_failure_is_an_error() {
 }
 
 #[test]
-fn a_few_other_writers_are_waited_out_and_endless_ones_are_reported() {
+fn endless_concurrent_writers_are_reported() {
     let desired = nodes(&["230"]);
     let mut kernel = Fake::default();
     kernel.faults.stale = ATTEMPTS - 1;
@@ -163,7 +163,7 @@ impl Netfilter for Behind {
 }
 
 #[test]
-fn a_plan_from_a_dump_of_half_a_commit_is_made_anew_and_what_is_refused_for_good_is_told() {
+fn a_plan_from_a_half_commit_is_redone() {
     let (desired, was, is) = (nodes(&["230", "240"]), ours(nodes(&["230", "231"])), ours(nodes(&["230"])));
     // To take node-231's element away is refused: it is gone.
     let behind = |dumps| Behind { kernel: Fake::with(is.clone()), dumps };
@@ -174,7 +174,7 @@ fn a_plan_from_a_dump_of_half_a_commit_is_made_anew_and_what_is_refused_for_good
 }
 
 #[test]
-fn what_somebody_commits_just_after_us_is_set_right_again() {
+fn a_foreign_commit_after_ours_is_reverted() {
     let mut kernel = Fake::default();
     kernel.faults.overwrite = Some(ours(nodes(&["1", "2", "3"])));
     let desired = nodes(&["230"]);
@@ -183,7 +183,7 @@ fn what_somebody_commits_just_after_us_is_set_right_again() {
 }
 
 #[test]
-fn a_table_that_somebody_takes_from_us_meanwhile_is_left_alone() {
+fn a_table_taken_over_meanwhile_is_left_alone() {
     let mut kernel = Fake::default();
     let foreign = Table::Foreign { why: "it has no comment".to_owned() };
     kernel.faults.overwrite = Some(foreign.clone());
@@ -193,7 +193,7 @@ fn a_table_that_somebody_takes_from_us_meanwhile_is_left_alone() {
 }
 
 #[test]
-fn a_plan_from_an_old_dump_is_compared_anew() {
+fn a_stale_dump_is_compared_again() {
     let mut kernel = Fake::with(ours(nodes(&["230"])));
     let dump = kernel.dump().unwrap();
     kernel.overwrite(ours(nodes(&["230", "231"])));
@@ -203,7 +203,7 @@ fn a_plan_from_an_old_dump_is_compared_anew() {
 }
 
 #[test]
-fn strangers_go_with_the_whole_table_in_one_transaction() {
+fn strangers_are_removed_in_one_transaction() {
     let ruleset = nodes(&["230"]);
     let strangers = vec!["chain forward".to_owned()];
     let mut kernel = Fake::with(Table::Ours(Actual { ruleset: ruleset.clone(), strangers }));
@@ -212,7 +212,7 @@ fn strangers_go_with_the_whole_table_in_one_transaction() {
 }
 
 #[test]
-fn a_refusal_names_the_operation_and_leaves_everything() {
+fn a_refusal_names_the_operation_and_changes_nothing() {
     let before = nodes(&["230"]);
     let mut kernel = Fake::with(ours(before.clone()));
     kernel.faults.refuse = Some((1, Errno::ENFILE as i32));
@@ -225,7 +225,7 @@ fn a_refusal_names_the_operation_and_leaves_everything() {
 }
 
 #[test]
-fn without_privilege_the_remedy_is_named() {
+fn missing_privilege_is_named() {
     let mut kernel = Fake::default();
     kernel.faults.denied = true;
     let error = sync(&mut kernel, None).unwrap_err();
@@ -262,7 +262,7 @@ impl Netfilter for Growing {
 }
 
 #[test]
-fn a_dump_that_is_not_as_written_is_read_again_before_it_is_believed() {
+fn a_mismatched_read_back_is_repeated() {
     let desired = nodes(&["230", "231"]);
     let mut kernel = Growing { kernel: Fake::default(), partial: READ_BACKS - 1 };
     sync(&mut kernel, Some(&desired)).unwrap();
@@ -317,7 +317,7 @@ fn watched(before: &[&str]) -> Watched {
 }
 
 #[test]
-fn a_moved_node_is_read_back_by_its_elements_alone() {
+fn a_moved_node_reads_back_only_its_elements() {
     let mut kernel = watched(&["230", "231"]);
     let desired = nodes(&["230", "240"]);
     let synced = sync(&mut kernel, Some(&desired)).unwrap();
@@ -335,7 +335,7 @@ fn a_moved_node_is_read_back_by_its_elements_alone() {
 }
 
 #[test]
-fn what_is_more_than_a_few_elements_is_read_back_whole() {
+fn large_changes_are_read_back_completely() {
     let hosts: Vec<String> = (1..=FEW).map(|host| host.to_string()).collect();
     let many = nodes(&hosts.iter().map(String::as_str).collect::<Vec<_>>());
     let mut without_snat = nodes(&["230"]);
@@ -352,7 +352,7 @@ fn what_is_more_than_a_few_elements_is_read_back_whole() {
 }
 
 #[test]
-fn an_element_that_the_kernel_did_not_take_is_found_out() {
+fn an_element_the_kernel_dropped_is_detected() {
     let mut kernel = Watched { forgetful: true, ..watched(&["230"]) };
     let error = unverified(sync(&mut kernel, Some(&nodes(&["240"]))));
     let SyncError::NotAsWritten { difference } = &error else { panic!("{error}") };
@@ -360,7 +360,7 @@ fn an_element_that_the_kernel_did_not_take_is_found_out() {
 }
 
 #[test]
-fn what_somebody_commits_before_the_elements_are_read_is_set_right_again() {
+fn a_foreign_commit_before_read_back_is_reverted() {
     let mut kernel = watched(&["230"]);
     kernel.overwrite = Some(ours(nodes(&["1", "2", "3"])));
     let desired = nodes(&["240"]);

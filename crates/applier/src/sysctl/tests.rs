@@ -44,7 +44,7 @@ fn text(changes: &[SysctlChange]) -> String {
 }
 
 #[test]
-fn apply_sets_the_live_value_and_the_drop_in_and_the_second_time_nothing() {
+fn a_second_apply_changes_nothing() {
     let host = Host::new("0");
     let plan = host.sysctls.plan(&[Ipv4Forward]).unwrap();
     let applied = host.sysctls.apply(&[Ipv4Forward]).unwrap();
@@ -73,7 +73,7 @@ fn removed(host: &Host) -> Vec<SysctlChange> {
 }
 
 #[test]
-fn remove_puts_back_the_value_from_before_the_first_apply() {
+fn remove_restores_the_original_values() {
     let host = Host::new("0");
     host.sysctls.apply(&[Ipv4Forward]).unwrap();
     host.sysctls.apply(&[Ipv4Forward, Ipv6Forward]).unwrap();
@@ -85,7 +85,7 @@ fn remove_puts_back_the_value_from_before_the_first_apply() {
 }
 
 #[test]
-fn remove_leaves_on_what_was_on_before_cachenat_came() {
+fn remove_keeps_what_was_on_before() {
     let host = Host::new("1");
     host.sysctls.apply(&[Ipv4Forward]).unwrap();
     removed(&host);
@@ -93,7 +93,7 @@ fn remove_leaves_on_what_was_on_before_cachenat_came() {
 }
 
 #[test]
-fn revert_restores_the_live_value_and_the_drop_in_as_they_were() {
+fn revert_restores_live_values_and_drop_in() {
     let host = Host::new("0");
     let changes = host.sysctls.apply(&[Ipv4Forward]).unwrap().changes;
     host.sysctls.revert(&changes).unwrap();
@@ -109,7 +109,7 @@ fn revert_restores_the_live_value_and_the_drop_in_as_they_were() {
 }
 
 #[test]
-fn a_failure_half_way_leaves_everything_as_it_was_and_names_file_and_remedy() {
+fn a_partial_failure_is_undone_and_explained() {
     let host = Host::new("0");
     let ipv6 = host.sysctls.live_path(&Ipv6Forward);
     // A full device stands for a /proc that refuses: root may write to anything that is merely read-only.
@@ -139,7 +139,7 @@ fn a_failure_half_way_leaves_everything_as_it_was_and_names_file_and_remedy() {
 }
 
 #[test]
-fn a_live_value_that_is_right_is_not_written_even_if_it_could_not_be() {
+fn a_correct_live_value_is_not_written() {
     let host = Host::new("1");
     host.sysctls.apply(&[Ipv4Forward]).unwrap();
     let path = host.sysctls.live_path(&Ipv4Forward);
@@ -149,7 +149,7 @@ fn a_live_value_that_is_right_is_not_written_even_if_it_could_not_be() {
 }
 
 #[test]
-fn a_drop_in_of_somebody_else_is_refused_by_name_before_anything_is_touched() {
+fn a_foreign_drop_in_is_refused_untouched() {
     let host = Host::new("0");
     fs::create_dir_all(host.drop_in().parent().unwrap()).unwrap();
     fs::write(host.drop_in(), "net.ipv4.ip_forward = 1\n").unwrap();
@@ -164,7 +164,7 @@ fn a_drop_in_of_somebody_else_is_refused_by_name_before_anything_is_touched() {
 }
 
 #[test]
-fn a_foreign_line_is_named_kept_and_holds_up_no_forward() {
+fn a_foreign_line_is_kept_and_reported() {
     let host = Host::new("0");
     host.sysctls.apply(&[Ipv4Forward]).unwrap();
     let planted = fs::read_to_string(host.drop_in()).unwrap() + "kernel.core_pattern = |/tmp/x\n";
@@ -184,7 +184,7 @@ fn a_foreign_line_is_named_kept_and_holds_up_no_forward() {
 }
 
 #[test]
-fn a_drop_in_that_is_no_plain_file_is_an_error_that_waits_for_nothing() {
+fn an_irregular_drop_in_fails_without_blocking() {
     let host = Host::new("0");
     fs::create_dir_all(host.drop_in().parent().unwrap()).unwrap();
     nix::unistd::mkfifo(&host.drop_in(), nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -193,7 +193,7 @@ fn a_drop_in_that_is_no_plain_file_is_an_error_that_waits_for_nothing() {
 }
 
 #[test]
-fn a_drop_in_edited_by_hand_is_set_right_and_keeps_the_value_from_before() {
+fn an_edited_drop_in_is_repaired() {
     let host = Host::new("0");
     host.sysctls.apply(&[Ipv4Forward]).unwrap();
     let edited = fs::read_to_string(host.drop_in())
@@ -219,7 +219,7 @@ fn with_ens5(host: &Host, forwarding: &str, accept_ra: &str) -> Sysctls {
 }
 
 #[test]
-fn an_interface_goes_on_hearing_routers_before_ipv6_is_forwarded() {
+fn accept_ra_is_set_before_ipv6_forwarding() {
     let host = Host::new("1");
     let sysctls = with_ens5(&host, "1", "1");
     let applied = sysctls.apply(&[Ipv4Forward, Ipv6Forward]).unwrap();
@@ -242,7 +242,7 @@ fn an_interface_goes_on_hearing_routers_before_ipv6_is_forwarded() {
 }
 
 #[test]
-fn who_listens_to_routers_himself_is_left_alone() {
+fn accept_ra_zero_is_left_alone() {
     let host = Host::new("1");
     let sysctls = with_ens5(&host, "1", "0");
     let changes = sysctls.apply(&[Ipv6Forward]).unwrap().changes;
@@ -250,7 +250,7 @@ fn who_listens_to_routers_himself_is_left_alone() {
 }
 
 #[test]
-fn a_setting_that_can_not_be_made_takes_back_what_it_was_for() {
+fn a_failed_setting_reverts_its_prerequisites() {
     let host = Host::new("1");
     let sysctls = with_ens5(&host, "1", "1");
     // No number is ever read back from there.
@@ -262,7 +262,7 @@ fn a_setting_that_can_not_be_made_takes_back_what_it_was_for() {
 }
 
 #[test]
-fn the_interface_s_own_switch_counts() {
+fn the_interfaces_own_switch_counts() {
     let host = Host::new("1");
     let sysctls = with_ens5(&host, "0", "0");
     let applied = sysctls.apply(&[Ipv4Forward]).unwrap();

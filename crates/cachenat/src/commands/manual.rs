@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn each_command_has_a_page_and_hidden_ones_have_none() {
+    fn only_visible_commands_have_a_page() {
         let dir = tempfile::tempdir().unwrap();
         man(&quiet(), Some(dir.path())).unwrap();
         let mut pages: Vec<String> = fs::read_dir(dir.path())
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn each_page_has_the_sections_that_people_look_for() {
+    fn each_page_has_the_usual_sections() {
         let pages = pages();
         let (main, commands) = pages.split_last().unwrap();
         for section in ["NAME", "SYNOPSIS", "OPTIONS", "EXIT STATUS", "FILES", "ENVIRONMENT", "SEE ALSO"] {
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn every_shell_completes_commands_and_none_a_hidden_one() {
+    fn shells_complete_only_visible_commands() {
         for shell in Shell::value_variants() {
             let script = script(*shell);
             assert!(script.contains("status") && script.contains("log-format"), "{shell}");

@@ -54,7 +54,7 @@ const INET4: u8 = libc::AF_INET as u8;
 const INET6: u8 = libc::AF_INET6 as u8;
 
 #[test]
-fn a_flow_belongs_to_the_address_that_was_dialled_and_the_target_that_replies() {
+fn a_flow_has_its_dialled_address_and_target() {
     let message = bytes(TCP);
     let flow = Flow::parse(INET4, &message).unwrap().unwrap();
     assert_eq!(flow.translated(), translated("198.51.100.27", "10.0.0.55:6379", "10.0.1.230:6379"));
@@ -69,7 +69,7 @@ fn a_flow_belongs_to_the_address_that_was_dialled_and_the_target_that_replies() 
 }
 
 #[test]
-fn flows_of_another_protocol_or_zone_or_without_dnat_are_none_of_ours() {
+fn other_protocols_zones_and_plain_flows_are_ignored() {
     let untranslated = TCP.replace("08000300 000001ae", "08000300 0000018e");
     let zoned_tuple =
         TCP.replacen("34000180", "3c000180", 1).replacen("18eb0000", "18eb0000 06000300 00050000", 1);
@@ -79,7 +79,7 @@ fn flows_of_another_protocol_or_zone_or_without_dnat_are_none_of_ours() {
 }
 
 #[test]
-fn a_deletion_names_the_original_tuple_as_it_came_and_the_id() {
+fn a_deletion_sends_the_original_tuple_and_id() {
     let message = bytes(TCP);
     let deletion = Flow::parse(INET4, &message).unwrap().unwrap().key().deletion(7);
     // IPCTNL_MSG_CT_DELETE, NLM_F_REQUEST | NLM_F_ACK, number 7; AF_INET; CTA_TUPLE_ORIG, CTA_ID
@@ -90,7 +90,7 @@ fn a_deletion_names_the_original_tuple_as_it_came_and_the_id() {
 }
 
 #[test]
-fn a_kernel_without_ctnetlink_is_unsupported_and_a_failed_cut_is_not() {
+fn only_missing_ctnetlink_is_unsupported() {
     for errno in [libc::EINVAL, libc::EOPNOTSUPP, libc::ENOENT] {
         assert!(matches!(failed(LIST, os_error(errno)), ConntrackError::Unsupported(_)));
         assert!(matches!(failed(CUT, os_error(errno)), ConntrackError::Io { request: CUT, .. }));
@@ -102,12 +102,12 @@ fn a_kernel_without_ctnetlink_is_unsupported_and_a_failed_cut_is_not() {
 
 proptest! {
     #[test]
-    fn random_bytes_never_panic(family: u8, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn arbitrary_bytes_never_panic(family: u8, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = Flow::parse(family, &bytes);
     }
 
     #[test]
-    fn a_flow_with_a_byte_changed_or_the_end_cut_off_never_panics(
+    fn a_corrupted_flow_never_panics(
         place in any::<prop::sample::Index>(),
         byte: u8,
         cut: bool,

@@ -57,7 +57,7 @@ fn take(decoder: &mut Decoder, message: u8, attributes: &[u8]) -> Result<(), Mal
 }
 
 #[test]
-fn what_is_encoded_decodes_to_the_same_ruleset() {
+fn an_encoded_ruleset_decodes_unchanged() {
     let addresses =
         ["10.0.0.55", "10.0.0.56", "10.0.0.57", "2001:db8::55"].map(|address| address.parse().unwrap());
     let addresses = Snat::Addresses(addresses.to_vec());
@@ -78,7 +78,7 @@ fn what_is_encoded_decodes_to_the_same_ruleset() {
 }
 
 #[test]
-fn a_flowtable_that_is_not_as_ours_is_a_stranger() {
+fn a_different_flowtable_is_a_stranger() {
     let mut ruleset = everything(Snat::Off);
     ruleset.offload(&"eth0".parse().unwrap());
     let (_, ours) = built(&ruleset).into_iter().find(|(message, _)| *message == kind::NEWFLOWTABLE).unwrap();
@@ -118,7 +118,7 @@ fn a_flowtable_that_is_not_as_ours_is_a_stranger() {
 }
 
 #[test]
-fn elements_that_come_twice_or_not_at_all_are_not_the_whole_table() {
+fn duplicate_or_missing_elements_make_a_dump_incomplete() {
     let messages = built(&everything(Snat::Off));
     let forward4 = |(message, attributes): &&(u8, Vec<u8>)| {
         *message == kind::NEWSETELEM && Fields::<4>::parse(attributes).unwrap().name(2) == b"forward4"
@@ -138,7 +138,7 @@ fn elements_that_come_twice_or_not_at_all_are_not_the_whole_table() {
 }
 
 #[test]
-fn a_catch_all_element_is_a_stranger_that_is_not_counted() {
+fn a_catch_all_element_is_an_uncounted_stranger() {
     for set in Set::all() {
         let mut decoder = Decoder::default();
         decoder.missing.insert(set, 0);
@@ -154,7 +154,7 @@ fn a_catch_all_element_is_a_stranger_that_is_not_counted() {
 }
 
 #[test]
-fn a_comment_that_is_no_id_makes_a_stranger() {
+fn an_invalid_comment_makes_a_stranger() {
     let backends4 = Set::new(SetKind::Backends, Family::Ipv4);
     let with = |comment: &[u8]| {
         let comment = [&[0, u8::try_from(comment.len()).unwrap()], comment].concat();
@@ -180,7 +180,7 @@ fn a_comment_that_is_no_id_makes_a_stranger() {
 }
 
 #[test]
-fn ranges_pair_up_or_are_strangers() {
+fn unpaired_ranges_are_strangers() {
     let clients4 = Set::new(SetKind::Clients, Family::Ipv4);
     let strangers = |bounds: &[(u8, bool)]| {
         let mut decoder = Decoder::default();
@@ -212,7 +212,7 @@ fn ranges_pair_up_or_are_strangers() {
 
 proptest! {
     #[test]
-    fn random_bytes_never_panic(message in 0..24u8, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn arbitrary_bytes_never_panic(message in 0..24u8, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let mut decoder = Decoder::default();
         let _ = take(&mut decoder, message, &bytes);
         let _ = decoder.finish();
@@ -222,7 +222,7 @@ proptest! {
     }
 
     #[test]
-    fn real_messages_with_a_byte_changed_or_the_end_cut_off_never_panic(
+    fn corrupted_messages_never_panic(
         at in any::<prop::sample::Index>(),
         place in any::<prop::sample::Index>(),
         byte: u8,

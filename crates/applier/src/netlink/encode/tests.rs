@@ -83,7 +83,7 @@ fn begin_names_the_generation_and_the_subsystem() {
 }
 
 #[test]
-fn messages_are_numbered_in_order_and_ask_for_no_acknowledgement() {
+fn messages_are_numbered_and_request_no_acknowledgement() {
     let chain = Chain::Prerouting;
     let rule = Rule::Forward { interface: "eth0".parse().unwrap(), family: Family::Ipv4 };
     let clients4 = set(SetKind::Clients, Family::Ipv4);
@@ -309,7 +309,7 @@ fn elements_of_hashes() {
 }
 
 #[test]
-fn ranges_are_two_elements_and_the_last_of_all_addresses_has_no_end() {
+fn ranges_are_two_elements_except_the_highest() {
     let clients4 = set(SetKind::Clients, Family::Ipv4);
     // add element inet cachenat clients4 { 203.0.113.0/25 }
     let range = Key::Addresses("203.0.113.0/25".parse().unwrap());
@@ -576,7 +576,7 @@ fn rules() {
 }
 
 #[test]
-fn each_place_in_a_packed_message_leads_back_to_its_operation() {
+fn packed_offsets_map_back_to_operations() {
     let forward4 = set(SetKind::Forward, Family::Ipv4);
     let clients4 = set(SetKind::Clients, Family::Ipv4);
     let mut operations = vec![Operation::AddTable];

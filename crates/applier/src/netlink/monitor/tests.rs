@@ -45,7 +45,7 @@ fn who(noticed: &Noticed) -> Vec<(u32, &str)> {
 }
 
 #[test]
-fn what_any_object_of_our_table_suffers_is_ours_and_an_equal_name_elsewhere_is_not() {
+fn only_our_tables_objects_count_as_ours() {
     for message in [DELTABLE, kind::NEWSETELEM, kind::DELSETELEM, kind::DELCHAIN, kind::NEWRULE, kind::DELSET]
     {
         let ours = [object(INET, message, "cachenat"), end(7, 41, "nft")];
@@ -60,7 +60,7 @@ fn what_any_object_of_our_table_suffers_is_ours_and_an_equal_name_elsewhere_is_n
 }
 
 #[test]
-fn a_commit_is_noticed_when_it_is_heard_to_its_end() {
+fn an_unfinished_commit_is_not_reported() {
     let mut pending = Pending::default();
     assert_eq!(hear(&mut pending, &[object(INET, DELTABLE, "cachenat")]), None);
     assert!(!hear(&mut pending, &[end(7, 41, "nft")]).unwrap().is_untouched());
@@ -68,7 +68,7 @@ fn a_commit_is_noticed_when_it_is_heard_to_its_end() {
 }
 
 #[test]
-fn of_several_commits_those_who_touched_our_table_are_named_and_the_last_generation() {
+fn writers_to_our_table_are_named() {
     let ours = object(INET, kind::NEWRULE, "cachenat");
     let other = object(INET, kind::NEWRULE, "other");
     let heard = [
@@ -83,7 +83,7 @@ fn of_several_commits_those_who_touched_our_table_are_named_and_the_last_generat
 }
 
 #[test]
-fn own_commits_are_told_from_others() {
+fn our_commits_are_not_intrusions() {
     let ours = || object(INET, kind::NEWRULE, "cachenat");
     let own = |generation| [ours(), end_by(OWN, generation, 40, "cachenat")].concat();
     let nft = |generation| [ours(), end(generation, 41, "nft")].concat();
@@ -105,12 +105,12 @@ fn own_commits_are_told_from_others() {
 
 proptest! {
     #[test]
-    fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = Pending::default().hear(&bytes, None, &mut None);
     }
 
     #[test]
-    fn real_messages_with_a_byte_changed_or_the_end_cut_off_never_panic(
+    fn corrupted_messages_never_panic(
         place in any::<prop::sample::Index>(),
         byte: u8,
         cut: bool,
