@@ -18,17 +18,17 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// What it is, and what it was built from and for.
+/// The version, the commit and the target that it was built for.
 const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("CACHENAT_BUILD"), ")");
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done, or in step
+  0  success, including when there was nothing to change
   1  diff, check or probe found something
   2  error: nothing was changed
-  3  done, but not all of it: a source could not be read, or something was kept, left or not saved; a warning says what";
+  3  partial success: a source could not be read, or something was kept, skipped, not verified or not saved; see the warnings";
 
-/// What every command takes.
+/// The options that every command accepts.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// The configuration file
@@ -40,51 +40,51 @@ pub(crate) struct Global {
         value_name = "FILE"
     )]
     pub(crate) config: PathBuf,
-    /// Take this output of 'discover --json' instead of discovering; - for standard input
+    /// Use this output of 'discover --json' instead of running discovery; - for standard input
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) inventory: Option<PathBuf>,
-    /// Say nothing but data, warnings and errors
+    /// Print only data, warnings and errors
     #[arg(long, short, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
-    /// Also say what is in step, and each API call, DNS answer and decision; -vv: each netlink message too
+    /// Also report when nothing changed, and each API call, DNS answer and decision; -vv adds each netlink message
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
-    /// Say it in words, or as an object a line: {"time":1700000000,"level":"warning","message":"..."}
+    /// Log as text, or as one JSON object per line: {"time":1700000000,"level":"warning","message":"..."}
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) log_format: LogFormat,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Print the nodes of all sources; touches nothing
+    /// Print the nodes of all sources; changes nothing
     #[command(after_help = "Examples:\n  cachenat discover\n  cachenat discover --json > inventory.json")]
     Discover {
-        /// As JSON, for --inventory
+        /// Print JSON, for --inventory
         #[arg(long)]
         json: bool,
     },
-    /// Print the ruleset and the kernel settings that are wanted; touches nothing, needs no privilege
+    /// Print the desired ruleset and kernel settings; changes nothing, needs no privilege
     #[command(
         after_help = "Examples:\n  cachenat render\n  cachenat render --format json > rendered.json\n  \
                       cachenat render | nft --check -f -"
     )]
     Render {
-        /// nft loads with 'nft -f', iptables-restore is AWS's own form for review, json is for 'diff --against'
+        /// nft: load with 'nft -f'; iptables-restore: the form that AWS documents, for review; json: for 'diff --against'
         #[arg(long, value_enum, default_value_t)]
         format: RenderFormat,
     },
-    /// Print what apply would change; touches nothing. Exit code 1: there is something to change
+    /// Print what apply would change; changes nothing. Exit code 1: there are differences
     #[command(after_help = "Examples:\n  cachenat diff\n  cachenat diff --format json\n  \
                       cachenat diff --inventory inventory.json --against rendered.json --format markdown")]
     Diff {
-        /// text is nft syntax behind - and +, markdown a comment for a pull request
+        /// text: nft syntax with - and + in front; markdown: a comment for a pull request
         #[arg(long, value_enum, default_value_t)]
         format: DiffFormat,
         /// Compare with this output of 'render --format json' instead of the kernel
         #[arg(long, value_name = "FILE")]
         against: Option<PathBuf>,
     },
-    /// Make the kernel forward to the nodes as they are now, once; sends nothing where all is in step
+    /// Update the kernel's forwards to the current nodes, once; sends nothing if they are up to date
     #[command(
         after_help = "Examples:\n  cachenat apply\n  cachenat apply --wait 120s        (in EC2 user-data)\n  \
                       * * * * * root cachenat apply    (in /etc/cron.d/cachenat)"
@@ -93,13 +93,13 @@ pub(crate) enum Command {
         /// Report the changes as JSON
         #[arg(long)]
         json: bool,
-        /// Believe a source that answers without any node, and remove those it had
+        /// Accept an answer without nodes, and remove the nodes that its source had before
         #[arg(long)]
         allow_empty: bool,
-        /// Take the change back after so many seconds unless it is confirmed, here or by 'cachenat confirm'
+        /// Roll the change back after this many seconds unless it is confirmed, here or with 'cachenat confirm'
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
         confirm: Option<u64>,
-        /// Try again for so long until every source can be read whole: 90s, 2m
+        /// Retry for this long until every source gives a complete answer: 90s, 2m
         #[arg(long, value_name = "DURATION", default_value = "0s", hide_default_value = true)]
         wait: Span<0, DAY>,
     },
@@ -110,113 +110,113 @@ pub(crate) enum Command {
         #[arg(long)]
         accept: bool,
     },
-    /// Take an unconfirmed change back; 'apply --confirm' starts it
+    /// Roll an unconfirmed change back; started by 'apply --confirm'
     #[command(hide = true, after_help = "Examples:\n  cachenat guard")]
     Guard,
-    /// Apply again and again: DNS often, the API seldom, and at once when somebody else changes the rules
+    /// Keep the forwards up to date: poll DNS and the API, and repair the rules as soon as another program changes them
     #[command(
         after_help = "Examples:\n  cachenat watch\n  cachenat watch --interval 5m --dns-interval 5s\n  \
                       cachenat watch --metrics 127.0.0.1:9379"
     )]
     Watch {
-        /// How often the API is asked
+        /// How often to poll the API
         #[arg(long, value_name = "DURATION", default_value = "60s")]
         interval: Span<1, DAY>,
-        /// How often DNS is asked; a shorter TTL shortens it
+        /// How often to poll DNS; a shorter TTL shortens it
         #[arg(long, value_name = "DURATION", default_value = "2s")]
         dns_interval: Span<1, DAY>,
-        /// Serve metrics for Prometheus at http://ADDRESS:PORT/metrics; a port alone is on 127.0.0.1
+        /// Serve Prometheus metrics at http://ADDRESS:PORT/metrics; a port alone means 127.0.0.1
         #[arg(long, value_name = "ADDRESS:PORT", value_parser = metrics_address)]
         metrics: Option<SocketAddr>,
-        /// A name by which Prometheus calls this host, besides its addresses; any other name is not answered
+        /// A host name, besides the address, that scrapes may use; requests for other names are refused
         #[arg(long, value_name = "NAME", requires = "metrics")]
         metrics_host: Vec<String>,
     },
-    /// Put the last good rules in force, without AWS or DNS; for boot
+    /// Load the last good rules, without AWS or DNS; for boot
     #[command(after_help = "Examples:\n  cachenat restore")]
     Restore,
-    /// List the ports and who holds them, or give a removed node's port free
+    /// List the ports and their nodes, or release a removed node's port
     #[command(after_help = "Examples:\n  cachenat leases\n  cachenat leases release my-cluster-004")]
     Leases {
         #[command(subcommand)]
         action: Option<LeasesAction>,
     },
-    /// Print what is in force, by listener; touches nothing
+    /// Print the active forwards, by listener; changes nothing
     #[command(after_help = "Examples:\n  cachenat status\n  cachenat status --format json\n  \
                       cachenat status --format prometheus | sponge /var/lib/node_exporter/cachenat.prom")]
     Status {
-        /// prometheus is for node_exporter's textfile collector
+        /// prometheus: for node_exporter's textfile collector
         #[arg(long, value_enum, default_value_t)]
         format: StatusFormat,
     },
-    /// Look at all that a client's packet needs on its way, with remedies; touches nothing. Exit code 1: something is amiss
+    /// Check everything that a client's packet needs on its way, and suggest fixes; changes nothing. Exit code 1: a problem was found
     #[command(after_help = "Examples:\n  cachenat check\n  cachenat check --json")]
     Check {
         /// As JSON
         #[arg(long)]
         json: bool,
     },
-    /// Print what clients need to reach the nodes from outside; touches nothing, needs no privilege
+    /// Print what clients need to reach the nodes from outside; changes nothing, needs no privilege
     #[command(
         after_help = "Examples:\n  cachenat endpoints\n  cachenat endpoints --format ioredis --cluster my-cluster\n  \
                       cachenat endpoints --format json > endpoints.json"
     )]
     Endpoints {
-        /// For people, for programs, or for pasting into a client's code
+        /// table: for people; json: for programs; others: code or settings for that client
         #[arg(long, value_enum, default_value_t)]
         format: clients::Format,
-        /// Only those of this cache
+        /// Print only this cache
         #[arg(long, value_name = "NAME")]
         cluster: Option<String>,
     },
-    /// Try each port from the client's side: is it reachable, and the right node behind it? Exit code 1: one is not
+    /// Test from a client whether each port is reachable and leads to the right node. Exit code 1: a port failed
     #[command(
         after_help = "Examples:\n  cachenat probe endpoints.json      (of 'cachenat endpoints --format json')\n  \
                       cachenat probe 203.0.113.73:6379-6381\n  cachenat probe nat.example:6379 --tls"
     )]
     Probe {
-        /// A file of 'cachenat endpoints --format json', - for standard input, or ports to try
+        /// A file from 'cachenat endpoints --format json', - for standard input, or ports to test
         #[arg(value_name = "FILE|HOST:PORTS")]
         whom: String,
-        /// Speak TLS; a file says by itself where to
+        /// Use TLS; a file already says which ports need it
         #[arg(long)]
         tls: bool,
-        /// Believe these certificate authorities instead of the system's
+        /// Trust these certificate authorities instead of the system's
         #[arg(long, value_name = "FILE")]
         ca_file: Option<PathBuf>,
-        /// How long to wait for each
+        /// How long to wait for each port
         #[arg(long, value_name = "DURATION", default_value = "3s")]
         timeout: Span<1, 3600>,
         /// As JSON
         #[arg(long)]
         json: bool,
     },
-    /// Print the manual page, or write those of all commands into a directory
+    /// Print the manual page, or write the pages of all commands into a directory
     #[command(after_help = "Examples:\n  cachenat man | man -l -\n  cachenat man /usr/share/man/man1")]
     Man {
-        /// Where to write them
+        /// The directory
         dir: Option<PathBuf>,
     },
-    /// Print what makes a shell complete the command line
+    /// Print a completion script for a shell
     #[command(
         after_help = "Examples:\n  cachenat completions bash > /usr/share/bash-completion/completions/cachenat"
     )]
     Completions {
-        /// Which shell
+        /// The shell
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
-    /// Take the table, the sysctl drop-in and the changed kernel settings back, until the next apply
+    /// Remove the table and the sysctl drop-in, and restore the kernel settings; 'cachenat apply' starts again
     #[command(after_help = "Examples:\n  cachenat remove")]
     Remove,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LeasesAction {
-    /// List all ports that were ever given out
+    /// List all assigned ports, including those of removed nodes
     #[command(after_help = "Examples:\n  cachenat leases list")]
     List,
-    /// Let another node have the port of one that is gone, before its 7 days are over
+    /// Make a removed node's port available before its 7 days are over
     #[command(
         after_help = "Examples:\n  cachenat leases release my-cluster-004\n  cachenat leases release --resting"
     )]
@@ -224,7 +224,7 @@ pub(crate) enum LeasesAction {
         /// The removed node's id
         #[arg(required_unless_present = "resting")]
         id: Option<ForwardId>,
-        /// Every port whose node is gone
+        /// Release the port of every removed node
         #[arg(long, conflicts_with = "id")]
         resting: bool,
     },
@@ -264,8 +264,7 @@ pub(crate) enum StatusFormat {
 /// The seconds of a day.
 const DAY: u64 = 24 * 60 * 60;
 
-/// A time from `MIN` to `MAX` seconds, so that no sum or product of it overflows: `90s`, `2m`, `1h`; a number alone is
-/// seconds.
+/// A time from `MIN` to `MAX` seconds: `90s`, `2m`, `1h`; a number alone is seconds. Bounded so that no arithmetic on it overflows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span<const MIN: u64, const MAX: u64>(Duration);
 
@@ -299,7 +298,7 @@ impl<const MIN: u64, const MAX: u64> FromStr for Span<MIN, MAX> {
     }
 }
 
-/// `127.0.0.1:9379`, `[::1]:9379`; a port alone is loopback's, so that other addresses have to be written out.
+/// Parses `127.0.0.1:9379` or `[::1]:9379`; a port alone means loopback, so other addresses must be given explicitly.
 fn metrics_address(text: &str) -> Result<SocketAddr, String> {
     let of_loopback = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     text.parse::<u16>()

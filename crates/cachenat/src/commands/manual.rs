@@ -1,4 +1,4 @@
-//! `man` and `completions`: what packages install, from the one definition of the command line.
+//! `man` and `completions`: generated from the definition of the command line, and installed by the packages.
 
 use std::fs;
 use std::io;
@@ -12,7 +12,7 @@ use clap_mangen::Man;
 use crate::args::{Cli, Global};
 use crate::output::{Exit, Output};
 
-/// What the command line's definition does not know, for the main page.
+/// The sections of the main page that are not in the definition of the command line.
 const MORE: &str = r#".SH FILES
 .TP
 \fI/etc/cachenat/config.yaml\fR
@@ -25,27 +25,27 @@ Leases, the last good inventory and the rules made from it (\fIstate_dir\fR).
 The kernel settings for the next boot (\fIsysctl_dir\fR).
 .TP
 \fI/run/cachenat.lock\fR
-Keeps two runs apart (\fIlock_file\fR).
+Prevents concurrent runs (\fIlock_file\fR).
 .SH ENVIRONMENT
 .TP
 \fBCACHENAT_CONFIG\fR
-The configuration file, unless \fB\-\-config\fR names one.
+The configuration file, unless \fB\-\-config\fR is given.
 .TP
 \fBAWS_REGION\fR, \fBAWS_PROFILE\fR, \fBAWS_ACCESS_KEY_ID\fR, \fBAWS_ENDPOINT_URL\fR, ...
-As in every AWS SDK; without them the instance's role and region hold.
+As in every AWS SDK; the default is the instance's role and region.
 .TP
 \fBAWS_EC2_METADATA_DISABLED\fR
-\fItrue\fR: the instance metadata is not asked.
+\fItrue\fR: do not use the instance metadata.
 .TP
 \fBNO_COLOR\fR
-No colours, not even on a terminal.
+Disables colours on a terminal.
 .SH SEE ALSO
 .BR nft (8),
 .BR ip\-sysctl (7),
 .BR systemd.timer (5)
 "#;
 
-/// Prints the manual page, or writes it and one for each command into `dir`.
+/// Prints the manual page, or writes it and a page for each command into `dir`.
 pub(super) fn man(global: &Global, dir: Option<&Path>) -> anyhow::Result<Exit> {
     let pages = pages();
     match dir {
@@ -53,7 +53,7 @@ pub(super) fn man(global: &Global, dir: Option<&Path>) -> anyhow::Result<Exit> {
             write(&pages, dir).with_context(|| format!("write manual pages into {}", dir.display()))?
         }
         None => {
-            // The command's own page is the last one.
+            // The main page is the last one.
             if let Some((_, page)) = pages.last() {
                 Output::new(global).data(page)?;
             }
@@ -62,9 +62,9 @@ pub(super) fn man(global: &Global, dir: Option<&Path>) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// The manual pages by file name, the commands' before the whole's.
+/// The manual pages by file name; the main page is the last.
 fn pages() -> Vec<(String, String)> {
-    // `cachenat help` prints what the pages say; it needs none of its own.
+    // `cachenat help` prints the same text as the pages, so it needs no page.
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
     let mut pages = Vec::new();
@@ -82,7 +82,7 @@ fn add_pages(command: &Command, pages: &mut Vec<(String, String)>) {
     // Writing to a vector can't fail.
     let _ = man.render(&mut page);
     let page = String::from_utf8_lossy(&page);
-    // What a help text ends with has a section of its own in a manual page (man-pages(7)).
+    // Examples and exit codes have their own sections in a manual page (man-pages(7)).
     let page = page.replace(".SH EXTRA\nExamples:", ".SH EXAMPLES");
     let page = page.replace(".SH EXTRA\nExit codes:", ".SH EXIT STATUS");
     pages.push((man.get_filename(), page));
@@ -93,14 +93,14 @@ fn write(pages: &[(String, String)], dir: &Path) -> io::Result<()> {
     pages.iter().try_for_each(|(name, page)| fs::write(dir.join(name), page))
 }
 
-/// Prints what makes this shell complete our command line.
+/// Prints the completion script for `shell`.
 pub(super) fn completions(global: &Global, shell: Shell) -> anyhow::Result<Exit> {
     Output::new(global).data(&script(shell))?;
     Ok(Exit::Done)
 }
 
 fn script(shell: Shell) -> String {
-    // What is hidden from people is hidden from their shells as well, which clap_complete leaves to us.
+    // clap_complete also completes hidden commands, so leave them out here.
     let whole = Cli::command();
     let mut shown = Command::new("cachenat")
         .version(env!("CARGO_PKG_VERSION"))
