@@ -70,7 +70,7 @@ impl Decoder {
         }
         match fields.be32(table_attr::FLAGS).unwrap_or(0) {
             0 => {}
-            1 => self.stranger("flags dormant".to_owned()),
+            table_attr::DORMANT => self.stranger("flags dormant".to_owned()),
             flags => self.stranger(format!("table flags {flags:#x}")),
         }
         Ok(Owner::Us)
@@ -188,16 +188,16 @@ impl Decoder {
     /// `NFT_MSG_NEWOBJ`
     pub(super) fn object(&mut self, attributes: &[u8]) -> Result<(), Malformed> {
         let fields = Fields::<8>::parse(attributes)?;
-        // NFT_OBJECT_COUNTER and its siblings, in nft's words.
+        // The keywords of nft(8).
         let kind = match fields.be32(object::TYPE) {
-            Some(1) => "counter",
-            Some(2) => "quota",
-            Some(3) => "ct helper",
-            Some(4) => "limit",
-            Some(7) => "ct timeout",
-            Some(8) => "secmark",
-            Some(9) => "ct expectation",
-            Some(10) => "synproxy",
+            Some(object::COUNTER) => "counter",
+            Some(object::QUOTA) => "quota",
+            Some(object::CT_HELPER) => "ct helper",
+            Some(object::LIMIT) => "limit",
+            Some(object::CT_TIMEOUT) => "ct timeout",
+            Some(object::SECMARK) => "secmark",
+            Some(object::CT_EXPECT) => "ct expectation",
+            Some(object::SYNPROXY) => "synproxy",
             _ => "object",
         };
         self.named_stranger(kind, &fields);

@@ -15,7 +15,10 @@ use std::ptr::NonNull;
 
 use super::attribute::{Attributes, Fields, Malformed};
 use super::ffi;
-use super::uapi::{DATA_VALUE, DATA_VERDICT, VERDICT_CODE, expr};
+use super::uapi::{
+    self, DATA_VALUE, DATA_VERDICT, REGISTER_VERDICT, VERDICT_CODE, bitwise, cmp, ct, expr, flow_offload,
+    immediate, meta, numgen,
+};
 
 /// A register of 4 bytes by its number, `NFT_REG32_00` being 8. Addresses go to register 1, which is 16 bytes wide
 /// and begins where `NFT_REG32_00` does.
@@ -23,7 +26,7 @@ use super::uapi::{DATA_VALUE, DATA_VERDICT, VERDICT_CODE, expr};
 pub(super) struct Register(pub(super) u32);
 
 /// `NFT_REG_1`
-pub(super) const REGISTER_1: Register = Register(1);
+pub(super) const REGISTER_1: Register = Register(uapi::REGISTER_1);
 
 /// One of the header's two addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,38 +169,47 @@ impl Expression {
     /// An expression as the kernel dumps it: some attributes are always there, even if they were not sent.
     fn parse(name: &[u8], data: &Data<'_>) -> Option<Self> {
         match name {
-            b"meta" => data.exactly([(1, 1)], &[2]).then(|| meta_key(data.number(2)?).map(Self::Meta))?,
-            b"cmp" if data.exactly([(1, 1), (2, libc::NFT_CMP_EQ)], &[3]) => data.value(3).map(Self::Equal),
-            b"cmp" if data.exactly([(1, 1), (2, libc::NFT_CMP_NEQ)], &[3]) => {
-                data.value(3).map(Self::NotEqual)
+            b"meta" => {
+                let loads = data.exactly([(meta::TO, REG_1)], &[meta::KEY]);
+                loads.then(|| meta_key(data.number(meta::KEY)?).map(Self::Meta))?
             }
-            b"payload" => data.exactly([], &[1, 2, 3, 4]).then(|| payload(data))?,
+            b"cmp" if data.compares(libc::NFT_CMP_EQ) => data.value(cmp::DATA).map(Self::Equal),
+            b"cmp" if data.compares(libc::NFT_CMP_NEQ) => data.value(cmp::DATA).map(Self::NotEqual),
+            b"payload" => payload(data),
             b"lookup" => lookup(data),
-            b"ct" if data.exactly([(1, 1), (2, libc::NFT_CT_STATUS)], &[]) => Some(Self::CtStatus),
-            b"ct" if data.exactly([(1, 1), (2, libc::NFT_CT_STATE)], &[]) => Some(Self::CtState),
+            b"ct" if data.loads_ct(libc::NFT_CT_STATUS) => Some(Self::CtStatus),
+            b"ct" if data.loads_ct(libc::NFT_CT_STATE) => Some(Self::CtState),
             b"ct" => original(data),
             b"bitwise" => {
-                // NFTA_BITWISE_OP: NFT_BITWISE_BOOL, which since Linux 6.13 is called NFT_BITWISE_MASK_XOR.
-                let masks = data.exactly([(1, 1), (2, 1), (3, 4), (6, 0)], &[4, 5]);
-                let keeps = data.value(5)? == [0; 4];
-                let mask = data.value(4)?.try_into().ok().map(u32::from_ne_bytes)?;
+                let masks = data.exactly(
+                    [
+                        (bitwise::FROM, REG_1),
+                        (bitwise::TO, REG_1),
+                        (bitwise::LEN, 4),
+                        (bitwise::OP, bitwise::MASK_XOR as i32),
+                    ],
+                    &[bitwise::MASK, bitwise::XOR],
+                );
+                let keeps = data.value(bitwise::XOR)? == [0; 4];
+                let mask = data.value(bitwise::MASK)?.try_into().ok().map(u32::from_ne_bytes)?;
                 (masks && keeps).then_some(Self::Mask(mask))
             }
-            // NFT_REG_VERDICT
-            b"immediate" if data.number(1) == Some(0) => {
-                (data.exactly([(1, 0)], &[2]) && data.verdict(2)? == libc::NF_DROP).then_some(Self::Drop)
-            }
-            b"immediate" => {
-                data.exactly([(1, 1)], &[2]).then(|| address(&data.value(2)?).map(Self::Immediate))?
-            }
+            b"immediate" if !data.0.only(&[immediate::REGISTER, immediate::DATA]) => None,
+            b"immediate" => match data.number(immediate::REGISTER)? {
+                REGISTER_VERDICT => (data.verdict(immediate::DATA)? == libc::NF_DROP).then_some(Self::Drop),
+                uapi::REGISTER_1 => address(&data.value(immediate::DATA)?).map(Self::Immediate),
+                _ => None,
+            },
             b"nat" => nat(data),
             b"masq" => data.exactly([], &[]).then_some(Self::Masquerade),
             b"numgen" => {
-                let random = data.exactly([(1, 1), (3, libc::NFT_NG_RANDOM), (4, 0)], &[2]);
-                random.then(|| data.number(2).map(Self::Random))?
+                let fixed = [(numgen::TO, REG_1), (numgen::TYPE, libc::NFT_NG_RANDOM), (numgen::OFFSET, 0)];
+                let random = data.exactly(fixed, &[numgen::MODULUS]);
+                random.then(|| data.number(numgen::MODULUS).map(Self::Random))?
             }
             b"flow_offload" => {
-                let ours = data.exactly([], &[1]) && data.0.name(1) == Flowtable::NAME.as_bytes();
+                let ours = data.0.only(&[flow_offload::TABLE])
+                    && data.0.name(flow_offload::TABLE) == Flowtable::NAME.as_bytes();
                 ours.then_some(Self::Offload)
             }
             _ => None,
@@ -205,7 +217,10 @@ impl Expression {
     }
 }
 
-/// The attributes of an expression by number; no expression of ours has more than 7.
+/// `NFT_REG_1`, as the value of an attribute.
+const REG_1: i32 = uapi::REGISTER_1 as i32;
+
+/// The attributes of an expression; none of our expressions has more than 7.
 struct Data<'a>(Fields<'a, 8>);
 
 impl Data<'_> {
@@ -226,8 +241,17 @@ impl Data<'_> {
         verdict.only(&[VERDICT_CODE]).then_some(code.cast_signed())
     }
 
-    /// Whether these attributes have these numbers, those are there with any value, and there are no others.
-    /// An attribute that is not sent and not dumped stands for 0.
+    /// Whether this is `cmp OP reg 1`, with any value.
+    fn compares(&self, operation: i32) -> bool {
+        self.exactly([(cmp::FROM, REG_1), (cmp::OP, operation)], &[cmp::DATA])
+    }
+
+    /// Whether this is `ct load KEY => reg 1`, without a direction.
+    fn loads_ct(&self, key: i32) -> bool {
+        self.exactly([(ct::TO, REG_1), (ct::KEY, key)], &[])
+    }
+
+    /// Whether the `fixed` attributes have these numbers and all others are in `free`; a missing attribute counts as 0.
     fn exactly<const N: usize>(&self, fixed: [(u16, i32); N], free: &[u16]) -> bool {
         let kinds: Vec<u16> = fixed.iter().map(|&(kind, _)| kind).chain(free.iter().copied()).collect();
         let number = |kind| self.number(kind).unwrap_or(0);
@@ -245,19 +269,17 @@ fn meta_key(key: u32) -> Option<MetaKey> {
     }
 }
 
-/// `NFT_CT_DST_IP` and `NFT_CT_DST_IP6`, `linux/netfilter/nf_tables.h`; since Linux 4.17.
 const fn original_destination(family: Family) -> u32 {
     match family {
-        Family::Ipv4 => 20,
-        Family::Ipv6 => 22,
+        Family::Ipv4 => ct::DST_IP,
+        Family::Ipv6 => ct::DST_IP6,
     }
 }
 
-/// NFTA_CT: 1 dreg, 2 key, 3 direction, which is one byte
 fn original(data: &Data<'_>) -> Option<Expression> {
-    // IP_CT_DIR_ORIGINAL
-    let is_original = data.0.only(&[1, 2, 3]) && data.0.get(3) == Some(&[0]);
-    let (register, key) = (Register(data.number(1)?), data.number(2)?);
+    let is_original =
+        data.0.only(&[ct::TO, ct::KEY, ct::DIRECTION]) && data.0.get(ct::DIRECTION) == Some(&[ct::ORIGINAL]);
+    let (register, key) = (Register(data.number(ct::TO)?), data.number(ct::KEY)?);
     let families = [Family::Ipv4, Family::Ipv6];
     match families.into_iter().find(|&family| original_destination(family) == key) {
         _ if !is_original => None,
@@ -267,8 +289,12 @@ fn original(data: &Data<'_>) -> Option<Expression> {
 }
 
 fn payload(data: &Data<'_>) -> Option<Expression> {
+    use super::uapi::payload::{BASE, LEN, OFFSET, TO};
+    if !data.0.only(&[TO, BASE, OFFSET, LEN]) {
+        return None;
+    }
     let [register, base, offset, length] =
-        [data.number(1)?, data.number(2)?, data.number(3)?, data.number(4)?];
+        [data.number(TO)?, data.number(BASE)?, data.number(OFFSET)?, data.number(LEN)?];
     match i32::try_from(base).ok()? {
         libc::NFT_PAYLOAD_TRANSPORT_HEADER if (offset, length) == (0, 2) => {
             Some(Expression::SourcePort(Register(register)))
@@ -287,31 +313,36 @@ fn payload(data: &Data<'_>) -> Option<Expression> {
     }
 }
 
-/// NFTA_LOOKUP: 1 set, 2 sreg, 3 dreg, 5 flags
 fn lookup(data: &Data<'_>) -> Option<Expression> {
-    let set = Set::from_name(std::str::from_utf8(data.0.name(1)).ok()?)?;
-    match data.number(3) {
-        None => data.exactly([(2, 1), (5, 0)], &[1]).then_some(Expression::Member(set)),
-        Some(_) => data.exactly([(2, 1), (3, 1), (5, 0)], &[1]).then_some(Expression::Map(set)),
+    use super::uapi::lookup::{FLAGS, FROM, SET, TO};
+    let set = Set::from_name(std::str::from_utf8(data.0.name(SET)).ok()?)?;
+    match data.number(TO) {
+        None => data.exactly([(FROM, REG_1), (FLAGS, 0)], &[SET]).then_some(Expression::Member(set)),
+        Some(_) => {
+            let maps = data.exactly([(FROM, REG_1), (TO, REG_1), (FLAGS, 0)], &[SET]);
+            maps.then_some(Expression::Map(set))
+        }
     }
 }
 
-/// NFTA_NAT: 1 type, 2 family, 3 addr_min, 4 addr_max, 5 proto_min, 6 proto_max, 7 flags
 fn nat(data: &Data<'_>) -> Option<Expression> {
-    // The kernel sets these two itself and shows them; the others are random, persistent, and so on.
-    const IMPLIED: u32 = 1 /* NF_NAT_RANGE_MAP_IPS */ | 2 /* NF_NAT_RANGE_PROTO_SPECIFIED */;
-    let plain = data.number(7).unwrap_or(0) & !IMPLIED == 0;
-    let family = match i32::try_from(data.number(2)?).ok()? {
+    use super::uapi::nat::{
+        ADDRESS_MAX, ADDRESS_MIN, FAMILY, FLAGS, MAP_IPS, PORT_MAX, PORT_MIN, PROTO_SPECIFIED, TYPE,
+    };
+    // The kernel sets these two itself; the other flags are random, persistent, and so on.
+    let plain = data.number(FLAGS).unwrap_or(0) & !(MAP_IPS | PROTO_SPECIFIED) == 0;
+    let family = match i32::try_from(data.number(FAMILY)?).ok()? {
         libc::NFPROTO_IPV4 => Family::Ipv4,
         libc::NFPROTO_IPV6 => Family::Ipv6,
         _ => return None,
     };
-    // Where no upper end was sent, it is the lower one, and shown.
-    let port = data.number(5);
-    let one = data.number(4).is_none_or(|max| max == REGISTER_1.0)
-        && data.number(6).is_none_or(|max| Some(max) == port);
-    let plain = plain && one && data.exactly([(3, 1)], &[1, 2, 4, 5, 6, 7]);
-    match (i32::try_from(data.number(1)?).ok()?, port) {
+    // Without an upper end, the kernel dumps the lower end as the upper one.
+    let port = data.number(PORT_MIN);
+    let single = data.number(ADDRESS_MAX).is_none_or(|max| max == uapi::REGISTER_1)
+        && data.number(PORT_MAX).is_none_or(|max| Some(max) == port);
+    let free = [TYPE, FAMILY, ADDRESS_MAX, PORT_MIN, PORT_MAX, FLAGS];
+    let plain = plain && single && data.exactly([(ADDRESS_MIN, REG_1)], &free);
+    match (i32::try_from(data.number(TYPE)?).ok()?, port) {
         (libc::NFT_NAT_DNAT, Some(port)) if plain => Some(Expression::Dnat(family, Register(port))),
         (libc::NFT_NAT_SNAT, None) if plain => Some(Expression::Snat(family)),
         _ => None,

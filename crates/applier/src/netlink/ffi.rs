@@ -14,6 +14,8 @@ use nftnl_sys as sys;
 use nix::libc;
 use rules::ruleset::Set;
 
+use super::uapi::ct;
+
 /// A message that is written as it is.
 pub(super) struct Raw<'a> {
     bytes: &'a [u8],
@@ -83,8 +85,7 @@ pub(super) fn original(key: u32, register: u32) -> NonNull<sys::nftnl_expr> {
     let expression = Expr::new(c"ct");
     expression.set(sys::NFTNL_EXPR_CT_DREG, register);
     expression.set(sys::NFTNL_EXPR_CT_KEY, key);
-    // IP_CT_DIR_ORIGINAL
-    expression.set_byte(sys::NFTNL_EXPR_CT_DIR, 0);
+    expression.set_byte(sys::NFTNL_EXPR_CT_DIR, ct::ORIGINAL);
     expression.0
 }
 

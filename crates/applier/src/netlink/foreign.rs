@@ -15,12 +15,15 @@ use super::read::{End, Request};
 use super::uapi::{DATA_VALUE, chain, element, elements, rule, set, table};
 use crate::kernel::DumpError;
 
-/// `NFPROTO_NETDEV`
-const NETDEV: u8 = 5;
+const NETDEV: u8 = libc::NFPROTO_NETDEV as u8;
 
-/// `NFPROTO_INET`, `NFPROTO_IPV4`, `NFPROTO_NETDEV` and `NFPROTO_IPV6`.
-const FAMILIES: [(u8, TableFamily); 4] =
-    [(1, TableFamily::Inet), (2, TableFamily::Ip), (NETDEV, TableFamily::Netdev), (10, TableFamily::Ip6)];
+/// The families whose chains routed packets pass.
+const FAMILIES: [(u8, TableFamily); 4] = [
+    (libc::NFPROTO_INET as u8, TableFamily::Inet),
+    (libc::NFPROTO_IPV4 as u8, TableFamily::Ip),
+    (NETDEV, TableFamily::Netdev),
+    (libc::NFPROTO_IPV6 as u8, TableFamily::Ip6),
+];
 
 impl Kernel {
     /// The tables of all families whose chains routed packets pass: of ours the chains alone, for their place among the others.
@@ -172,8 +175,8 @@ fn parse_chain(family: u8, attributes: &[u8]) -> Result<Option<Chain>, Malformed
 /// `None`: packets that are forwarded do not come there.
 fn base(family: u8, fields: &Fields<'_, 16>, hook: &Fields<'_, 8>) -> Result<Option<Base>, Malformed> {
     let at = match (family, hook.be32(chain::HOOK_NUMBER).map(u32::cast_signed)) {
-        (NETDEV, Some(0)) | (_, Some(libc::NF_INET_INGRESS)) => Hook::Ingress,
-        (NETDEV, Some(1)) => Hook::Egress,
+        (NETDEV, Some(chain::NETDEV_INGRESS)) | (_, Some(libc::NF_INET_INGRESS)) => Hook::Ingress,
+        (NETDEV, Some(chain::NETDEV_EGRESS)) => Hook::Egress,
         (_, Some(libc::NF_INET_PRE_ROUTING)) => Hook::Prerouting,
         (_, Some(libc::NF_INET_FORWARD)) => Hook::Forward,
         (_, Some(libc::NF_INET_POST_ROUTING)) => Hook::Postrouting,

@@ -15,8 +15,8 @@ pub(super) const HEADER: usize = 16;
 /// The length of a batch's BEGIN and END, and of any message without attributes.
 pub(super) const BATCH: usize = 20;
 
-/// `NFPROTO_INET`, the family of our table.
-pub(super) const INET: u8 = 1;
+/// The family of our table.
+pub(super) const INET: u8 = libc::NFPROTO_INET as u8;
 
 /// `NLM_F_ACK_TLVS` and `NLM_F_CAPPED` on an answer.
 const ACK_TLVS: u16 = 0x200;

@@ -1,5 +1,5 @@
-//! The numbers of `linux/netfilter/nf_tables.h`, `nfnetlink_conntrack.h`, `nfnetlink.h` and `netlink.h` that libc
-//! lacks, by enum.
+//! The constants of `linux/netfilter/nf_tables.h`, `nfnetlink_conntrack.h`, `nfnetlink.h` and `netlink.h` that libc
+//! does not have, by enum.
 
 /// Message types within the nf_tables subsystem (`enum nf_tables_msg_types`).
 pub(super) mod message {
@@ -53,15 +53,20 @@ pub(super) const DATA_VERDICT: u16 = 2;
 pub(super) const VERDICT_CODE: u16 = 1;
 pub(super) const VERDICT_CHAIN: u16 = 2;
 
-/// `enum nft_table_attributes`
+/// `NFT_REG_VERDICT` and `NFT_REG_1`, `enum nft_registers`
+pub(super) const REGISTER_VERDICT: u32 = 0;
+pub(super) const REGISTER_1: u32 = 1;
+
+/// `enum nft_table_attributes` and `enum nft_table_flags`
 pub(super) mod table {
     pub(in crate::netlink) const NAME: u16 = 1;
     pub(in crate::netlink) const FLAGS: u16 = 2;
     pub(in crate::netlink) const USERDATA: u16 = 6;
     pub(in crate::netlink) const OWNER: u16 = 7;
+    pub(in crate::netlink) const DORMANT: u32 = 1;
 }
 
-/// `enum nft_chain_attributes` and `enum nft_hook_attributes`
+/// `enum nft_chain_attributes`, `enum nft_hook_attributes` and `enum nf_dev_hooks`
 pub(super) mod chain {
     pub(in crate::netlink) const TABLE: u16 = 1;
     pub(in crate::netlink) const NAME: u16 = 3;
@@ -77,6 +82,8 @@ pub(super) mod chain {
     pub(in crate::netlink) const HOOK_PRIORITY: u16 = 2;
     pub(in crate::netlink) const HOOK_DEVICE: u16 = 3;
     pub(in crate::netlink) const HOOK_DEVICES: u16 = 4;
+    pub(in crate::netlink) const NETDEV_INGRESS: i32 = 0;
+    pub(in crate::netlink) const NETDEV_EGRESS: i32 = 1;
 }
 
 /// `enum nft_set_attributes` and its nested descriptions
@@ -149,11 +156,19 @@ pub(super) mod flowtable {
     pub(in crate::netlink) const FILTER: u32 = 0;
 }
 
-/// `enum nft_object_attributes`
+/// `enum nft_object_attributes` and `NFT_OBJECT_*`
 pub(super) mod object {
     pub(in crate::netlink) const TABLE: u16 = 1;
     pub(in crate::netlink) const NAME: u16 = 2;
     pub(in crate::netlink) const TYPE: u16 = 3;
+    pub(in crate::netlink) const COUNTER: u32 = 1;
+    pub(in crate::netlink) const QUOTA: u32 = 2;
+    pub(in crate::netlink) const CT_HELPER: u32 = 3;
+    pub(in crate::netlink) const LIMIT: u32 = 4;
+    pub(in crate::netlink) const CT_TIMEOUT: u32 = 7;
+    pub(in crate::netlink) const SECMARK: u32 = 8;
+    pub(in crate::netlink) const CT_EXPECT: u32 = 9;
+    pub(in crate::netlink) const SYNPROXY: u32 = 10;
 }
 
 /// `enum nft_expr_attributes`
@@ -172,10 +187,11 @@ pub(super) mod immediate {
 pub(super) mod bitwise {
     pub(in crate::netlink) const FROM: u16 = 1;
     pub(in crate::netlink) const TO: u16 = 2;
+    pub(in crate::netlink) const LEN: u16 = 3;
     pub(in crate::netlink) const MASK: u16 = 4;
     pub(in crate::netlink) const XOR: u16 = 5;
     pub(in crate::netlink) const OP: u16 = 6;
-    /// `NFT_BITWISE_BOOL`, `NFT_BITWISE_MASK_XOR`
+    /// `NFT_BITWISE_BOOL`, called `NFT_BITWISE_MASK_XOR` since Linux 6.13
     pub(in crate::netlink) const MASK_XOR: u32 = 0;
 }
 
@@ -211,12 +227,18 @@ pub(super) mod meta {
     pub(in crate::netlink) const FROM: u16 = 3;
 }
 
-/// `enum nft_ct_attributes`
+/// `enum nft_ct_attributes`, `enum nft_ct_keys` (since Linux 4.17) and `enum ip_conntrack_dir`
 pub(super) mod ct {
     pub(in crate::netlink) const TO: u16 = 1;
     pub(in crate::netlink) const KEY: u16 = 2;
     pub(in crate::netlink) const DIRECTION: u16 = 3;
     pub(in crate::netlink) const FROM: u16 = 4;
+    pub(in crate::netlink) const SRC_IP: u32 = 19;
+    pub(in crate::netlink) const DST_IP: u32 = 20;
+    pub(in crate::netlink) const SRC_IP6: u32 = 21;
+    pub(in crate::netlink) const DST_IP6: u32 = 22;
+    pub(in crate::netlink) const ORIGINAL: u8 = 0;
+    pub(in crate::netlink) const REPLY: u8 = 1;
 }
 
 /// `enum nft_fib_attributes`, `enum nft_fib_result` and `enum nft_fib_flags`
@@ -242,9 +264,30 @@ pub(super) mod payload {
     pub(in crate::netlink) const TRANSPORT: u32 = 2;
 }
 
-/// `enum nft_nat_attributes`
+/// `enum nft_nat_attributes` and `NF_NAT_RANGE_*` (`linux/netfilter/nf_nat.h`)
 pub(super) mod nat {
     pub(in crate::netlink) const TYPE: u16 = 1;
+    pub(in crate::netlink) const FAMILY: u16 = 2;
+    pub(in crate::netlink) const ADDRESS_MIN: u16 = 3;
+    pub(in crate::netlink) const ADDRESS_MAX: u16 = 4;
+    pub(in crate::netlink) const PORT_MIN: u16 = 5;
+    pub(in crate::netlink) const PORT_MAX: u16 = 6;
+    pub(in crate::netlink) const FLAGS: u16 = 7;
+    pub(in crate::netlink) const MAP_IPS: u32 = 1;
+    pub(in crate::netlink) const PROTO_SPECIFIED: u32 = 2;
+}
+
+/// `enum nft_ng_attributes`
+pub(super) mod numgen {
+    pub(in crate::netlink) const TO: u16 = 1;
+    pub(in crate::netlink) const MODULUS: u16 = 2;
+    pub(in crate::netlink) const TYPE: u16 = 3;
+    pub(in crate::netlink) const OFFSET: u16 = 4;
+}
+
+/// `enum nft_offload_attributes`
+pub(super) mod flow_offload {
+    pub(in crate::netlink) const TABLE: u16 = 1;
 }
 
 /// `enum nft_objref_attributes`

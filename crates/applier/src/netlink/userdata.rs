@@ -64,13 +64,15 @@ pub(super) fn comment(userdata: &[u8]) -> Option<Cow<'_, str>> {
     None
 }
 
-/// `NFTNL_UDATA_SET_KEYBYTEORDER` and its siblings.
+/// `enum nftnl_udata_set_types` and `NFTNL_UDATA_SET_TYPEOF_*`
 mod set_field {
     pub(super) const KEY_BYTEORDER: u8 = 0;
     pub(super) const DATA_BYTEORDER: u8 = 1;
     pub(super) const KEY_TYPEOF: u8 = 3;
     pub(super) const DATA_TYPEOF: u8 = 4;
     pub(super) const DATA_INTERVAL: u8 = 6;
+    pub(super) const TYPEOF_EXPR: u8 = 0;
+    pub(super) const TYPEOF_DATA: u8 = 1;
 }
 
 /// `BYTEORDER_INVALID`, of a concatenation, and `BYTEORDER_BIG_ENDIAN` (nftables `include/datatype.h`).
@@ -82,8 +84,11 @@ const CONCATENATION: u32 = 13;
 
 /// How nft lists the set: the order of its bytes, and that no expressions stand for its fields (`type`, not `typeof`).
 pub(super) fn set(set: Set) -> Vec<u8> {
-    // NFTNL_UDATA_SET_TYPEOF_EXPR and NFTNL_UDATA_SET_TYPEOF_DATA
-    let no_typeof = || Buffer::default().number(0, CONCATENATION).nest(1, Buffer::default());
+    let no_typeof = || {
+        Buffer::default()
+            .number(set_field::TYPEOF_EXPR, CONCATENATION)
+            .nest(set_field::TYPEOF_DATA, Buffer::default())
+    };
     let order = |order| Buffer::default().number(set_field::KEY_BYTEORDER, order);
     let buffer = match set.kind {
         SetKind::Clients => order(BIG_ENDIAN),

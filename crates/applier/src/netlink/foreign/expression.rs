@@ -6,7 +6,7 @@ use rules::foreign::{Data, Expression, Field, Register, Relation, TableFamily, T
 use crate::netlink::attribute::{Attributes, Fields, Malformed, shown};
 use crate::netlink::uapi::{
     DATA_VALUE, DATA_VERDICT, VERDICT_CHAIN, VERDICT_CODE, bitwise, cmp, ct, expr, fib, immediate, lookup,
-    meta, nat, objref, payload, range, xt,
+    meta, nat, object, objref, payload, range, xt,
 };
 use crate::xtables;
 
@@ -59,9 +59,15 @@ fn parse(
         b"synproxy" => {
             Some(vec![Expression::Unclear("synproxy".to_owned()), Expression::Verdict(Verdict::Drop)])
         }
-        // NFT_OBJECT_COUNTER, CT_HELPER, CT_TIMEOUT, SECMARK and CT_EXPECT decide nothing.
+        // These objects never decide about a packet.
         b"objref" => match data.be32(objref::TYPE) {
-            Some(1 | 3 | 7 | 8 | 9) => Some(vec![]),
+            Some(
+                object::COUNTER
+                | object::CT_HELPER
+                | object::CT_TIMEOUT
+                | object::SECMARK
+                | object::CT_EXPECT,
+            ) => Some(vec![]),
             _ => None,
         },
         b"match" => data.get(xt::INFO).map(|info| {
@@ -168,25 +174,23 @@ fn parse_meta(data: &Fields<'_, 16>) -> Option<Vec<Expression>> {
 }
 
 fn parse_ct(data: &Fields<'_, 16>) -> Option<Vec<Expression>> {
-    let key = data.be32(ct::KEY)?.cast_signed();
+    let key = data.be32(ct::KEY)?;
+    let libc_key = key.cast_signed();
     if data.get(ct::FROM).is_some() {
-        let is_mark = key == libc::NFT_CT_MARK;
+        let is_mark = libc_key == libc::NFT_CT_MARK;
         return Some(is_mark.then_some(Expression::SetFlowMark).into_iter().collect());
     }
-    // NFT_CT_SRC_IP to NFT_CT_DST_IP6, which libc does not have.
-    let (part, length) = match key {
-        libc::NFT_CT_SRC => (Some(TuplePart::Source), 16),
-        libc::NFT_CT_DST => (Some(TuplePart::Destination), 16),
-        19 => (Some(TuplePart::Source), 4),
-        20 => (Some(TuplePart::Destination), 4),
-        21 => (Some(TuplePart::Source), 16),
-        22 => (Some(TuplePart::Destination), 16),
-        libc::NFT_CT_PROTO_SRC => (Some(TuplePart::SourcePort), 2),
-        libc::NFT_CT_PROTO_DST => (Some(TuplePart::DestinationPort), 2),
+    let (part, length) = match (key, libc_key) {
+        (ct::SRC_IP, _) => (Some(TuplePart::Source), 4),
+        (ct::DST_IP, _) => (Some(TuplePart::Destination), 4),
+        (ct::SRC_IP6, _) | (_, libc::NFT_CT_SRC) => (Some(TuplePart::Source), 16),
+        (ct::DST_IP6, _) | (_, libc::NFT_CT_DST) => (Some(TuplePart::Destination), 16),
+        (_, libc::NFT_CT_PROTO_SRC) => (Some(TuplePart::SourcePort), 2),
+        (_, libc::NFT_CT_PROTO_DST) => (Some(TuplePart::DestinationPort), 2),
         _ => (None, 4),
     };
-    let is_reply = data.get(ct::DIRECTION) == Some(&[1]);
-    let field = match (part, key) {
+    let is_reply = data.get(ct::DIRECTION) == Some(&[ct::REPLY]);
+    let field = match (part, libc_key) {
         (Some(part), _) => Field::Tuple { is_reply, part },
         (None, libc::NFT_CT_STATE) => Field::FlowState,
         (None, libc::NFT_CT_STATUS) => Field::FlowStatus,
