@@ -1,5 +1,5 @@
-//! nf_tables in memory, with the kernel's promises: all or nothing, a generation, its refusals; and with switches
-//! for its faults.
+//! nf_tables in memory, with the kernel's guarantees (atomic commits, generations, the same refusals) and switches to
+//! inject faults.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,40 +10,40 @@ use rules::{Actual, Operation, Transaction};
 
 use crate::kernel::{CommitError, Dump, DumpError, Found, Generation, Netfilter, Table};
 
-/// What the next commits shall suffer; each fault is used up as it happens.
+/// Faults to inject; each is used up when it occurs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// The operation of this index is refused with this errno.
+    /// Refuse the operation at this index with this errno.
     pub refuse: Option<(usize, i32)>,
-    /// The next commit is carried out, or not, and its answer is lost.
+    /// Lose the answer of the next commit, after applying it or not.
     pub lose_answer: Option<CarriedOut>,
-    /// So many commits find that somebody else has committed since.
+    /// The number of commits that another process precedes.
     pub stale: usize,
-    /// Somebody else commits just after our next commit, and leaves this table.
+    /// Replace the table with this one right after our next commit, as another process could.
     pub overwrite: Option<Table>,
-    /// Every call is answered with `EPERM`.
+    /// Answer every call with `EPERM`.
     pub denied: bool,
-    /// Every reading is answered with `EIO`.
+    /// Answer every read with `EIO`.
     pub unreadable: bool,
-    /// The same from the next commit on.
+    /// Answer every read with `EIO` after the next commit.
     pub unreadable_after_commit: bool,
 }
 
 /// What the kernel did before its answer was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CarriedOut {
-    /// All of it.
+    /// It applied the transaction.
     Yes,
-    /// Nothing.
+    /// It applied nothing.
     No,
 }
 
-/// A kernel in memory.
+/// An in-memory kernel.
 #[derive(Clone, Debug)]
 pub struct Fake {
-    /// What is to go wrong.
+    /// The faults to inject.
     pub faults: Faults,
-    /// The transactions that were carried out, in order.
+    /// The applied transactions, in order.
     pub commits: Vec<Transaction>,
     state: Dump,
 }
@@ -62,13 +62,13 @@ impl Fake {
         Self { faults: Faults::default(), commits: Vec::new(), state }
     }
 
-    /// What somebody else's commit does: the table is another one, and so is the generation.
+    /// Simulates another process's commit: replaces the table and increments the generation.
     pub fn overwrite(&mut self, table: Table) {
         put(&mut self.state, table);
         self.state.generation = self.state.generation.next();
     }
 
-    /// Counts a connection through the element; nothing if it is not there.
+    /// Counts a connection through the element, if it exists.
     pub fn connect(&mut self, set: Set, key: Key) {
         if let Some(counter) = self.state.counters.get_mut(&(set, key)) {
             counter.packets += 1;
@@ -85,7 +85,7 @@ impl Fake {
         let (before, strangers) = match &self.state.table {
             Table::Absent => (None, &[][..]),
             Table::Ours(Actual { ruleset, strangers }) => (Some(ruleset), strangers.as_slice()),
-            // What is in a foreign table is beyond this fake; whoever commits to one has a fault to find.
+            // The fake has no contents for foreign tables; a commit to one is a bug in the caller.
             Table::Foreign { .. } | Table::Owned { .. } => {
                 return Err(refused(0, io::Error::from_raw_os_error(libc_errno(Refusal::Exists))));
             }
@@ -102,7 +102,7 @@ impl Fake {
         Ok(())
     }
 
-    /// A counter belongs to its element, and an element that is added again counts from 0.
+    /// Counters belong to elements: an element that is deleted and added again starts at 0.
     fn forget_counters(&mut self, transaction: &Transaction) {
         for operation in &transaction.operations {
             match operation {
@@ -166,7 +166,7 @@ impl Netfilter for Fake {
     }
 }
 
-/// Replaces the table; elements that stay keep their counters, new ones start at 0.
+/// Replaces the table; remaining elements keep their counters, new ones start at 0.
 fn put(state: &mut Dump, table: Table) {
     let nothing = Ruleset::default();
     let ruleset = match &table {

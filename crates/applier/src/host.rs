@@ -1,5 +1,4 @@
-//! Facts of this host that a plan needs: which interface leads out, which addresses are its own, and which ports
-//! are taken. Everything here only reads.
+//! Facts about this host that a plan needs: interfaces, addresses, routes and listening ports. All functions only read.
 
 mod proc_net;
 
@@ -17,7 +16,7 @@ pub use crate::listening::{ListeningSocket, Process};
 pub use crate::netlink::rtnetlink::{Link, Route};
 use crate::netlink::{rtnetlink, sock_diag};
 
-/// How much is read at a time, at least; a socket takes 150 bytes.
+/// The minimum size of a read; a socket's line has 150 bytes.
 const ONE_READ: usize = 8 * 1024;
 
 /// An address of one of this host's interfaces.
@@ -50,14 +49,14 @@ pub enum HostError {
     /// The routing table cannot be read.
     #[error("list the routes of this host")]
     Routes(#[source] io::Error),
-    /// The default route leaves by an interface whose name cannot stand in a rule.
+    /// The default route's interface has a name that cannot be used in a rule.
     #[error("the default route's interface")]
     Interface(#[source] NameError),
 }
 
 /// The interface of the default route with the lowest metric; `None` without such a route.
 ///
-/// Only the main routing table is asked, as `ip route show default` does.
+/// Reads only the main routing table, like `ip route show default`.
 ///
 /// # Errors
 ///
@@ -65,14 +64,14 @@ pub enum HostError {
 pub fn default_interface(family: Family) -> Result<Option<IfName>, HostError> {
     let (table, default_route): (_, fn(&str) -> Option<&str>) = match family {
         Family::Ipv4 => (read("route")?, proc_net::default_route),
-        // A kernel without IPv6 has no such file, and no such route.
+        // A kernel without IPv6 has neither this file nor IPv6 routes.
         Family::Ipv6 => (read_if_there("ipv6_route")?, proc_net::default_route6),
     };
     default_route(&table).map(|name| name.parse().map_err(HostError::Interface)).transpose()
 }
 
-/// The addresses of all interfaces that are there, loopback included, in the kernel's order: an interface's primary
-/// IPv4 address comes before its secondary ones.
+/// The addresses of all interfaces, including loopback, in the kernel's order: an interface's primary IPv4 address comes
+/// before its secondary ones.
 ///
 /// # Errors
 ///
@@ -95,14 +94,14 @@ pub fn links() -> Result<Vec<Link>, HostError> {
     rtnetlink::links().map_err(HostError::Links)
 }
 
-/// The index of an interface; `None`: there is none of that name.
+/// The index of an interface; `None` if no interface has that name.
 pub fn index(interface: &IfName) -> Option<u32> {
     if_nametoindex(interface.as_str()).ok()
 }
 
 /// The unicast routes of the main routing table, in the kernel's order.
 ///
-/// Rules that choose another table (`ip rule`) are not followed: forwarded packets of clients seldom meet any.
+/// Ignores rules that choose another table (`ip rule`), which rarely apply to forwarded packets of clients.
 ///
 /// # Errors
 ///
@@ -134,7 +133,7 @@ pub fn usable_addresses(
         .filter(usable)
 }
 
-/// The running kernel's release, such as `6.1.0-56-amd64`; empty where `/proc` does not tell.
+/// The running kernel's release, such as `6.1.0-56-amd64`; empty if `/proc` cannot be read.
 pub fn kernel_release() -> String {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     release.trim().escape_debug().to_string()
@@ -142,7 +141,7 @@ pub fn kernel_release() -> String {
 
 /// The TCP sockets that listen on this host.
 ///
-/// sock_diag(7) is asked, and `/proc/net` where the kernel has none or cannot load it (`CONFIG_INET_DIAG`).
+/// Uses sock_diag(7), or `/proc/net` if the kernel has no sock_diag or cannot load it (`CONFIG_INET_DIAG`).
 ///
 /// # Errors
 ///
@@ -158,12 +157,12 @@ fn listeners_in_proc() -> Result<Vec<ListeningSocket>, HostError> {
 }
 
 fn path(file: &str) -> PathBuf {
-    // `/proc/net` is the main thread's network namespace; this is the caller's (proc_pid_net(5)).
+    // `/proc/net` shows the main thread's network namespace; this path shows the caller's (proc_pid_net(5)).
     PathBuf::from("/proc/thread-self/net").join(file)
 }
 
-/// For each read of a socket table the kernel walks its empty buckets anew, so few large reads it is: without room
-/// `read_to_string` begins with 32 bytes, as the file's size is 0.
+/// Reads a file with few large reads: the kernel walks the empty buckets of a socket table again for each read, and
+/// `read_to_string` starts with 32 bytes because the file's size is 0.
 fn read(file: &str) -> Result<String, HostError> {
     let mut text = String::with_capacity(ONE_READ);
     let read = File::open(path(file)).and_then(|mut file| file.read_to_string(&mut text));
@@ -233,14 +232,15 @@ mod tests {
     fn a_wildcard_socket_accepts_on_every_address() {
         let listener =
             |address: &str| ListeningSocket { address: address.parse().unwrap(), port: 22, inode: 1 };
-        let takes = |listening: &str, address: &str| listener(listening).takes(address.parse().unwrap(), 22);
-        assert!(takes("0.0.0.0", "10.0.0.55"));
-        assert!(takes("::", "10.0.0.55"));
-        assert!(takes("::", "2001:db8::55"));
-        assert!(!takes("0.0.0.0", "2001:db8::55"));
-        assert!(takes("10.0.0.55", "10.0.0.55"));
-        assert!(!takes("10.0.0.56", "10.0.0.55"));
-        assert!(!listener("0.0.0.0").takes("10.0.0.55".parse().unwrap(), 23));
+        let accepts =
+            |listening: &str, address: &str| listener(listening).accepts(address.parse().unwrap(), 22);
+        assert!(accepts("0.0.0.0", "10.0.0.55"));
+        assert!(accepts("::", "10.0.0.55"));
+        assert!(accepts("::", "2001:db8::55"));
+        assert!(!accepts("0.0.0.0", "2001:db8::55"));
+        assert!(accepts("10.0.0.55", "10.0.0.55"));
+        assert!(!accepts("10.0.0.56", "10.0.0.55"));
+        assert!(!listener("0.0.0.0").accepts("10.0.0.55".parse().unwrap(), 23));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The seam to nf_tables: one consistent dump in, one guarded transaction out.
+//! The interface to nf_tables: a consistent dump, and a transaction that is guarded by its generation.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -7,13 +7,12 @@ use std::io;
 use rules::ruleset::{Element, Key, Set, TABLE};
 use rules::{Actual, Operation, Transaction};
 
-/// The number of the ruleset's state; each commit in the network namespace, by whomever, gives it the next one
-/// (`NFTA_GEN_ID`).
+/// The generation of the ruleset (`NFTA_GEN_ID`), which every commit in the network namespace increments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generation(pub u32);
 
 impl Generation {
-    /// The generation after one more commit; 0 is left out (`nf_tables_commit`, `net/netfilter/nf_tables_api.c`).
+    /// The generation after one more commit; skips 0 (`nf_tables_commit`, `net/netfilter/nf_tables_api.c`).
     #[must_use]
     pub const fn next(self) -> Self {
         match self.0.wrapping_add(1) {
@@ -22,7 +21,7 @@ impl Generation {
         }
     }
 
-    /// Whether it comes after `other`; the numbers wrap around.
+    /// Whether this generation is later than `other`; generations wrap around.
     #[must_use]
     pub const fn is_after(self, other: Self) -> bool {
         self.0.wrapping_sub(other.0).cast_signed() > 0
@@ -35,56 +34,56 @@ impl Display for Generation {
     }
 }
 
-/// What bears the name `inet cachenat` in the kernel.
+/// The table named `inet cachenat` in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Table {
-    /// Nothing.
+    /// There is no such table.
     Absent,
-    /// Our table, known by its comment.
+    /// Our table, recognized by its comment.
     Ours(Actual),
-    /// Somebody else's table of the same name, which is never touched.
+    /// Another program's table of the same name, which is never changed.
     Foreign {
-        /// What tells it from ours.
+        /// How it differs from ours.
         why: String,
     },
-    /// A table that belongs to a living process, which alone may change it (`NFT_TABLE_F_OWNER`).
+    /// A table that only its owner, a running process, may change (`NFT_TABLE_F_OWNER`).
     Owned {
-        /// The process, as far as it is known.
+        /// The process, if known.
         owner: String,
     },
 }
 
-/// The connections that were made through an element of a map, since the element was added.
+/// The connections made through an element of a map since the element was added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counter {
-    /// First packets, that is connections.
+    /// The number of first packets, which equals the number of connections.
     pub packets: u64,
-    /// The bytes of those packets.
+    /// The bytes in those packets.
     pub bytes: u64,
 }
 
-/// The counters of maps' elements.
+/// The counters of the elements of maps.
 pub type Counters = BTreeMap<(Set, Key), Counter>;
 
 /// The table and its counters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dump {
-    /// A generation at which the table was so.
+    /// A generation at which the table had this content.
     pub generation: Generation,
     /// The table.
     pub table: Table,
-    /// The counters of the maps' elements; empty for a table that is not ours.
+    /// The counters of the elements of maps; empty for a table that is not ours.
     pub counters: Counters,
 }
 
-/// An element, and its counter if it is a map's.
+/// An element and its counter, which is 0 outside of maps.
 pub type Counted = (Element, Counter);
 
-/// What was found at each key that was asked for; `None`: no element, or one that cachenat does not write.
+/// The element at each requested key; `None` if there is none, or one that cachenat does not write.
 pub type Found = Vec<(Set, Key, Option<Counted>)>;
 
 impl Dump {
-    /// Makes it the dump of a later generation, which differs in these elements and in no others.
+    /// Updates the dump to a later generation that differs only in these elements.
     pub fn put(&mut self, generation: Generation, found: Found) {
         self.generation = generation;
         let Table::Ours(Actual { ruleset, .. }) = &mut self.table else { return };
@@ -102,35 +101,35 @@ impl Dump {
     }
 }
 
-/// The kernel's nf_tables, or something that keeps its promises.
+/// nf_tables, or an implementation with the same guarantees.
 pub trait Netfilter {
-    /// Reads the table `inet cachenat`, as it was at the dump's generation; others may change other tables meanwhile.
+    /// Reads the table `inet cachenat` at one generation; other tables may change meanwhile.
     ///
     /// # Errors
     ///
     /// See [`DumpError`].
     fn dump(&mut self) -> Result<Dump, DumpError>;
 
-    /// Reads the elements of these keys one after the other; none of them of an interval set.
+    /// Reads the elements with these keys, one after the other; interval sets are not supported.
     ///
     /// # Errors
     ///
     /// See [`DumpError`].
     fn elements(&mut self, keys: &[(Set, Key)]) -> Result<Found, DumpError>;
 
-    /// Carries out all of the transaction or nothing; and nothing if the table may have changed since
-    /// `generation`. Returns the generation that it made.
+    /// Applies the transaction atomically, unless the table may have changed since `generation`. Returns the new
+    /// generation.
     ///
     /// # Errors
     ///
-    /// See [`CommitError`]. After all of them but [`CommitError::OutcomeUnknown`] nothing has changed.
+    /// See [`CommitError`]. Nothing has changed, except possibly after [`CommitError::OutcomeUnknown`].
     fn commit(
         &mut self,
         transaction: &Transaction,
         generation: Generation,
     ) -> Result<Generation, CommitError>;
 
-    /// Ends what was begun to follow other writers between a dump and a commit.
+    /// Stops following other writers, which [`dump`](Self::dump) may have started.
     fn rest(&mut self) {}
 }
 
@@ -143,26 +142,26 @@ pub enum DumpError {
     /// The kernel was built without nf_tables, or its module cannot be loaded.
     #[error("this kernel has no nf_tables (CONFIG_NF_TABLES, module nf_tables)")]
     Unsupported(#[source] io::Error),
-    /// Others changed the table during each attempt.
+    /// Another process changed the table during each attempt.
     #[error(
-        "table inet {TABLE} changed during each of {attempts} dumps; see `nft monitor` for who changes it"
+        "table inet {TABLE} changed during each of {attempts} dumps; run `nft monitor` to find the other writer"
     )]
     Restless {
         /// How often it was tried.
         attempts: usize,
     },
-    /// The kernel sent what netlink does not allow.
+    /// The kernel's answer violates the netlink protocol.
     #[error("the kernel's answer to {request} is malformed: {fault}")]
     Malformed {
-        /// What was asked for, such as `list set elements`.
+        /// The request, such as `list set elements`.
         request: &'static str,
-        /// What is wrong with the answer.
+        /// The problem with the answer.
         fault: &'static str,
     },
     /// The request was refused, or the socket failed.
     #[error("{request}")]
     Io {
-        /// What was asked for, such as `list set elements`.
+        /// The request, such as `list set elements`.
         request: &'static str,
         /// The kernel's reason.
         #[source]
@@ -171,7 +170,7 @@ pub enum DumpError {
 }
 
 impl DumpError {
-    /// Whether the kernel's answer did not arrive, for want of room in the socket's buffer.
+    /// Whether the kernel's answer was lost because the socket's buffer was full.
     pub(crate) fn is_lost_answer(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.raw_os_error() == Some(nix::libc::ENOBUFS))
     }
@@ -180,20 +179,20 @@ impl DumpError {
 /// Why a transaction was not carried out, or may not have been.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// `ERESTART`: the table may be another one by now; dump and diff again.
+    /// `ERESTART`: the table may have changed; dump and diff again.
     #[error("another process changed the ruleset concurrently")]
     Stale,
-    /// `ENOBUFS`, `EINTR`, a timeout: the kernel may have carried it out; only a dump can tell.
+    /// `ENOBUFS`, `EINTR` or a timeout: the kernel may have applied it; only a dump can tell.
     #[error("the kernel's answer was lost")]
     OutcomeUnknown(#[source] io::Error),
-    /// The kernel refused one operation, and so carried out none.
+    /// The kernel refused one operation, and so applied none.
     #[error("kernel refused operation {} of {total}: {operation}", index + 1)]
     Refused {
-        /// Which of the transaction's operations, from 0.
+        /// The index of the operation in the transaction, from 0.
         index: usize,
-        /// How many the transaction has.
+        /// The number of operations in the transaction.
         total: usize,
-        /// The operation, in nft's words.
+        /// The operation, displayed in nft syntax.
         operation: Box<Operation>,
         /// The kernel's reason.
         #[source]
@@ -205,15 +204,15 @@ pub enum CommitError {
     /// The kernel was built without nf_tables, or its module cannot be loaded.
     #[error("this kernel has no nf_tables (CONFIG_NF_TABLES, module nf_tables)")]
     Unsupported(#[source] io::Error),
-    /// `EMSGSIZE`: an unprivileged socket may not send that much at once.
+    /// `EMSGSIZE`: an unprivileged socket may not send a message of this size.
     #[error(
-        "the transaction has {bytes} bytes, more than net.core.wmem_max lets an unprivileged socket send"
+        "the transaction has {bytes} bytes; net.core.wmem_max does not let an unprivileged socket send that much"
     )]
     TooLarge {
         /// Its size on the wire.
         bytes: usize,
     },
-    /// The kernel refused the batch as a whole, or the socket failed before the kernel saw it.
+    /// The kernel refused the entire batch, or the socket failed before the kernel received it.
     #[error("commit to table inet {TABLE}")]
     Io(#[source] io::Error),
 }

@@ -1,12 +1,12 @@
-//! Sockets that listen on this host, and whose they are.
+//! Listening sockets of this host and their owners.
 
 use std::fs;
 use std::net::IpAddr;
 
-/// A TCP socket that listens on this host.
+/// A listening TCP socket of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListeningSocket {
-    /// The address; unspecified (`0.0.0.0`, `::`) for all addresses.
+    /// The local address; unspecified (`0.0.0.0`, `::`) for all addresses.
     pub address: IpAddr,
     /// The port.
     pub port: u16,
@@ -23,9 +23,9 @@ pub struct Process {
 }
 
 impl ListeningSocket {
-    /// Whether the socket takes connections to `port` at `address`: at that address, at all addresses, or as an
-    /// IPv6 socket for both families (`IPV6_V6ONLY`, ipv6(7), is off unless a program sets it).
-    pub fn takes(&self, address: IpAddr, port: u16) -> bool {
+    /// Whether the socket accepts connections to `port` at `address`: it is bound to that address, to all addresses, or is
+    /// an IPv6 socket for both families (`IPV6_V6ONLY`, ipv6(7), is off by default).
+    pub fn accepts(&self, address: IpAddr, port: u16) -> bool {
         let covers = self.address == address
             || match (self.address, address) {
                 (IpAddr::V4(listening), IpAddr::V4(_)) => listening.is_unspecified(),
@@ -35,9 +35,9 @@ impl ListeningSocket {
         covers && self.port == port
     }
 
-    /// The process that listens; `None` if it is another user's and we are not root, or none is found.
+    /// The listening process; `None` if it is not found, or belongs to another user and this process is not root.
     ///
-    /// It walks all processes, so ask only for a socket that is to be named.
+    /// Searches all processes, so call it only for sockets that are reported.
     pub fn process(&self) -> Option<Process> {
         let socket = format!("socket:[{}]", self.inode);
         let processes = fs::read_dir("/proc").ok()?.flatten();

@@ -1,4 +1,4 @@
-//! The lock that keeps two runs from working at the same time, by cron and by user-data for example.
+//! The lock that prevents concurrent runs, for example by cron and by user-data.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -10,31 +10,31 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
-/// How long [`acquire`] is to wait when nobody says otherwise.
+/// The default time that [`acquire`] waits.
 pub const WAIT: Duration = Duration::from_secs(30);
 
-/// How often a held lock is tried again: flock(2) cannot wait with a limit.
+/// The time between two attempts: flock(2) has no timeout.
 const POLL: Duration = Duration::from_millis(50);
 
-/// The most bytes of the lock file that are read; it is ours, but anybody may have written it.
+/// The limit for reading the lock file, in bytes, in case another program wrote it.
 const NOTE_LIMIT: u64 = 512;
 
-/// The most characters of a memo that are kept.
+/// The maximum length of a memo, in characters.
 const MEMO_LIMIT: usize = 64;
 
-/// The lock; dropping it, or the end of the process in any way, lets the next one in.
+/// The held lock; released when it is dropped or the process ends.
 #[derive(Debug)]
 pub struct Lock {
     file: Flock<File>,
     memo: String,
 }
 
-/// Who holds the lock, as it wrote itself into the file.
+/// The process that holds the lock, as it recorded itself in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// Its process id.
     pub pid: u32,
-    /// For how long it has held the lock.
+    /// How long it has held the lock.
     pub held: Duration,
     /// Its command line; control characters are escaped.
     pub command: String,
@@ -44,17 +44,17 @@ pub struct Holder {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process holds it.
-    #[error("{} is held by {}; waited {} s for it", path.display(), who(holder.as_ref()), waited.as_secs())]
+    #[error("{} is locked by {}; gave up after {} s", path.display(), who(holder.as_ref()), waited.as_secs())]
     Held {
         /// The lock file.
         path: PathBuf,
-        /// Who holds it; `None` if it has not written itself in.
+        /// The process that holds it; `None` if it did not record itself.
         holder: Option<Holder>,
-        /// How long it was waited for.
+        /// How long this process waited.
         waited: Duration,
     },
     /// The lock file cannot be opened, locked or written.
-    #[error("lock file {}; lock_file in the configuration says where it is", path.display())]
+    #[error("lock file {}; its path is lock_file in the configuration", path.display())]
     Io {
         /// The lock file.
         path: PathBuf,
@@ -67,17 +67,17 @@ pub enum LockError {
 fn who(holder: Option<&Holder>) -> String {
     match holder {
         Some(Holder { pid, held, command }) => {
-            format!("process {pid} ({command}) since {} s", held.as_secs())
+            format!("process {pid} ({command}) for {} s", held.as_secs())
         }
         None => "another process".to_owned(),
     }
 }
 
-/// Takes the lock in the file at `path`, and waits up to `wait` while another process holds it.
+/// Locks the file at `path`, and waits up to `wait` while another process holds the lock.
 ///
-/// The file and its directory are made if they are not there, and the file stays: deleting it would let two
-/// processes lock two files of one name. Others may not open it, since to read it is enough to lock it; and a symbolic
-/// link in its place is refused, as the file may be another user's than root's, who writes into it.
+/// Creates the file and its directory if needed. The file is never deleted: that would let two processes lock two
+/// files of the same name. Only its owner may open it, because reading is enough to lock it. A symbolic link is
+/// refused: root writes into the file, which may belong to another user.
 ///
 /// # Errors
 ///
@@ -89,7 +89,7 @@ pub fn acquire(path: &Path, wait: Duration) -> Result<Lock, LockError> {
     }
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    // A FIFO would be read for ever.
+    // Reading a FIFO would never end.
     options.custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
     let mut file = options.open(path).map_err(failed)?;
     if !file.metadata().map_err(failed)?.is_file() {
@@ -114,18 +114,18 @@ pub fn acquire(path: &Path, wait: Duration) -> Result<Lock, LockError> {
     }
 }
 
-/// When the lock in the file at `path` was taken or let go last; `None` if it never was, or nobody can tell.
+/// When the lock in the file at `path` was last acquired or released; `None` if never or unknown.
 pub fn last_held(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).and_then(|file| file.modified()).ok()
 }
 
 impl Lock {
-    /// The line that an earlier holder left for the next; whoever can write the file can have written it.
+    /// The line that an earlier holder left for the next one. Untrusted: any process that can write the file can write it.
     pub fn memo(&self) -> &str {
         &self.memo
     }
 
-    /// Leaves a line for the next holder; line ends in it become blanks.
+    /// Leaves a line for the next holder; newlines in it become spaces.
     pub fn leave_memo(&mut self, memo: &str) {
         self.memo = in_one_line(memo);
     }
@@ -133,26 +133,27 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // A name that outlives its holder would mislead; if it cannot be wiped, the next holder overwrites it.
+        // A stale holder would mislead. If it cannot be cleared here, the next holder overwrites it.
         let _ = replace(&mut self.file, "", &self.memo);
     }
 }
 
-/// `4711 1700000000 cachenat apply`: who holds the lock, since when, and as which command.
+/// `4711 1700000000 cachenat apply`: the holder's process id, start time and command.
 fn sign(file: &mut File, memo: &str) -> io::Result<()> {
     let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let holder = format!("{} {} {}", std::process::id(), now().as_secs(), words.join(" "));
     replace(file, &in_one_line(&holder), memo)
 }
 
-/// Writes the file's two lines: who holds the lock, and the memo.
+/// Writes the file's two lines: the holder and the memo.
 fn replace(file: &mut File, holder: &str, memo: &str) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
     if holder.is_empty() && memo.is_empty() {
         return Ok(());
     }
-    // At once: another process may be reading it. The memo first, as a command line may be longer than what is read.
+    // In one write, because another process may be reading. The memo comes first, because a command line may be longer
+    // than the read limit.
     file.write_all(format!("{memo}\n{holder}\n").as_bytes())
 }
 
@@ -260,7 +261,7 @@ mod tests {
     fn holder_notes_are_escaped_and_invalid_ones_ignored() {
         let now = Duration::from_secs(1_700_000_012);
         let holder = parse_holder("4711 1700000000 cachenat \u{1b}[2J\n", now).unwrap();
-        assert_eq!(who(Some(&holder)), "process 4711 (cachenat \\u{1b}[2J) since 12 s");
+        assert_eq!(who(Some(&holder)), "process 4711 (cachenat \\u{1b}[2J) for 12 s");
         for note in ["", "x", "4711", "4711 soon cachenat", "-1 1 cachenat", "4711 1"] {
             assert_eq!(parse_holder(note, now), None, "{note}");
         }

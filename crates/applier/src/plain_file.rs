@@ -1,4 +1,5 @@
-//! Files that another user may have put there: the state directory is the service's user's, and root reads it too.
+//! Safe access to files that another user may have created: root also reads the state directory, which belongs to the
+//! service's user.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Read as _, Write as _};
@@ -8,22 +9,22 @@ use std::path::Path;
 use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 
-/// The most bytes that a file of the state directory may have: three times what 60,000 nodes take.
+/// The maximum size of a file in the state directory, in bytes: three times that of 60,000 nodes.
 pub const LIMIT: u64 = 64 * 1024 * 1024;
 
-/// Opens a file to read, if it is a plain one that root, this process's user or the owner of its directory owns and that
-/// has at most `limit` bytes.
+/// Opens a regular file of at most `limit` bytes that belongs to root, to this process's user or to the owner of its
+/// directory.
 ///
-/// No symbolic link is followed, and nothing blocks: opening a FIFO would wait for somebody who writes (open(2)).
+/// Follows no symbolic link, and never blocks: opening a FIFO would wait for a writer (open(2)).
 ///
 /// # Errors
 ///
-/// The system's, or [`io::ErrorKind::InvalidData`] with the reason why the file is none of ours.
+/// The system's error, or [`io::ErrorKind::InvalidData`] with the reason why the file is refused.
 pub fn open(path: &Path, limit: u64) -> io::Result<File> {
     let refuse = |why: String| Err(io::Error::new(io::ErrorKind::InvalidData, why));
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = match OpenOptions::new().read(true).custom_flags(flags.bits()).open(path) {
-        // ELOOP says no more than that; a socket is ENXIO.
+        // ELOOP means a symbolic link, ENXIO a socket.
         Err(_) if fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) => {
             return refuse("it is not a plain file".to_owned());
         }
@@ -44,36 +45,35 @@ pub fn open(path: &Path, limit: u64) -> io::Result<File> {
     Ok(file)
 }
 
-/// Reads such a file. It may grow meanwhile, and is read to the limit alone.
+/// Reads a file that [`open`] accepts. If it grows meanwhile, only `limit` bytes are read.
 ///
 /// # Errors
 ///
-/// Like [`open`]; also if it is not UTF-8.
+/// As [`open`], and if the file is not UTF-8.
 pub fn read(path: &Path, limit: u64) -> io::Result<String> {
     let mut text = String::new();
     open(path, limit)?.take(limit).read_to_string(&mut text)?;
     Ok(text)
 }
 
-/// What a file that was replaced outlives.
+/// What a replaced file must survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// A crash of the host: the disk is waited for.
+    /// A crash of the host: waits for the disk.
     Crash,
-    /// This process, for what the end of this boot makes worthless.
+    /// Only the end of this process: the contents are useless after a reboot.
     Process,
 }
 
-/// Replaces a file by one with this text, or leaves it as it was; a reader finds the old one or the new one, whole.
+/// Replaces a file atomically: readers see either the complete old file or the complete new one.
 ///
-/// Without `mode` the new file has what the umask leaves (umask(2)). The caller holds a lock, so the new file has a fixed name,
-/// `FILE.new`: what a killed run leaves, the next one deletes. It is made anew and never written through, for another user may
-/// own the directory and root works in it too: a symbolic link must not lead root elsewhere, and a file of root's must not be
-/// in the way.
+/// Without `mode`, the umask decides the new file's permissions (umask(2)). The caller holds a lock, so the temporary
+/// file has a fixed name, `FILE.new`, and the next run deletes what a killed run left. It is always created, never
+/// opened: another user may own the directory, and a symbolic link there must not redirect root's writes.
 ///
 /// # Errors
 ///
-/// The system's; also if a directory stands where the file is to be.
+/// The system's error, also if the path is a directory.
 pub fn replace(
     file: &Path,
     mode: Option<u32>,
@@ -99,20 +99,20 @@ pub fn replace(
         sync(&file)
     });
     if let Err(error) = written {
-        // On a full disk half a file is in the way.
+        // After a full disk, remove the incomplete file.
         let _ = fs::remove_file(&new);
         return Err(error);
     }
     fs::rename(&new, file)?;
-    // The rename itself is durable only once the directory is.
+    // The rename is durable only once the directory is synced.
     sync(&File::open(directory)?)
 }
 
-/// Deletes whatever has a name that is ours alone; nothing is followed out of it.
+/// Deletes the file or directory at a path that only cachenat uses; follows no symbolic link.
 ///
 /// # Errors
 ///
-/// The system's; that there is nothing is none.
+/// The system's error; a missing path is not an error.
 pub fn clear(path: &Path) -> io::Result<()> {
     let cleared = match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),

@@ -1,4 +1,4 @@
-//! Makes the kernel's table what is wanted: dump, diff, commit, read back.
+//! Updates the kernel's table to the desired ruleset: dump, diff, commit, read back.
 
 use std::collections::BTreeSet;
 
@@ -8,41 +8,41 @@ use rules::{Actual, Ruleset, RulesetDiff, diff};
 
 use crate::kernel::{CommitError, Dump, DumpError, Generation, Netfilter, Table};
 
-/// How often a commit is tried while others change the ruleset or answers are lost.
+/// The maximum number of commits while other processes change the ruleset or answers are lost.
 pub const ATTEMPTS: usize = 10;
 
-/// How often a table that is not as written is read before that is believed: a kernel that does not tell how many
-/// elements a set has may leave some out of a dump while the set's hash grows.
+/// How often to read the table before reporting that it differs from what was written: kernels that do not report the
+/// number of elements may omit some from a dump while the set's hash table grows.
 const READ_BACKS: usize = 5;
 
-/// Up to how many changed elements are read back one by one; beyond it a dump of everything costs less.
+/// The maximum number of changed elements to read back one by one; for more, a full dump is cheaper.
 const FEW: usize = 64;
 
 /// What [`sync`] found and did.
 #[derive(Debug)]
 pub struct Synced {
-    /// What was changed; empty if everything was in step, and then nothing was sent to the kernel.
+    /// The committed changes; empty if the table was up to date and nothing was sent to the kernel.
     pub changes: RulesetDiff,
-    /// The table as it was read last.
+    /// The table as last read.
     pub dump: Dump,
-    /// Whether that is what was wanted.
+    /// Whether the table was verified.
     pub outcome: Outcome,
 }
 
-/// What is known of the table after [`sync`].
+/// Whether the table is known to match after [`sync`].
 #[derive(Debug)]
 pub enum Outcome {
-    /// It is what was wanted, and was read back.
+    /// It was read back and matches.
     Verified,
-    /// A change went out, and the table could not be seen to be what was wanted.
+    /// A change was sent, but the table could not be verified.
     Unverified {
-        /// What was in the way after the change.
+        /// What failed after the change.
         why: SyncError,
     },
 }
 
 impl Outcome {
-    /// What was in the way of verifying the change, if anything was.
+    /// The error that prevented verification, if any.
     pub fn failure(self) -> Option<SyncError> {
         match self {
             Self::Verified => None,
@@ -51,16 +51,16 @@ impl Outcome {
     }
 }
 
-/// Why the table is not what is wanted. As the error of [`sync`] it says that nothing was changed as well.
+/// Why the table does not match. If [`sync`] returns it as an error, nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
-    /// Somebody else's table bears the name of ours.
+    /// Another program's table has our name.
     #[error(
-        "table inet cachenat is not ours ({why}); look at it with `nft list table inet cachenat`, and if nothing \
-         needs it, `nft delete table inet cachenat`"
+        "table inet cachenat was not created by cachenat ({why}); run `nft list table inet cachenat` to inspect it, \
+         and `nft delete table inet cachenat` if it is not needed"
     )]
     Foreign {
-        /// What tells it from ours.
+        /// How it differs from ours.
         why: String,
     },
     /// The ruleset could not be read.
@@ -69,38 +69,38 @@ pub enum SyncError {
     /// The kernel refused the transaction, or its answer was lost.
     #[error(transparent)]
     Commit(CommitError),
-    /// Another process owns the table, and the kernel lets no one else change it.
+    /// Another process owns the table, so only that process can change it.
     #[error(
-        "table inet cachenat is owned by {owner}, and the kernel lets no other process change it: end that process, \
-         or let it delete the table"
+        "table inet cachenat is owned by {owner}, and no other process can change it; stop that process, or make it \
+         delete the table"
     )]
     Owned {
-        /// The process, as far as it is known.
+        /// The process, if known.
         owner: String,
     },
-    /// The kernel could not be brought to it while others change the ruleset.
+    /// No commit succeeded because other processes kept changing the ruleset.
     #[error(
-        "no change went through in {attempts} attempts; see `nft monitor` for which process changes table inet cachenat"
+        "the ruleset kept changing; gave up after {attempts} attempts (run `nft monitor` to find the other writer)"
     )]
     Contended {
-        /// How often it was tried.
+        /// The number of attempts.
         attempts: usize,
-        /// Why the last attempt was in vain.
+        /// Why the last attempt failed.
         #[source]
         last: Option<CommitError>,
     },
-    /// The kernel took the transaction, and holds something else nevertheless.
-    #[error("the kernel took the change, but what it holds differs from what was written:\n{difference}")]
+    /// The kernel accepted the transaction, but the table differs from what was written.
+    #[error("the kernel accepted the change, but the table differs from what was written:\n{difference}")]
     NotAsWritten {
-        /// From what is there to what was written.
+        /// The changes from the actual table to the written one.
         difference: Box<RulesetDiff>,
     },
 }
 
-/// Dumps the table, commits what separates it from `desired` (`None`: it shall go), and reads back.
+/// Dumps the table, commits its difference to `desired` (`None`: delete the table), and reads it back.
 ///
-/// A commit that meets another writer is tried again from a new dump, and so is one that is refused if there is
-/// something else by then; a lost answer is resolved by a dump.
+/// Retries from a new dump if another process commits at the same time, or if a commit is refused and the table has
+/// changed. Resolves a lost answer with a dump.
 ///
 /// # Errors
 ///
@@ -110,8 +110,7 @@ pub fn sync(kernel: &mut impl Netfilter, desired: Option<&Ruleset>) -> Result<Sy
     sync_from(kernel, dump, desired)
 }
 
-/// Like [`sync`], from a dump that the caller has: what was planned from it is committed only if the ruleset is still
-/// the same, else it is compared anew.
+/// Like [`sync`], but starts from the caller's dump; dumps again if the table has changed since.
 ///
 /// # Errors
 ///
@@ -132,11 +131,11 @@ pub fn sync_from(
     }
 }
 
-/// A run of [`sync_from`], which knows at any moment whether the kernel may have changed anything.
+/// The state of [`sync_from`], including whether the kernel may have changed anything.
 struct Run {
-    /// The table as it was read last.
+    /// The table as last read.
     dump: Dump,
-    /// What went out, once the kernel may have carried it out.
+    /// The changes that the kernel may have applied.
     sent: Option<RulesetDiff>,
 }
 
@@ -151,7 +150,7 @@ impl Run {
             if attempt == ATTEMPTS {
                 break;
             }
-            // The transaction is as large as the changes, and goes before anything is read back.
+            // Free the transaction before reading back: it is as large as the changes.
             let outcome = kernel.commit(&changes.transaction(), self.dump.generation);
             match outcome {
                 Ok(written) => {
@@ -163,7 +162,7 @@ impl Run {
                     last = Some(error);
                     self.dump = kernel.dump()?;
                 }
-                // ENOBUFS says that the answer was lost, not what the kernel did: the dump tells.
+                // ENOBUFS means that the answer was lost. Only a dump shows what the kernel did.
                 Err(error @ CommitError::OutcomeUnknown(_)) => {
                     last = Some(error);
                     let is_first = self.sent.is_none();
@@ -174,9 +173,8 @@ impl Run {
                     }
                     self.dump = seen;
                 }
-                // A commit counts the generation up a moment before it shows what is new (`nf_tables_commit`), so a dump
-                // that falls in between is not what the transaction meets. If there is something else by now, that is
-                // why.
+                // A commit increments the generation just before its changes become visible (`nf_tables_commit`), so
+                // a dump in between shows the old table. If the table has changed by now, that caused the refusal.
                 Err(error @ CommitError::Refused { .. }) => {
                     let seen = kernel.dump()?;
                     if seen.table == self.dump.table {
@@ -191,8 +189,8 @@ impl Run {
         Err(SyncError::Contended { attempts: ATTEMPTS, last })
     }
 
-    /// Reads back what a commit wrote at generation `written`: these elements, else everything. If it is not as desired
-    /// because others have committed since, that is up to the next attempt.
+    /// Reads back what a commit wrote at generation `written`: the elements with these keys, or the entire table. A
+    /// difference that another process committed later is left to the next attempt.
     fn read_back(
         &mut self,
         kernel: &mut impl Netfilter,
@@ -206,7 +204,7 @@ impl Run {
                 .iter()
                 .all(|(set, key, found)| found.as_ref().map(|(found, _)| found) == wanted(set, key))
         {
-            // The commit was for the table as it was dumped, so all else is as it was.
+            // The commit's guard ensured that the table was as dumped, so the rest is unchanged.
             self.dump.put(written, found);
             return Ok(());
         }
@@ -225,7 +223,7 @@ impl Run {
     }
 }
 
-/// The keys that `changes` are about, if they are few, each a value and not an interval, and all that changes.
+/// The keys of the changed elements, if `changes` consists only of a few elements in sets without intervals.
 fn few_elements(changes: &RulesetDiff) -> Option<Vec<(Set, Key)>> {
     let RulesetDiff {
         table,
@@ -253,12 +251,12 @@ fn few_elements(changes: &RulesetDiff) -> Option<Vec<(Set, Key)>> {
     let keys = sets.iter().flat_map(|(&set, change)| {
         change.removed.keys().chain(change.added.keys()).map(move |&key| (set, key))
     });
-    // One that is removed and added again is asked for once.
+    // An element that is removed and added again is read only once.
     let keys: BTreeSet<(Set, Key)> = keys.collect();
     (keys.len() <= FEW).then(|| keys.into_iter().collect())
 }
 
-/// What separates a dump from `desired`.
+/// The changes from a dump to `desired`.
 ///
 /// # Errors
 ///
@@ -267,7 +265,7 @@ pub fn difference(dump: &Dump, desired: Option<&Ruleset>) -> Result<RulesetDiff,
     Ok(diff(ours(dump)?, desired))
 }
 
-/// Our table, if it is there.
+/// Our table, if it exists.
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
-//! Kernel settings: the live value under `/proc/sys`, and the drop-in file that the next boot reads.
+//! Sysctls: the live values under `/proc/sys`, and the drop-in file for the next boot.
 //!
-//! Both are read before they are written, and written only where they differ, so a read-only `/proc` that is right
-//! already is fine. The drop-in also remembers what was there before, for `remove`.
+//! Writes only values that differ, so a read-only `/proc` is fine if its values are already correct. The drop-in also
+//! records the original values, for `remove`.
 
 mod drop_in;
 
@@ -15,13 +15,13 @@ use rules::sysctl::{DROP_IN, Switch, Sysctl, SysctlChange, SysctlTarget};
 use crate::plain_file::{self, Durability};
 use drop_in::{DropIn, ForeignLine};
 
-/// The most bytes of a live value that are read; a switch has two.
+/// The limit for reading a live value, in bytes; a switch has two.
 const VALUE_LIMIT: u64 = 64;
 
-/// The most bytes of a drop-in that are read; ours has five lines.
+/// The limit for reading a drop-in, in bytes; ours has five lines.
 const DROP_IN_LIMIT: u64 = 64 * 1024;
 
-/// Where the settings of this host are.
+/// The sysctls of this host: the live values, and the drop-in file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sysctls {
     proc_sys: PathBuf,
@@ -29,27 +29,27 @@ pub struct Sysctls {
     interfaces: Interfaces,
 }
 
-/// What of this host's interfaces decides which settings forwarding needs.
+/// The interfaces that decide which sysctls forwarding needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interfaces {
-    /// The one that packets to be forwarded come in by.
+    /// The interface that receives the packets to forward.
     pub ingress: Option<IfName>,
-    /// Those by which the kernel has heard of a default route: it is lost when IPv6 forwarding is switched on, unless the
-    /// interface goes on hearing router advertisements.
+    /// The interfaces whose default route comes from a router advertisement: switching IPv6 forwarding on removes that
+    /// route, unless the interface keeps accepting advertisements.
     pub advertised: Vec<IfName>,
 }
 
 /// What [`Sysctls::plan`] would change, and what [`Sysctls::apply`] did.
 #[derive(Debug)]
 pub struct Applied {
-    /// What is changed, for [`Sysctls::revert`].
+    /// The changes, for [`Sysctls::revert`].
     pub changes: Vec<SysctlChange>,
-    /// Why the drop-in stays as it is, for which the live values need not wait: this process may not write it
-    /// ([`SysctlError::is_denied_drop_in`]), or it has a line that is not ours ([`SysctlError::Foreign`]).
+    /// Why the drop-in was skipped: this process may not write it ([`SysctlError::is_denied_drop_in`]), or it has a line
+    /// that cachenat did not write ([`SysctlError::Foreign`]). The live values are set regardless.
     pub left: Option<SysctlError>,
 }
 
-/// Why a setting could not be read or written.
+/// Why a sysctl could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum SysctlError {
     /// A live value cannot be read.
@@ -66,26 +66,26 @@ pub enum SysctlError {
     Write {
         /// The file.
         path: PathBuf,
-        /// The setting.
+        /// The sysctl.
         key: String,
-        /// The value it should get.
+        /// The value to write.
         value: Switch,
         /// The system's reason.
         #[source]
         source: io::Error,
     },
-    /// The kernel took a live value and shows another.
-    #[error("wrote {written} to {}, which then read {found}", path.display())]
+    /// The kernel accepted a live value, but reads back another.
+    #[error("wrote {written} to {}, but it still reads {found}", path.display())]
     NotAsWritten {
         /// The file.
         path: PathBuf,
-        /// What was written.
+        /// The written value.
         written: Switch,
-        /// What was read back.
+        /// The value read back.
         found: Switch,
     },
     /// The drop-in cannot be read, written or deleted.
-    #[error("drop-in {}; sysctl_dir in the configuration says where it is", path.display())]
+    #[error("drop-in {}; its directory is sysctl_dir in the configuration", path.display())]
     DropIn {
         /// The file.
         path: PathBuf,
@@ -93,7 +93,7 @@ pub enum SysctlError {
         #[source]
         source: io::Error,
     },
-    /// A file of the drop-in's name that something else wrote, or wrote into.
+    /// Another program or person wrote or edited the drop-in file.
     #[error(
         "{}:{number}: {text:?} was not written by cachenat; move it to a file of another name, or set sysctl_dir in the \
          configuration",
@@ -110,10 +110,10 @@ pub enum SysctlError {
 }
 
 impl SysctlError {
-    /// Whether this process may not write the drop-in, for which live values need not wait.
+    /// Whether this process may not write the drop-in; the live values can be set regardless.
     ///
-    /// The kernel lets whoever has CAP_NET_ADMIN change the live values (`net_ctl_permissions`, net/sysctl_net.c), but
-    /// the directory is root's, and a service's sandbox shows it read-only.
+    /// A process with CAP_NET_ADMIN may change the live values (`net_ctl_permissions`, net/sysctl_net.c), but the
+    /// drop-in's directory belongs to root and is read-only in a service's sandbox.
     pub fn is_denied_drop_in(&self) -> bool {
         use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
         matches!(self, Self::DropIn { source, .. } if matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem))
@@ -121,31 +121,31 @@ impl SysctlError {
 }
 
 impl Sysctls {
-    /// The settings of the running kernel, with the drop-in in `sysctl_dir` (`/etc/sysctl.d`).
+    /// The sysctls of the running kernel, with the drop-in in `sysctl_dir` (`/etc/sysctl.d`).
     pub fn new(sysctl_dir: &Path) -> Self {
         Self::with_proc(sysctl_dir, Path::new("/proc/sys"))
     }
 
-    /// The settings under another root than `/proc/sys`.
+    /// Like [`new`](Self::new), with another root than `/proc/sys`.
     pub fn with_proc(sysctl_dir: &Path, proc_sys: &Path) -> Self {
         let interfaces = Interfaces::default();
         Self { proc_sys: proc_sys.to_owned(), drop_in: sysctl_dir.join(DROP_IN), interfaces }
     }
 
-    /// The same with an eye on these interfaces.
+    /// Also sets what forwarding needs on these interfaces.
     #[must_use]
     pub fn of_interfaces(self, interfaces: Interfaces) -> Self {
         Self { interfaces, ..self }
     }
 
-    /// The settings that those wanted need beside them on this host's interfaces, each before what needs it.
+    /// The desired sysctls, and those that they require on this host's interfaces, each before the one that needs it.
     fn with_interfaces(&self, wanted: &[Sysctl]) -> Result<Vec<Sysctl>, SysctlError> {
         let mut all = Vec::new();
         for sysctl in wanted {
             if *sysctl == Sysctl::Ipv6Forward {
                 for interface in &self.interfaces.advertised {
                     let heard = Sysctl::AcceptRa(interface.clone());
-                    // With 0 somebody else listens for the kernel, and sets the route by himself.
+                    // With 0, another program handles router advertisements and sets the route.
                     if self.read_live(&heard)? != Switch::Off {
                         all.push(heard);
                     }
@@ -155,7 +155,7 @@ impl Sysctls {
             if let (Sysctl::Ipv4Forward, Some(interface)) = (sysctl, &self.interfaces.ingress) {
                 let own = Sysctl::Ipv4ForwardOf(interface.clone());
                 let is_on = |sysctl| Ok(self.read_live(sysctl)? != Switch::Off);
-                // The interface may not be there yet; and the switch of all switches each.
+                // The interface may not exist yet, and the switch of `all` sets every interface.
                 if self.live_path(&own).exists() && is_on(sysctl)? && !is_on(&own)? {
                     all.push(own);
                 }
@@ -172,7 +172,7 @@ impl Sysctls {
     pub fn plan(&self, wanted: &[Sysctl]) -> Result<Applied, SysctlError> {
         let (drop_in, left) = match self.read_drop_in() {
             Ok(drop_in) => (Some(drop_in), None),
-            // A file that was ours, with a line by another hand: the forwards need not wait for its owner.
+            // Another hand added a line to our file; that must not stop the forwards.
             Err(foreign @ SysctlError::Foreign { number: 2.., .. }) => (None, Some(foreign)),
             Err(error) => return Err(error),
         };
@@ -192,17 +192,17 @@ impl Sysctls {
         Ok(Applied { changes, left })
     }
 
-    /// Gives the settings the value that forwarding needs, now and for the next boot.
+    /// Sets the sysctls that forwarding needs, now and for the next boot.
     ///
-    /// A setting of an earlier run that is no longer wanted stays until [`Sysctls::remove`]: others may have come to
-    /// rely on it.
+    /// A sysctl that an earlier run set and that is no longer needed stays until [`Sysctls::remove`]: other programs may
+    /// depend on it.
     ///
-    /// A drop-in that this process may not write is no error but left to root, and one into which something else wrote is
-    /// left as it is. One that is not ours from its first line on is an error.
+    /// Skips a drop-in that this process may not write, or that has foreign lines. A drop-in whose first line is not ours
+    /// is an error.
     ///
     /// # Errors
     ///
-    /// See [`SysctlError`]. What was changed before the error has been put back.
+    /// See [`SysctlError`]. Changes made before the error are undone.
     pub fn apply(&self, wanted: &[Sysctl]) -> Result<Applied, SysctlError> {
         let Applied { mut changes, left } = self.plan(wanted)?;
         match self.all_or_none(&changes) {
@@ -216,11 +216,11 @@ impl Sysctls {
         }
     }
 
-    /// Like [`Sysctls::apply`], but for the running kernel alone: the next boot knows nothing of it.
+    /// Like [`Sysctls::apply`], but only for the running kernel, not for the next boot.
     ///
     /// # Errors
     ///
-    /// See [`SysctlError`]. What was changed before the error has been put back.
+    /// See [`SysctlError`]. Changes made before the error are undone.
     pub fn apply_now(&self, wanted: &[Sysctl]) -> Result<Applied, SysctlError> {
         let Applied { mut changes, .. } = self.plan(wanted)?;
         changes.retain(|change| change.place == SysctlTarget::Live);
@@ -230,13 +230,13 @@ impl Sysctls {
 
     fn all_or_none(&self, changes: &[SysctlChange]) -> Result<(), SysctlError> {
         self.carry_out(changes).inspect_err(|_| {
-            // The first fault is the one to report; whatever cannot be put back is met by the next run.
+            // Report the first error. The next run repairs whatever cannot be undone now.
             let _ = self.revert(changes);
         })
     }
 
     fn carry_out(&self, changes: &[SysctlChange]) -> Result<(), SysctlError> {
-        // The drop-in comes first: it holds the values to go back to, and a run may end at any point.
+        // The drop-in comes first: it holds the original values, and the run may be killed at any point.
         if changes.iter().any(|change| change.place == SysctlTarget::Boot) {
             let mut drop_in = self.read_drop_in()?.unwrap_or_default();
             for change in changes.iter().filter(|change| change.place == SysctlTarget::Boot) {
@@ -251,7 +251,7 @@ impl Sysctls {
         Ok(())
     }
 
-    /// Puts back what [`Sysctls::apply`] changed, as far as that can be done.
+    /// Undoes the changes of [`Sysctls::apply`], as far as possible.
     ///
     /// # Errors
     ///
@@ -259,7 +259,7 @@ impl Sysctls {
     pub fn revert(&self, changes: &[SysctlChange]) -> Result<(), SysctlError> {
         let (live, boot): (Vec<&SysctlChange>, Vec<_>) =
             changes.iter().partition(|change| change.place == SysctlTarget::Live);
-        // What was set first was needed by what came after.
+        // Later sysctls depend on earlier ones.
         let live: Vec<_> = live.into_iter().rev().map(|change| self.revert_live(change)).collect();
         let boot = self.revert_drop_in(&boot);
         live.into_iter().collect::<Result<(), _>>().and(boot)
@@ -285,7 +285,7 @@ impl Sysctls {
         self.write_drop_in(Some(&drop_in).filter(|drop_in| !drop_in.is_empty()))
     }
 
-    /// Whether cachenat has switched it on: the drop-in says that it was off before.
+    /// Whether cachenat switched this sysctl on: the drop-in records that it was off before.
     ///
     /// # Errors
     ///
@@ -304,13 +304,13 @@ impl Sysctls {
     pub fn plan_removal(&self) -> Result<Vec<SysctlChange>, SysctlError> {
         let Some(drop_in) = self.read_drop_in()? else { return Ok(Vec::new()) };
         let mut changes = Vec::new();
-        // Forwarding is switched off before what it needed.
+        // Switch forwarding off before the sysctls that it needed.
         for (sysctl, setting) in drop_in.settings().rev() {
-            // An interface that is gone has taken its settings along.
+            // The sysctls of a removed interface no longer exist.
             let is_there = self.live_path(sysctl).exists()
                 || matches!(sysctl, Sysctl::Ipv4Forward | Sysctl::Ipv6Forward);
             let live = if is_there { Some(self.read_live(sysctl)?) } else { None };
-            // A live value that is no longer ours is somebody else's decision.
+            // Keep a live value that another program has changed since.
             if let Some(live) = live.filter(|&live| live == setting.value && live != setting.before) {
                 let (sysctl, to) = (sysctl.clone(), Some(setting.before));
                 changes.push(SysctlChange { sysctl, place: SysctlTarget::Live, from: Some(live), to });
@@ -321,9 +321,9 @@ impl Sysctls {
         Ok(changes)
     }
 
-    /// Puts back the values that were there before cachenat, and deletes the drop-in, each whatever becomes of the others.
+    /// Restores the values from before cachenat and deletes the drop-in; continues after errors.
     ///
-    /// Returns what was changed, and the first of what went wrong.
+    /// Returns the changes and the first error.
     pub fn remove(&self) -> (Vec<SysctlChange>, Option<SysctlError>) {
         let plan = match self.plan_removal() {
             Ok(plan) => plan,
@@ -383,11 +383,11 @@ impl Sysctls {
         }
     }
 
-    /// Writes the drop-in, or deletes it (`None`); a reader sees the whole of the old file or of the new one.
+    /// Writes the drop-in atomically, or deletes it (`None`).
     fn write_drop_in(&self, drop_in: Option<&DropIn>) -> Result<(), SysctlError> {
         let written = match drop_in {
             Some(drop_in) => {
-                // sysctl.d(5) reads only what ends in `.conf`, and so not the new file before it has its name.
+                // sysctl.d(5) reads only names that end in `.conf`, so it ignores the temporary file.
                 let mode = Some(0o644);
                 plain_file::replace(&self.drop_in, mode, [drop_in.to_string()], Durability::Crash)
             }

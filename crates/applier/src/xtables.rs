@@ -1,19 +1,19 @@
-//! The matches and targets of iptables that nf_tables has no expression for, as expressions of nf_tables.
+//! Translates iptables matches and targets that have no nf_tables expression into the expressions that we evaluate.
 //!
-//! The kernel keeps them as structures of its own headers (`linux/netfilter/xt_*.h`): iptables-nft's within nf_tables' `match`
-//! and `target`, and those of legacy iptables in its table. Numbers are in the host's byte order unless said.
+//! The kernel stores them as structures of its headers (`linux/netfilter/xt_*.h`): those of iptables-nft in nf_tables'
+//! `match` and `target`, those of legacy iptables in its tables. Numbers are in host byte order unless noted.
 
 use rules::foreign::{Expression, Field, Register, Relation, TableFamily, Verdict};
 
-/// A register that nothing else uses while a match is looked at.
+/// A register that no other expression uses during a match.
 const REGISTER: Register = 48;
 
-/// What an extension is that is not looked into: a condition that may hold or not.
+/// An extension that is not evaluated: a condition that may or may not hold.
 fn unclear(name: &str) -> Vec<Expression> {
     vec![Expression::Unclear(name.to_owned())]
 }
 
-/// A match: the conditions that it stands for.
+/// The conditions of a match.
 pub(crate) fn condition(name: &str, revision: u32, info: &[u8], family: TableFamily) -> Vec<Expression> {
     let info = Info(info);
     let known = match (name, revision) {
@@ -36,7 +36,7 @@ pub(crate) fn condition(name: &str, revision: u32, info: &[u8], family: TableFam
             let found = Field::ReversePath { is_presence: true };
             vec![load(found, 4), Expression::Compare { from: REGISTER, relation, value }]
         }),
-        // No socket of this host has sent it; it is of TCP, and has no headers in between.
+        // Never true for our packets: they are forwarded, not sent by a local socket, and are TCP without extension headers.
         (
             "owner" | "udp" | "udplite" | "icmp" | "icmp6" | "sctp" | "dccp" | "esp" | "ah" | "hbh" | "dst"
             | "rt" | "frag" | "mh",
@@ -47,7 +47,7 @@ pub(crate) fn condition(name: &str, revision: u32, info: &[u8], family: TableFam
     known.unwrap_or_else(|| unclear(name))
 }
 
-/// A target: what it does with the packets that the rule is about.
+/// What a target does with a matching packet.
 pub(crate) fn target(name: &str, revision: u32, info: &[u8]) -> Vec<Expression> {
     let info = Info(info);
     let verdict = |verdict| vec![Expression::Verdict(verdict)];
@@ -69,7 +69,7 @@ pub(crate) fn target(name: &str, revision: u32, info: &[u8]) -> Vec<Expression> 
             let restored = Field::Unknown("CONNMARK".to_owned());
             vec![Expression::SetFlowMark, load(restored, 4), Expression::SetMark(REGISTER)]
         }
-        // It may let the packet go on, or be the end of it.
+        // An unknown target may pass or drop the packet.
         name => [unclear(name), verdict(Verdict::Drop)].concat(),
     }
 }
@@ -82,7 +82,7 @@ pub(crate) fn equality(is_inverted: bool) -> Relation {
     if is_inverted { Relation::NotEqual } else { Relation::Equal }
 }
 
-/// How the bits of a field that a mask has compare with a value.
+/// Compares the masked bits of a field with a value.
 pub(crate) fn masked(field: Field, mask: Vec<u8>, relation: Relation, value: Vec<u8>) -> Vec<Expression> {
     let xor = vec![0; mask.len()];
     vec![
@@ -92,12 +92,12 @@ pub(crate) fn masked(field: Field, mask: Vec<u8>, relation: Relation, value: Vec
     ]
 }
 
-/// Whether a field has one of these bits.
+/// Whether a field has any of these bits.
 fn has_bits(field: Field, mask: &[u8], is_inverted: bool) -> Vec<Expression> {
     masked(field, mask.to_vec(), equality(!is_inverted), vec![0; mask.len()])
 }
 
-/// Whether a field lies in one of these ranges.
+/// Whether a field is in one of these ranges.
 fn within(field: Field, ranges: Vec<(Vec<u8>, Vec<u8>)>, negated: bool) -> Vec<Expression> {
     let length = ranges.first().map_or(4, |(first, _)| first.len());
     vec![load(field, length), Expression::Within { from: REGISTER, ranges, negated }]
@@ -138,7 +138,7 @@ fn multiport(info: Info<'_>) -> Option<Vec<Expression>> {
     let mut at = 0;
     while at < count {
         let first = info.u16(2 + 2 * at)?;
-        // A port that is flagged begins a range, which the next one ends.
+        // A flagged port starts a range that the next port ends.
         let is_range = info.u8(32 + at)? != 0;
         at += usize::from(is_range);
         ranges.push(ports(first, info.u16(2 + 2 * at)?));
@@ -147,7 +147,7 @@ fn multiport(info: Info<'_>) -> Option<Vec<Expression>> {
     Some(within(field, ranges, is_inverted))
 }
 
-/// `struct xt_conntrack_mtinfo3`: of its conditions the state and the status.
+/// `struct xt_conntrack_mtinfo3`: only its state and status conditions.
 fn conntrack(info: Info<'_>) -> Option<Vec<Expression>> {
     const STATE: u16 = 1;
     const STATUS: u16 = 1 << 6;
@@ -167,7 +167,7 @@ fn conntrack(info: Info<'_>) -> Option<Vec<Expression>> {
     Some(found)
 }
 
-/// `struct xt_addrtype_info_v1`: the types by their `RTN_` numbers, a bit each.
+/// `struct xt_addrtype_info_v1`: a bitmap of `RTN_*` types.
 fn address_type(info: Info<'_>) -> Option<Vec<Expression>> {
     let (source, destination, flags) = (info.u16(0)?, info.u16(2)?, info.u32(4)?);
     let types = |mask: u16| {
@@ -222,7 +222,7 @@ fn address_range(info: Info<'_>, family: TableFamily) -> Option<Vec<Expression>>
     Some(found)
 }
 
-/// A structure of the kernel's; `None`: it is shorter.
+/// A kernel structure; reads past its end give `None`.
 #[derive(Clone, Copy)]
 struct Info<'a>(&'a [u8]);
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
 
 use applier::host::{self, HostError, InterfaceAddress};
-use applier::surroundings::source_towards;
+use applier::host_facts::source_towards;
 use discovery::{Admission, InstanceFacts, Refusal, Route, admit};
 use ipnet::IpNet;
 use plan::{Addresses, Gateway, Host, ListenPort, SSH};
@@ -177,7 +177,7 @@ pub(crate) fn check_pins(gateway: &Gateway, config: &Config) -> Result<(), Gatew
     for listener in host::listeners()? {
         let Some(port) = NonZeroU16::new(listener.port) else { continue };
         if config.is_pinned(port)
-            && gateway.addresses.iter().any(|&address| listener.takes(address, listener.port))
+            && gateway.addresses.iter().any(|&address| listener.accepts(address, listener.port))
         {
             listening.entry(port).or_insert_with(|| who(&listener));
         }
@@ -222,7 +222,7 @@ fn listening(gateway: &Gateway) -> Result<BTreeMap<ListenPort, IpAddr>, GatewayE
     let leased = |address| gateway.addresses.are_several().then_some(address);
     for socket in host::listeners()? {
         let Some(port) = NonZeroU16::new(socket.port) else { continue };
-        for address in gateway.addresses.leased().filter(|&address| socket.takes(address, socket.port)) {
+        for address in gateway.addresses.leased().filter(|&address| socket.accepts(address, socket.port)) {
             listening.insert(ListenPort { address: leased(address), port }, socket.address);
         }
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use applier::host;
-use applier::surroundings;
+use applier::host_facts;
 use applier::sysctl::{Applied, Interfaces, SysctlError, Sysctls};
 use plan::Admitted;
 use rules::json::DesiredState;
@@ -46,7 +46,7 @@ pub(crate) fn boot_warnings(config: &Config, wanted: &DesiredState) -> Vec<Strin
 pub(crate) fn at_boot(config: &Config, sysctl: &Sysctl, ingress: Option<&IfName>) -> Option<AtBoot> {
     let others = ["/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d"].map(Path::new);
     let dirs: Vec<&Path> = [config.sysctl_dir.as_path()].into_iter().chain(others).collect();
-    surroundings::at_boot(&dirs, sysctl, ingress)
+    host_facts::at_boot(&dirs, sysctl, ingress)
 }
 
 /// Has the next boot know of the settings that are in force.

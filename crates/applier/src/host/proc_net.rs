@@ -1,4 +1,4 @@
-//! The tables under `/proc/net` (proc_pid_net(5)); lines that are not understood are left out.
+//! Parsers for the tables under `/proc/net` (proc_pid_net(5)); unparsable lines are skipped.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -63,7 +63,7 @@ fn listener(line: &str) -> Option<ListeningSocket> {
     Some(ListeningSocket { address: ip(address)?, port: u16::from_str_radix(port, 16).ok()?, inode })
 }
 
-/// The kernel prints each 4 bytes of an address, which are in network order, as a number of this machine's order.
+/// The kernel prints every 4 bytes of an address, which are in network order, as a number in host order.
 fn ip(word: &str) -> Option<IpAddr> {
     if !word.is_ascii() {
         return None;
@@ -74,7 +74,7 @@ fn ip(word: &str) -> Option<IpAddr> {
         32 => {
             let groups = [octets(0)?, octets(8)?, octets(16)?, octets(24)?];
             let address = Ipv6Addr::from(<[u8; 16]>::try_from(groups.concat()).ok()?);
-            // A socket on ::ffff:10.0.0.55 takes IPv4 connections only.
+            // A socket on ::ffff:10.0.0.55 accepts only IPv4 connections.
             Some(address.to_canonical())
         }
         _ => None,

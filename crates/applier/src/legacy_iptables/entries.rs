@@ -1,4 +1,5 @@
-//! A table's entries: `struct ipt_entry` and `struct ip6t_entry` one behind the other, each with its matches and its target.
+//! Parses the entries of a table: a sequence of `struct ipt_entry` or `struct ip6t_entry`, each followed by its matches
+//! and its target.
 
 use std::collections::BTreeMap;
 
@@ -7,9 +8,9 @@ use rules::foreign::{Base, Chain, Expression, Field, Hook, Rule, Table, TableFam
 
 use crate::xtables::{self, equality, masked};
 
-/// Where things stand in an entry of a family.
+/// The offsets of fields in an entry of a family.
 struct Layout {
-    /// The length of an address, of which source, destination and their masks come first.
+    /// The length of an address; an entry starts with source, destination and their masks.
     address: usize,
     /// The protocol, 2 bytes.
     protocol: usize,
@@ -17,9 +18,9 @@ struct Layout {
     inverted: usize,
     /// The offsets of the target and of the next entry, 2 bytes each.
     target: usize,
-    /// The entry's own length, behind which its matches come.
+    /// The length of the entry's header, which its matches follow.
     matches: usize,
-    /// Source and destination in the network header.
+    /// The offsets of source and destination in the network header.
     source: usize,
     destination: usize,
 }
@@ -52,7 +53,7 @@ const INTERFACE: usize = 16;
 const EXTENSION: usize = 32;
 const EXTENSION_NAME: usize = 29;
 
-/// `IPT_F_FRAG`, `IPT_F_GOTO`; `IP6T_F_PROTO` and `IP6T_F_TOS` are the others'.
+/// `IPT_F_FRAG`, `IPT_F_GOTO`, `IP6T_F_GOTO` and `IP6T_F_TOS`.
 const FRAGMENT: u8 = 1;
 const GOTO: u8 = 2;
 const GOTO_6: u8 = 4;
@@ -65,7 +66,7 @@ const INVERTED_SOURCE: u8 = 8;
 const INVERTED_DESTINATION: u8 = 16;
 const INVERTED_PROTOCOL: u8 = 64;
 
-/// `NF_INET_PRE_ROUTING` to `NF_INET_POST_ROUTING`, as chains are called; forwarded packets pass three of them.
+/// The built-in chains, indexed by hook number (`enum nf_inet_hooks`); forwarded packets traverse three of them.
 const HOOKS: [(&str, Option<Hook>); 5] = [
     ("PREROUTING", Some(Hook::Prerouting)),
     ("INPUT", None),
@@ -74,17 +75,17 @@ const HOOKS: [(&str, Option<Hook>); 5] = [
     ("POSTROUTING", Some(Hook::Postrouting)),
 ];
 
-/// In `struct ipt_getinfo`: which hooks are valid, a bit each; where their chains begin, and where the policies stand.
+/// Offsets in `struct ipt_getinfo`: a bitmap of valid hooks, the offsets of their chains, and those of their policies.
 const VALID_HOOKS: usize = 32;
 const HOOK_ENTRIES: usize = 36;
 const UNDERFLOWS: usize = 56;
 
-/// The chains of a table; `None`: it is not laid out as the headers say.
+/// The chains of a table; `None` if its layout is unknown.
 pub(super) fn chains(table: &Table, family: Family, info: &[u8], entries: &[u8]) -> Option<Vec<Chain>> {
     let layout = if family == Family::Ipv4 { &IPV4 } else { &IPV6 };
     let (mut starts, policies) = built_in(&table.name, info)?;
     let all = Entries { bytes: entries, layout };
-    // A chain of the user's begins behind an entry that has its name; one called ERROR ends the table.
+    // A user-defined chain follows an entry with its name; one named ERROR ends the table.
     for (at, entry) in all.iter() {
         let (at, entry) = (at, entry?);
         if let Some(name) = entry.error_name() {
@@ -130,7 +131,7 @@ fn built_in(table: &str, info: &[u8]) -> Option<(Starts, Vec<usize>)> {
         if valid & (1 << number) == 0 {
             continue;
         }
-        // NF_IP_PRI_RAW and its siblings, linux/netfilter_ipv4.h.
+        // enum nf_ip_hook_priorities, linux/netfilter_ipv4.h
         let priority = match (table, hook) {
             ("raw", _) => -300,
             ("mangle", _) => -150,
@@ -165,7 +166,7 @@ struct Entry<'a> {
 }
 
 impl<'a> Entries<'a> {
-    /// The entries with their offsets; `None`, and no more, for one whose length is wrong.
+    /// The entries with their offsets; ends with `None` after an entry with an invalid length.
     fn iter(&self) -> impl Iterator<Item = (usize, Option<Entry<'a>>)> {
         let (bytes, layout) = (self.bytes, self.layout);
         let mut next = Some(0);
@@ -190,13 +191,13 @@ impl<'a> Entry<'a> {
         self.bytes.get(usize::from(u16_at(self.bytes, self.layout.target)?)..)
     }
 
-    /// The name of the chain that begins behind it.
+    /// The name of the chain that follows this entry.
     fn error_name(&self) -> Option<String> {
         let target = self.target()?;
         (extension_name(target) == "ERROR").then(|| text(target.get(EXTENSION..).unwrap_or_default()))
     }
 
-    /// What the rule does; `None`: it is not laid out as it should be.
+    /// The rule's expressions; `None` if its layout is unknown.
     fn expressions(&self, family: TableFamily, starts: &Starts, at: usize) -> Option<Vec<Expression>> {
         let mut found = self.conditions()?;
         let end = usize::from(u16_at(self.bytes, self.layout.target)?);
@@ -215,7 +216,7 @@ impl<'a> Entry<'a> {
             found.extend(xtables::target(&name, u32::from(*target.get(EXTENSION - 1)?), info));
             return Some(found);
         }
-        // XT_STANDARD_TARGET: a verdict, less one and negated, or the offset of the entry to go on with.
+        // XT_STANDARD_TARGET: -1 minus a verdict, or the offset of the next entry to evaluate.
         let verdict = info.get(..4)?.try_into().ok().map(i32::from_ne_bytes)?;
         let goto = if family == TableFamily::Ip6 { GOTO_6 } else { GOTO };
         let is_goto = self.bytes.get(self.layout.flags)? & goto != 0;
@@ -234,7 +235,7 @@ impl<'a> Entry<'a> {
         Some(found)
     }
 
-    /// What it says of addresses, interfaces and the protocol (`struct ipt_ip`, `struct ip6t_ip6`).
+    /// The conditions on addresses, interfaces and the protocol (`struct ipt_ip`, `struct ip6t_ip6`).
     fn conditions(&self) -> Option<Vec<Expression>> {
         let Layout { address, protocol, flags, inverted, source, destination, .. } = *self.layout;
         let (flags, inverted) = (*self.bytes.get(flags)?, *self.bytes.get(inverted)?);
@@ -269,7 +270,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Whether a field is a value where a mask has bits; nothing where it has none.
+/// Compares the masked bits of a field with a value; empty if the mask is empty.
 fn compared(field: Field, value: Vec<u8>, mask: Vec<u8>, is_inverted: bool) -> Vec<Expression> {
     if mask.iter().all(|&byte| byte == 0) {
         return vec![];
@@ -305,7 +306,7 @@ mod tests {
             let table = Table { backend: Backend::LegacyIptables, family: TableFamily::Ip, name: "filter".to_owned() };
             let info = [info, info_rest, [0; 32]].concat();
             let _ = chains(&table, Family::Ipv4, &info, &entries);
-            // An entry that is long enough, with any lengths in it.
+            // An entry of sufficient length, with arbitrary offsets.
             let mut whole = vec![0; 300];
             whole.iter_mut().zip(&entries).for_each(|(to, from)| *to = *from);
             whole[88] = lengths[0];

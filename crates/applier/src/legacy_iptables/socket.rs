@@ -1,4 +1,4 @@
-//! `getsockopt` of whole structures, which no safe wrapper has.
+//! `getsockopt` of structures, for which there is no safe wrapper.
 
 #![allow(unsafe_code)]
 
@@ -17,14 +17,14 @@ const GET_ENTRIES: i32 = 65;
 /// `XT_TABLE_MAXNAMELEN`
 const NAME: usize = 32;
 
-/// `sizeof(struct ipt_getinfo)`, and how long `struct ipt_get_entries` is before its entries.
+/// `sizeof(struct ipt_getinfo)`, and the offset of the entries in `struct ipt_get_entries`.
 const INFO: usize = 84;
 const HEADER: usize = 40;
 
-/// Where the size of all entries stands in it.
+/// The offset of `size` in `struct ipt_getinfo`.
 const SIZE: usize = 80;
 
-/// How often a table is read that changes between the two questions.
+/// How often to retry if the table changes between the two requests.
 const ATTEMPTS: usize = 10;
 
 pub(super) struct Socket {
@@ -58,7 +58,7 @@ impl Socket {
             entries.resize(HEADER + size as usize, 0);
             match self.get(GET_ENTRIES, &mut entries) {
                 Ok(()) => return Ok((info, entries.split_off(HEADER))),
-                // It has another size by now.
+                // The table's size has changed.
                 Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => last = Some(error),
                 Err(error) => return Err(error),
             }
@@ -66,7 +66,7 @@ impl Socket {
         Err(last.unwrap_or_else(|| io::ErrorKind::WouldBlock.into()))
     }
 
-    /// Fills a structure whose first part says what is asked for.
+    /// Fills a structure that starts with the name of the table.
     fn get(&self, option: i32, structure: &mut [u8]) -> io::Result<()> {
         let mut length = libc::socklen_t::try_from(structure.len()).map_err(io::Error::other)?;
         // SAFETY: the kernel writes at most `length` bytes, which are `structure`'s own.

@@ -1,6 +1,6 @@
 //! Netlink attributes: type, length, value, padded to 4 bytes (`struct nlattr`, `linux/netlink.h`).
 
-/// `NLA_F_NESTED`: the value is attributes again.
+/// `NLA_F_NESTED`: the value consists of attributes.
 const NESTED: u16 = 0x8000;
 
 /// `NLA_TYPE_MASK`: the type without its two flags.
@@ -8,7 +8,7 @@ const TYPE: u16 = 0x3fff;
 
 const HEADER: usize = 4;
 
-/// Bytes that break netlink's own rules; the text says which.
+/// A violation of the netlink protocol, described by the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed(pub(super) &'static str);
 
@@ -21,7 +21,7 @@ pub(super) struct Attribute<'a> {
     pub(super) value: &'a [u8],
 }
 
-/// The attributes in some bytes, in order; ends after the first that is malformed.
+/// An iterator over attributes; ends after the first malformed one.
 pub(super) struct Attributes<'a>(pub(super) &'a [u8]);
 
 impl<'a> Iterator for Attributes<'a> {
@@ -44,10 +44,10 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
-/// The attributes of one object by type, for types below `N`; of several of one type the last counts.
+/// The attributes of one object by type, for types below `N`; the last of several with the same type counts.
 pub(super) struct Fields<'a, const N: usize> {
     values: [Option<&'a [u8]>; N],
-    /// Whether there are types of `N` and above.
+    /// Whether there are attributes of type `N` or above.
     pub(super) others: bool,
 }
 
@@ -76,25 +76,25 @@ impl<'a, const N: usize> Fields<'a, N> {
         self.get(kind)?.try_into().ok().map(u64::from_be_bytes)
     }
 
-    /// A string without its NUL; empty if the attribute is not there.
+    /// A string without its NUL; empty if the attribute is missing.
     pub(super) fn name(&self, kind: u16) -> &'a [u8] {
         let bytes = self.get(kind).unwrap_or_default();
         bytes.split(|&byte| byte == 0).next().unwrap_or_default()
     }
 
-    /// Whether only attributes of these types are there.
+    /// Whether all attributes are of these types.
     pub(super) fn only(&self, kinds: &[u16]) -> bool {
         let known = |at: usize| kinds.iter().any(|&kind| usize::from(kind) == at);
         !self.others && self.values.iter().enumerate().all(|(at, value)| value.is_none() || known(at))
     }
 }
 
-/// A name from the kernel as it may be shown to people.
+/// A name from the kernel, with control characters escaped.
 pub(super) fn shown(name: &[u8]) -> String {
     String::from_utf8_lossy(name).escape_debug().to_string()
 }
 
-/// Attributes as they are written.
+/// Serializes attributes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Writer(pub(super) Vec<u8>);
 
@@ -107,7 +107,7 @@ impl Writer {
         self.put(kind, &value.to_be_bytes());
     }
 
-    /// A string, which gets its NUL here.
+    /// Writes a string and its NUL.
     pub(super) fn name(&mut self, kind: u16, name: &str) {
         self.open(kind, |writer| {
             writer.0.extend_from_slice(name.as_bytes());
@@ -132,7 +132,7 @@ impl Writer {
     }
 }
 
-/// `NLA_ALIGN`, which is `NLMSG_ALIGN` as well.
+/// `NLA_ALIGN`, which equals `NLMSG_ALIGN`.
 pub(super) const fn aligned(length: usize) -> usize {
     length.next_multiple_of(4)
 }

@@ -1,11 +1,11 @@
-//! The flows that conntrack holds by ctnetlink: those whose target is gone are cut, and those in force are counted.
+//! Conntrack flows through ctnetlink: deletes flows to removed targets, and counts open flows.
 //!
-//! Conntrack owns a flow once its first packet has passed: a changed element redirects new connections only. To a
-//! target that is dead the client of an old one hangs until its own timeout; with the flow deleted its next packet is
-//! answered by a RST (the packet is taken for a new flow's, and led to the new target, which knows nothing of it).
+//! A changed map element affects only new connections, because conntrack translates the later packets of a flow. A
+//! client of a dead target would hang until its own timeout. After its flow is deleted, its next packet starts a new
+//! flow to the new target, which answers with a RST.
 //!
-//! Cut after the commit is read back, never before: a flow that is deleted while the old element stands comes back to
-//! the old target with its next packet, and stays.
+//! Delete flows only after the commit is read back: if the old element still exists, the next packet creates the flow
+//! to the old target again.
 
 mod flow;
 
@@ -23,11 +23,10 @@ use super::socket::{Bus, Socket};
 use super::uapi::flow_message as kind;
 use flow::Flow;
 
-/// How many deletions go out at once: each is acknowledged, and about 256 acknowledgements overflow the receive buffer
-/// that an unprivileged socket gets.
+/// The number of deletions per batch: about 256 acknowledgements overflow the receive buffer of an unprivileged socket.
 const AT_ONCE: usize = 64;
 
-/// The target with the most open connections, and how many they are.
+/// The target with the most open connections, and their number.
 pub fn busiest(counts: &BTreeMap<(AddrPort, AddrPort), Flows>) -> Option<(AddrPort, u64)> {
     let mut by_target: BTreeMap<AddrPort, u64> = BTreeMap::new();
     for ((_, target), flows) in counts {
@@ -36,16 +35,16 @@ pub fn busiest(counts: &BTreeMap<(AddrPort, AddrPort), Flows>) -> Option<(AddrPo
     by_target.into_iter().max_by_key(|&(target, open)| (open, std::cmp::Reverse(target)))
 }
 
-/// The open flows of a listener to a target.
+/// The open flows from a listener to a target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flows {
-    /// How many there are.
+    /// The number of open flows.
     pub open: u64,
-    /// What they have carried; `None` where the kernel does not account for it (`net.netfilter.nf_conntrack_acct`).
+    /// The bytes they carried; `None` if conntrack accounting is off (`net.netfilter.nf_conntrack_acct`).
     pub bytes: Option<Bytes>,
 }
 
-/// What flows have carried, headers included.
+/// The bytes that flows carried, including headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bytes {
     /// From clients to the node.
@@ -55,7 +54,7 @@ pub struct Bytes {
 }
 
 impl Flows {
-    /// Both together.
+    /// Adds `other` to these flows.
     pub fn add(&mut self, other: Self) {
         self.open = self.open.saturating_add(other.open);
         if let Some(Bytes { sent, received }) = other.bytes {
@@ -66,31 +65,31 @@ impl Flows {
     }
 }
 
-/// Why flows could not be read or cut; the ruleset is not touched by it.
+/// Why flows could not be listed or deleted; the ruleset is not affected.
 #[derive(Debug, thiserror::Error)]
 pub enum ConntrackError {
     /// The kernel was built without ctnetlink, or its module cannot be loaded.
     #[error(
-        "this kernel cannot list connections (CONFIG_NF_CT_NETLINK, module nf_conntrack_netlink): those to a target \
-         that is gone end by their clients' own timeouts"
+        "this kernel cannot list connections (CONFIG_NF_CT_NETLINK, module nf_conntrack_netlink): connections to \
+        removed targets end only when their clients time out"
     )]
     Unsupported(#[source] io::Error),
     /// `EPERM`
-    #[error("listing and cutting connections needs CAP_NET_ADMIN: run as root, or grant it")]
+    #[error("listing and closing connections needs CAP_NET_ADMIN: run as root, or grant it")]
     Denied(#[source] io::Error),
-    /// `EBUSY`: a flow is in a flowtable. Commit 9b7c68b3911a ended that in Linux 6.4, and in June 2023 in the stable
-    /// kernels of then.
+    /// `EBUSY`: a flow is in a flowtable. Fixed by commit 9b7c68b3911a in Linux 6.4, and in the stable kernels of June
+    /// 2023.
     #[error(
-        "this kernel does not delete connections that are in a flowtable (before Linux 6.4, 6.1.32, 5.15.115): update \
-         it, or do without gateway.flowtable"
+        "this kernel cannot close connections that are in a flowtable (before Linux 6.4, 6.1.32, 5.15.115): update \
+        it, or remove gateway.flowtable from the configuration"
     )]
     Offloaded(#[source] io::Error),
-    /// The kernel sent what netlink does not allow.
+    /// The kernel's answer violates the netlink protocol.
     #[error("the kernel's answer to {request} is malformed: {fault}")]
     Malformed {
         /// What was asked for, such as `list connections`.
         request: &'static str,
-        /// What is wrong with the answer.
+        /// The problem with the answer.
         fault: &'static str,
     },
     /// The request was refused, or the socket failed.
@@ -106,14 +105,14 @@ pub enum ConntrackError {
 
 const OPEN: &str = "open a netlink socket";
 const LIST: &str = "list connections";
-const CUT: &str = "cut connections";
+const DELETE: &str = "close connections";
 
 fn failed(request: &'static str, source: io::Error) -> ConntrackError {
     match source.raw_os_error() {
         Some(libc::EPERM) => ConntrackError::Denied(source),
-        Some(libc::EBUSY) if request == CUT => ConntrackError::Offloaded(source),
+        Some(libc::EBUSY) if request == DELETE => ConntrackError::Offloaded(source),
         Some(libc::EPROTONOSUPPORT) if request == OPEN => ConntrackError::Unsupported(source),
-        // nfnetlink's word for a subsystem that is not there and cannot be loaded is EINVAL (`nfnetlink_rcv_msg`,
+        // nfnetlink answers EINVAL for a subsystem that is missing and cannot be loaded (`nfnetlink_rcv_msg`,
         // net/netfilter/nfnetlink.c).
         Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOENT | libc::ECONNREFUSED) if request == LIST => {
             ConntrackError::Unsupported(source)
@@ -126,14 +125,14 @@ fn malformed(request: &'static str, Malformed(fault): Malformed) -> ConntrackErr
     ConntrackError::Malformed { request, fault }
 }
 
-/// Conntrack of the network namespace in which it was opened, in its default zone.
+/// The conntrack table of the network namespace in which it was opened, in the default zone.
 pub struct Conntrack {
     socket: Socket,
     sequence: u32,
 }
 
 impl Conntrack {
-    /// Opens a socket to the kernel, which needs no privilege yet.
+    /// Opens a netlink socket; needs no privilege.
     ///
     /// # Errors
     ///
@@ -143,29 +142,30 @@ impl Conntrack {
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// Cuts the flows that `is_to_go` wants gone, and no other, and tells how many they were.
+    /// Deletes the flows for which `is_stale` returns true, and returns their number.
     ///
-    /// Each TCP flow of the default zone whose destination was translated is asked for, by whomever it was.
+    /// Calls `is_stale` for every TCP flow of the default zone with a translated destination, whichever program's rule
+    /// translated it.
     ///
     /// # Errors
     ///
-    /// See [`ConntrackError`]; some of the flows may have been cut.
-    pub fn cut(&mut self, mut is_to_go: impl FnMut(&Translated) -> bool) -> Result<usize, ConntrackError> {
+    /// See [`ConntrackError`]; some of the flows may have been deleted.
+    pub fn cut(&mut self, mut is_stale: impl FnMut(&Translated) -> bool) -> Result<usize, ConntrackError> {
         let mut flows = Vec::new();
         self.list(|flow| {
-            if is_to_go(&flow.translated()) {
+            if is_stale(&flow.translated()) {
                 flows.push(flow.key());
             }
         })?;
-        let mut cut = 0;
+        let mut deleted = 0;
         for flows in flows.chunks(AT_ONCE) {
-            cut += self.delete(flows)?;
+            deleted += self.delete(flows)?;
         }
-        Ok(cut)
+        Ok(deleted)
     }
 
-    /// The flows by listener and target, without those that have ended (`TIME_WAIT`, `CLOSE`). What others have
-    /// translated is among them, under its own listener.
+    /// The open flows by listener and target; flows in state `TIME_WAIT` or `CLOSE` do not count. Includes flows that other
+    /// programs' rules translated, under their own listeners.
     ///
     /// # Errors
     ///
@@ -181,12 +181,11 @@ impl Conntrack {
         Ok(counts)
     }
 
-    /// Hands every TCP flow that was DNATed to `take`.
+    /// Passes every DNATed TCP flow to `take`.
     ///
-    /// A dump goes on as it is read, so no number of flows overflows the receive buffer. Which flow is meant is decided
-    /// here: the kernel's filter by tuple (`CTA_FILTER`), for dumps as for deletions, matches an IPv6 flow when its
-    /// address is *not* the one that is asked for (`ctnetlink_filter_match_tuple`,
-    /// `net/netfilter/nf_conntrack_netlink.c`; so in Linux 6.18).
+    /// The kernel sends a dump as it is read, so no number of flows overflows the receive buffer. Flows are filtered in user
+    /// space: the kernel's tuple filter (`CTA_FILTER`) matches an IPv6 flow if its address is *not* the requested one
+    /// (`ctnetlink_filter_match_tuple`, `net/netfilter/nf_conntrack_netlink.c`, still so in Linux 6.18).
     fn list(&mut self, mut take: impl FnMut(Flow<'_>)) -> Result<(), ConntrackError> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
@@ -202,34 +201,34 @@ impl Conntrack {
         })
     }
 
-    /// Deletes flows and tells how many were still there.
+    /// Deletes flows, and returns how many still existed.
     fn delete(&mut self, flows: &[flow::Key]) -> Result<usize, ConntrackError> {
         let first = self.sequence.wrapping_add(1);
         let messages: Vec<Vec<u8>> =
             (0..).zip(flows).map(|(at, flow)| flow.deletion(first.wrapping_add(at))).collect();
         self.sequence = self.sequence.wrapping_add(messages.len() as u32);
         let pieces: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
-        self.socket.send(&pieces).map_err(|error| failed(CUT, error))?;
+        self.socket.send(&pieces).map_err(|error| failed(DELETE, error))?;
 
-        let (mut cut, mut awaited) = (0, messages.len());
+        let (mut deleted, mut awaited) = (0, messages.len());
         while awaited > 0 {
-            let datagram = self.socket.receive().map_err(|error| failed(CUT, error))?;
+            let datagram = self.socket.receive().map_err(|error| failed(DELETE, error))?;
             for message in Messages(datagram) {
-                let message = message.map_err(|fault| malformed(CUT, fault))?;
+                let message = message.map_err(|fault| malformed(DELETE, fault))?;
                 if message.sequence.wrapping_sub(first) as usize >= messages.len() {
                     continue;
                 }
-                match message.answer().map_err(|fault| malformed(CUT, fault))? {
-                    Answer::Verdict { errno: 0, .. } => cut += 1,
-                    // It ended by itself meanwhile, or another has taken its place.
+                match message.answer().map_err(|fault| malformed(DELETE, fault))? {
+                    Answer::Verdict { errno: 0, .. } => deleted += 1,
+                    // The flow has ended meanwhile, or another flow has its tuple.
                     Answer::Verdict { errno: libc::ENOENT, .. } => {}
-                    Answer::Verdict { errno, .. } => return Err(failed(CUT, os_error(errno))),
+                    Answer::Verdict { errno, .. } => return Err(failed(DELETE, os_error(errno))),
                     _ => continue,
                 }
                 awaited -= 1;
             }
         }
-        Ok(cut)
+        Ok(deleted)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The kernel's objects as our ruleset; what is not in our vocabulary becomes a stranger.
+//! Decodes the kernel's objects into our ruleset; objects that cachenat never writes become strangers.
 
 use std::collections::BTreeMap;
 
@@ -19,37 +19,37 @@ use super::uapi::{
 use super::userdata;
 use crate::kernel::{Counter, Counters};
 
-/// How many strangers are named.
+/// The maximum number of strangers to list.
 const STRANGERS: usize = 100;
 
-/// Whose table it is.
+/// The owner of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
     Us,
     Other {
         why: String,
     },
-    /// The process that owns the netlink port.
+    /// The process with this netlink port.
     Process {
         port: u32,
     },
 }
 
-/// Our table as it was read.
+/// Our decoded table.
 pub(super) struct Decoded {
     pub(super) actual: Actual,
     pub(super) counters: Counters,
-    /// Whether no element came twice, and as many came as the kernel counts.
-    pub(super) is_whole: bool,
+    /// Whether no element is duplicate, and their number matches the kernel's count.
+    pub(super) is_complete: bool,
 }
 
-/// Our table, as it is put together from the kernel's messages.
+/// Assembles our table from the kernel's messages.
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     actual: Actual,
     elements: BTreeMap<Set, Vec<(Key, Element, Counter)>>,
     bounds: BTreeMap<Set, Vec<Bound>>,
-    /// How many elements each hash has by the kernel's own count, less those that were read.
+    /// For each hash set, the kernel's element count minus the elements read.
     missing: BTreeMap<Set, i64>,
 }
 
@@ -115,7 +115,7 @@ impl Decoder {
     pub(super) fn set(&mut self, attributes: &[u8]) -> Result<(), Malformed> {
         let fields = Fields::<24>::parse(attributes)?;
         let flags = fields.be32(set_attr::FLAGS).unwrap_or(0);
-        // An anonymous set belongs to the rule that holds it, which is a stranger itself.
+        // An anonymous set belongs to its rule, which is a stranger itself.
         if fields.name(set_attr::TABLE) != TABLE.as_bytes() || flags & libc::NFT_SET_ANONYMOUS as u32 != 0 {
             return Ok(());
         }
@@ -123,7 +123,7 @@ impl Decoder {
         match std::str::from_utf8(name).ok().and_then(Set::from_name) {
             Some(set) if is_declared(set, &fields)? => {
                 self.actual.ruleset.sets.insert(set, BTreeMap::new());
-                // An interval set counts ranges, or bounds, depending on how it stores them; none of those is a hash.
+                // Interval sets, which are not hashes, count ranges or bounds, depending on the backend.
                 let count = fields.be32(set_attr::COUNT).filter(|_| !set.is_interval());
                 self.missing.extend(count.map(|count| (set, i64::from(count))));
             }
@@ -134,7 +134,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// The sets that are declared as ours, whose elements are worth reading.
+    /// The sets whose declaration matches ours, and whose elements must be read.
     pub(super) fn sets(&self) -> Vec<Set> {
         self.actual.ruleset.sets.keys().copied().collect()
     }
@@ -169,7 +169,7 @@ impl Decoder {
         }
         let name = fields.name(rule_attr::CHAIN);
         let chain = std::str::from_utf8(name).ok().and_then(Chain::from_name);
-        // A rule in a chain that is not ours goes with it.
+        // A rule in a foreign chain is removed together with the chain.
         let Some(rules) = chain.and_then(|chain| self.actual.ruleset.chains.get_mut(&chain)) else {
             return Ok(());
         };
@@ -209,7 +209,7 @@ impl Decoder {
         let fields = Fields::<8>::parse(attributes)?;
         let hook = Fields::<4>::parse(fields.get(flowtable_attr::HOOK).unwrap_or_default())?;
         let mut devices = Attributes(hook.get(flowtable_attr::HOOK_DEVICES).unwrap_or_default());
-        // Of one whose device has gone there is none.
+        // A flowtable whose device was removed has no devices.
         let device = devices.next().transpose()?.filter(|device| device.kind == flowtable_attr::DEVICE_NAME);
         let ours = fields.name(flowtable_attr::TABLE) == TABLE.as_bytes()
             && fields.name(flowtable_attr::NAME) == Flowtable::NAME.as_bytes()
@@ -232,7 +232,7 @@ impl Decoder {
 
     fn stranger(&mut self, what: String) {
         let strangers = &mut self.actual.strangers;
-        // One line for a thousand elements of a kind is enough, and so is a screenful for all.
+        // List each kind of stranger once, and no more than a screenful.
         if strangers.len() < STRANGERS && !strangers.contains(&what) {
             strangers.push(what);
         }
@@ -240,15 +240,14 @@ impl Decoder {
 
     /// The table, after the last message.
     ///
-    /// A hash that many elements were just added to grows in the background, at one and the same generation, and
-    /// whoever reads it meanwhile gets some elements twice and others not at all (`rhashtable_walk_next` answers
-    /// `EAGAIN`, and `nft_rhash_walk` goes on, `net/netfilter/nft_set_hash.c`). Kernels that do not tell the count let
-    /// some of it go unseen.
+    /// After many insertions a hash table grows in the background, within one generation. Meanwhile a dump may contain some
+    /// elements twice and others not at all (`rhashtable_walk_next` returns `EAGAIN`, and `nft_rhash_walk` continues,
+    /// `net/netfilter/nft_set_hash.c`). On kernels that do not report the count, this can go undetected.
     pub(super) fn finish(mut self) -> Decoded {
-        let mut is_whole = true;
+        let mut is_complete = true;
         for (set, missing) in std::mem::take(&mut self.missing) {
             if missing != 0 {
-                is_whole = false;
+                is_complete = false;
                 self.stranger(format!("elements that the kernel does not list in {} {set}", set.keyword()));
             }
         }
@@ -261,14 +260,14 @@ impl Decoder {
                 None => self.stranger(format!("set {set} with intervals that do not pair up")),
             }
         }
-        // Gathered first: a map that is extended is filled one by one, and its nodes stay half empty.
+        // Collect first: extending a BTreeMap inserts one by one, which leaves its nodes half empty.
         let mut counters = Vec::new();
         for (set, mut read) in std::mem::take(&mut self.elements) {
-            // A map is built fastest from what is sorted; the kernel's order is its hash's.
+            // Building a BTreeMap is fastest from sorted keys; the kernel's order is that of its hash.
             read.sort_unstable_by_key(|&(key, ..)| key);
             let count = read.len();
             read.dedup_by_key(|&mut (key, ..)| key);
-            is_whole &= read.len() == count;
+            is_complete &= read.len() == count;
             read.retain(|(key, element, _)| self.is_nameable(set, key, element));
             if set.is_map() {
                 counters.extend(read.iter().map(|&(key, _, counter)| ((set, key), counter)));
@@ -276,10 +275,10 @@ impl Decoder {
             let elements: Elements = read.into_iter().map(|(key, element, _)| (key, element)).collect();
             self.actual.ruleset.sets.insert(set, elements);
         }
-        Decoded { actual: self.actual, counters: counters.into_iter().collect(), is_whole }
+        Decoded { actual: self.actual, counters: counters.into_iter().collect(), is_complete }
     }
 
-    /// Whether the element's comment is one that we could have written; else the element is a stranger.
+    /// Whether cachenat could have written the element's comment; otherwise the element is a stranger.
     fn is_nameable(&mut self, set: Set, key: &Key, element: &Element) -> bool {
         let Some(comment) = element.comment.as_deref().filter(|comment| !ForwardId::is_valid(comment)) else {
             return true;

@@ -1,7 +1,7 @@
-//! Elements of sets and maps on the wire.
+//! Encodes and parses elements of sets and maps.
 //!
-//! A range of [`SetKind::Clients`] is two elements in the kernel: its start, and behind its end another one that is
-//! flagged as an interval's end; a range up to the highest address has no second one.
+//! In the kernel, a range of [`SetKind::Clients`] is two elements: its first address, and the address after its last,
+//! flagged as an interval end. A range up to the highest address has no end element.
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -16,7 +16,7 @@ use super::uapi::{DATA_VALUE, LIST_ELEM, counter, element as attr, elements, exp
 use super::userdata;
 use crate::kernel::{Counted, Counter};
 
-/// Writes an element to be added (`Some`) or deleted (`None`: by its key alone).
+/// Writes an element to add (`Some`), or the key of one to delete (`None`).
 pub(super) fn put(writer: &mut Writer, key: &Key, element: Option<&Element>) {
     let data = element.and_then(|element| element.data);
     let comment = element.and_then(|element| element.comment.as_deref());
@@ -29,7 +29,7 @@ pub(super) fn put(writer: &mut Writer, key: &Key, element: Option<&Element>) {
             let end = successor(range.last());
             one(writer, |writer| {
                 put_data(writer, attr::KEY, &address_bytes(range.first()));
-                // nft marks such a start, though not one that is to be deleted.
+                // Like nft, mark a start without an end, but not when deleting it.
                 put_rest(writer, data, comment, end.is_none() && element.is_some());
             });
             if let Some(end) = end {
@@ -75,8 +75,7 @@ fn endpoint_bytes(endpoint: &AddrPort) -> Vec<u8> {
     bytes
 }
 
-/// One end of a range in an interval set. They sort by address, and at the same address the end of a range comes before
-/// the start of the next.
+/// One end of a range in an interval set. Bounds sort by address; at the same address an end sorts before a start.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Bound {
     address: IpAddr,
@@ -86,22 +85,22 @@ pub(super) struct Bound {
 /// Which end of a range a [`Bound`] is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum BoundSide {
-    /// Behind its last address.
+    /// The address after the last.
     End,
-    /// At its first address; the comment of the range.
+    /// The first address, with the comment of the range.
     Start(Option<SmolStr>),
 }
 
-/// An element as the kernel dumps it.
+/// A parsed element.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// An element of a set or map.
     Element(Key, Element, Counter),
-    /// Half a range.
+    /// One end of a range.
     Bound(Bound),
-    /// An element that matches what no other matches; the kernel keeps and counts it apart (`NFT_SET_ELEM_CATCHALL`).
+    /// The catch-all element, which the kernel does not include in its count (`NFT_SET_ELEM_CATCHALL`).
     CatchAll,
-    /// Anything else that cachenat does not write.
+    /// Any other element that cachenat does not write.
     Stranger,
 }
 
@@ -112,7 +111,7 @@ pub(super) fn parse(set: Set, bytes: &[u8]) -> Result<Found, Malformed> {
     if flags & attr::CATCH_ALL != 0 {
         return Ok(Found::CatchAll);
     }
-    // A timeout, an object: what we never write.
+    // We never write a timeout, an object, and so on.
     if !fields.only(&[
         attr::KEY,
         attr::DATA,
@@ -152,7 +151,7 @@ pub(super) fn parse(set: Set, bytes: &[u8]) -> Result<Found, Malformed> {
     })
 }
 
-/// Reads the one element in the answer to a request for that key; `None` if cachenat does not write such a one.
+/// Parses the single element in the answer to a request for `key`; `None` if cachenat would not write it.
 pub(super) fn only(set: Set, key: Key, attributes: &[u8]) -> Result<Option<Counted>, Malformed> {
     let list = Fields::<4>::parse(attributes)?.get(elements::LIST).unwrap_or_default();
     let element = Fields::<2>::parse(list)?.get(LIST_ELEM).unwrap_or_default();
@@ -194,10 +193,10 @@ fn endpoint(family: Family, bytes: &[u8]) -> Option<AddrPort> {
     Some(AddrPort { address: address(family, bytes)?, port })
 }
 
-/// Joins the bounds of an interval set to its ranges; `None` if they do not pair up.
+/// Pairs the bounds of an interval set into ranges; `None` if they do not match.
 pub(super) fn ranges(family: Family, mut bounds: Vec<Bound>) -> Option<Elements> {
     bounds.sort_unstable();
-    // nft starts a set with an end at the lowest address, which ends nothing.
+    // nft adds an end without a start at the lowest address.
     let lowest = match family {
         Family::Ipv4 => IpAddr::from([0; 4]),
         Family::Ipv6 => IpAddr::from([0; 16]),
@@ -225,7 +224,7 @@ fn highest(family: Family) -> IpAddr {
     }
 }
 
-/// The next address; `None` behind the highest.
+/// The next address; `None` after the highest.
 fn successor(address: IpAddr) -> Option<IpAddr> {
     match address {
         IpAddr::V4(address) => address.to_bits().checked_add(1).map(|bits| IpAddr::V4(bits.into())),

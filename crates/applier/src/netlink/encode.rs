@@ -1,4 +1,4 @@
-//! A transaction as one batch of messages.
+//! Encodes a transaction as one batch of messages.
 
 use std::ffi::CString;
 
@@ -17,22 +17,22 @@ use super::uapi::{
 use super::{element, set, userdata};
 use crate::kernel::Generation;
 
-/// How full a message is packed with elements: its list is one attribute, whose length has 16 bits, and an element
-/// takes less than 400 bytes.
+/// The size at which a list of elements is full, in bytes: an attribute's length has 16 bits, and an element is smaller
+/// than 400 bytes.
 const LIST_LIMIT: usize = 60_000;
 
-/// A batch that is ready to be sent, and what its messages carry out.
+/// A batch to send, and the operations in its messages.
 pub(super) struct Encoded {
-    /// The guard: a BEGIN that names the generation.
+    /// BEGIN with the expected generation.
     begin: Vec<u8>,
     batch: FinalizedBatch,
-    /// For each message behind BEGIN the first of its operations.
+    /// For each message after BEGIN, the index of its first operation.
     firsts: Vec<usize>,
-    /// The sequence number of BEGIN; the messages behind it count on.
+    /// The sequence number of BEGIN; later messages count up from it.
     sequence: u32,
 }
 
-/// Encodes `transaction`, to be carried out at `generation` only; messages are numbered from `sequence`.
+/// Encodes `transaction`, which the kernel applies only at `generation`; sequence numbers start at `sequence`.
 pub(super) fn encode(transaction: &Transaction, generation: Generation, sequence: u32) -> Encoded {
     let mut batch = Batch::new();
     let mut firsts = Vec::new();
@@ -57,38 +57,39 @@ pub(super) fn encode(transaction: &Transaction, generation: Generation, sequence
 }
 
 impl Encoded {
-    /// The bytes to send, in pieces: nftnl's own BEGIN, which knows no generation, is replaced.
+    /// The bytes to send, in pieces. Replaces nftnl's BEGIN, which has no generation.
     pub(super) fn pieces(&self) -> Vec<&[u8]> {
         let mut pages = self.batch.iter();
         let first = pages.next().and_then(|page| page.get(super::message::BATCH..)).unwrap_or_default();
         [self.begin.as_slice(), first].into_iter().chain(pages).collect()
     }
 
-    /// Names another generation, at which alone the batch is to be carried out.
+    /// Changes the expected generation.
     pub(super) fn guard(&mut self, generation: Generation) {
         self.begin = begin(generation, self.sequence);
     }
 
-    /// How many sequence numbers are used up.
+    /// The number of sequence numbers used.
     pub(super) fn numbers(&self) -> u32 {
         u32::try_from(self.firsts.len()).unwrap_or(u32::MAX).saturating_add(2)
     }
 
-    /// Whether this is the number of BEGIN or of a message behind it.
+    /// Whether `sequence` belongs to BEGIN or a message after it.
     pub(super) fn contains(&self, sequence: u32) -> bool {
         sequence.wrapping_sub(self.sequence) as usize <= self.firsts.len()
     }
 
-    /// Whether the END asks the kernel for an acknowledgement, which it sends since Linux 6.10.
+    /// Whether END requests an acknowledgement, which the kernel supports since Linux 6.10.
     pub(super) fn is_acknowledged(&self) -> bool {
-        // Where it does, nftnl numbers BEGIN and END as well.
+        // nftnl numbers BEGIN and END only if it requests one.
         self.batch.sequence_numbers().len() == self.firsts.len() + 2
     }
 
-    /// The operation that a verdict on message `sequence` is about, with the place of the fault in that message if
-    /// the kernel told it; `None` if it is about the batch as a whole.
+    /// The index of the operation that the kernel's verdict on message `sequence` refers to; `None` if it refers to the
+    /// entire batch.
     ///
-    /// Without a place, of several elements in a message the first is named.
+    /// `offset` is the position of the error in the message. Without it, the result for a message with several elements is
+    /// the first.
     pub(super) fn operation(
         &self,
         transaction: &Transaction,
@@ -108,10 +109,10 @@ impl Encoded {
     }
 }
 
-/// BEGIN with `NFNL_BATCH_GENID`: against any other generation the kernel answers `ERESTART` and does nothing.
+/// Builds BEGIN with `NFNL_BATCH_GENID`: at any other generation the kernel answers `ERESTART` and applies nothing.
 fn begin(generation: Generation, sequence: u32) -> Vec<u8> {
     let mut message = build(0, 0, sequence, |writer| writer.be32(batch::GENID, generation.0));
-    // The type is the batch's own, and `struct nfgenmsg` names the subsystem instead of a family.
+    // BEGIN has a type of its own, and its `struct nfgenmsg` has the subsystem instead of a family.
     if let Some(slot) = message.get_mut(4..6) {
         slot.copy_from_slice(&(libc::NFNL_MSG_BATCH_BEGIN as u16).to_ne_bytes());
     }
@@ -121,14 +122,15 @@ fn begin(generation: Generation, sequence: u32) -> Vec<u8> {
     message
 }
 
-/// A message that carries several operations on one set.
+/// A message with several operations on one set.
 struct Packed {
     message: Vec<u8>,
-    /// For each operation where its elements end in the message.
+    /// For each operation, the offset where its elements end.
     ends: Vec<usize>,
 }
 
-/// Packs the first of `operations`, which is on an element, and those behind it that do the same to the same set.
+/// Packs the first of `operations`, which must be on an element, and the following ones of the same kind on the same
+/// set.
 fn pack(operations: &[Operation], sequence: u32) -> Packed {
     let mut ends = Vec::new();
     let Some((kind, flags, set)) = operations.first().and_then(on_element) else {
@@ -166,7 +168,7 @@ fn put_element(writer: &mut Writer, operation: &Operation) {
     }
 }
 
-/// Adds the message of an operation on anything but an element.
+/// Adds the message for an operation on any object except an element.
 fn add(batch: &mut Batch, operation: &Operation, sequence: u32) {
     let table = our_table();
     match operation {
@@ -181,7 +183,7 @@ fn add(batch: &mut Batch, operation: &Operation, sequence: u32) {
         }
         Operation::DeleteChain(chain) => add_raw(batch, &delete_chain(*chain, sequence)),
         Operation::FlushChain(chain) => {
-            // A rule without handle and expressions, to be deleted, stands for all the rules of its chain.
+            // Deleting a rule without handle and expressions deletes all rules of its chain.
             let chain = named(*chain, &table);
             batch.add(&Quiet { message: &nftnl::Rule::new(&chain), sequence }, MsgType::Del);
         }
@@ -203,7 +205,7 @@ fn our_table() -> nftnl::Table {
     nftnl::Table::new(c_string(TABLE), ProtoFamily::Inet)
 }
 
-/// `add table inet cachenat { comment "..."; }`; nftnl's tables have no userdata.
+/// `add table inet cachenat { comment "..."; }`; nftnl does not support userdata of tables.
 fn add_table(sequence: u32) -> Vec<u8> {
     build_in_table(message::NEWTABLE, libc::NLM_F_CREATE, sequence, |writer| {
         writer.be32(table::FLAGS, 0);
@@ -211,7 +213,7 @@ fn add_table(sequence: u32) -> Vec<u8> {
     })
 }
 
-/// nftnl's sets have no map data, no fields, no expressions and no userdata.
+/// nftnl does not support map data, fields, expressions and userdata of sets.
 fn add_set(set: Set, sequence: u32) -> Vec<u8> {
     build_in_table(message::NEWSET, libc::NLM_F_CREATE, sequence, |writer| set::declare(set, writer))
 }
@@ -220,7 +222,7 @@ fn delete_set(set: Set, sequence: u32) -> Vec<u8> {
     build_in_table(message::DELSET, 0, sequence, |writer| writer.name(set_attr::NAME, set.name()))
 }
 
-/// nftnl has no flowtables.
+/// nftnl does not support flowtables.
 fn add_flowtable(flowtable: &Flowtable, sequence: u32) -> Vec<u8> {
     build_in_table(message::NEWFLOWTABLE, libc::NLM_F_CREATE, sequence, |writer| {
         writer.name(flowtable_attr::NAME, Flowtable::NAME);
@@ -240,7 +242,7 @@ fn delete_flowtable(sequence: u32) -> Vec<u8> {
     })
 }
 
-/// Without `NLM_F_NONREC` the kernel would delete the chain's rules with it; nftnl's chains have no flags.
+/// Without `NLM_F_NONREC` the kernel would also delete the chain's rules; nftnl does not support flags of chains.
 fn delete_chain(chain: Chain, sequence: u32) -> Vec<u8> {
     build_in_table(message::DELCHAIN, libc::NLM_F_NONREC, sequence, |writer| {
         writer.name(chain_attr::NAME, chain.name());

@@ -1,4 +1,4 @@
-//! The expressions that our rules consist of: as values, as libnftnl's objects, and read from the kernel.
+//! The expressions of our rules: as values, as libnftnl objects, and parsed from the kernel.
 
 use nftnl::expr::{
     Bitwise, Cmp, CmpOp, Conntrack, Expression as NftnlExpression, Immediate, Ipv4HeaderField,
@@ -20,15 +20,15 @@ use super::uapi::{
     immediate, meta, numgen,
 };
 
-/// A register of 4 bytes by its number, `NFT_REG32_00` being 8. Addresses go to register 1, which is 16 bytes wide
-/// and begins where `NFT_REG32_00` does.
+/// The number of a 4-byte register; `NFT_REG32_00` is 8. Addresses use register 1, which is 16 bytes wide and starts at
+/// `NFT_REG32_00`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Register(pub(super) u32);
 
 /// `NFT_REG_1`
 pub(super) const REGISTER_1: Register = Register(uapi::REGISTER_1);
 
-/// One of the header's two addresses.
+/// One of the two addresses in the IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AddressSide {
     Source,
@@ -44,8 +44,7 @@ pub(super) enum MetaKey {
     TransportProtocol,
 }
 
-/// An expression in our vocabulary. The comments say it as `nft --debug=netlink` does; where no register is named
-/// it is register 1.
+/// An expression that our rules use. The comments show it as `nft --debug=netlink` does; the default register is 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Expression {
     /// `meta load iifname => reg 1`
@@ -90,7 +89,7 @@ pub(super) enum Expression {
     Drop,
 }
 
-/// Offset and length of an address in its header, which nftnl keeps to itself.
+/// The offset and length of an address in its header; nftnl does not expose them.
 const fn address_field(side: AddressSide, family: Family) -> (u32, u32) {
     match (family, side) {
         (Family::Ipv4, AddressSide::Source) => (12, 4),
@@ -152,7 +151,7 @@ const fn header_field(side: AddressSide, family: Family) -> NetworkHeaderField {
 }
 
 impl Expression {
-    /// The expressions in `NFTA_RULE_EXPRESSIONS`; `None` if one is not in our vocabulary.
+    /// Parses `NFTA_RULE_EXPRESSIONS`; `None` if our rules do not use one of the expressions.
     pub(super) fn parse_list(list: &[u8]) -> Result<Option<Vec<Self>>, Malformed> {
         let mut expressions = Vec::new();
         for element in Attributes(list) {
@@ -166,7 +165,7 @@ impl Expression {
         Ok(Some(expressions))
     }
 
-    /// An expression as the kernel dumps it: some attributes are always there, even if they were not sent.
+    /// Parses an expression from a dump, which always includes some attributes even if they were not sent.
     fn parse(name: &[u8], data: &Data<'_>) -> Option<Self> {
         match name {
             b"meta" => {
@@ -233,7 +232,7 @@ impl Data<'_> {
         value.get(DATA_VALUE).map(<[u8]>::to_vec)
     }
 
-    /// The code of a verdict that goes to no other chain.
+    /// The code of a verdict that does not name a chain.
     fn verdict(&self, kind: u16) -> Option<i32> {
         let data = Fields::<3>::parse(self.0.get(kind)?).ok()?;
         let verdict = Fields::<3>::parse(data.get(DATA_VERDICT)?).ok()?;

@@ -1,5 +1,5 @@
-//! The one place with unsafe code of netlink: messages of our own in nftnl's batch, the expressions that nftnl lacks, and libmnl's
-//! socket. Pointers do not leave this file but inside nftnl's own types.
+//! All unsafe netlink code: our own messages in nftnl's batch, the expressions that nftnl does not have, and libmnl's
+//! socket. Pointers leave this file only inside nftnl's types.
 
 #![allow(unsafe_code)]
 
@@ -16,7 +16,7 @@ use rules::ruleset::Set;
 
 use super::uapi::ct;
 
-/// A message that is written as it is.
+/// A message that is copied unchanged.
 pub(super) struct Raw<'a> {
     bytes: &'a [u8],
 }
@@ -24,7 +24,7 @@ pub(super) struct Raw<'a> {
 impl<'a> Raw<'a> {
     /// # Panics
     ///
-    /// If the message is larger than any netlink message can be; the encoder bounds them.
+    /// If the message is larger than `nft_nlmsg_maxsize()`; the encoder bounds its messages.
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         assert!(bytes.len() <= nft_nlmsg_maxsize() as usize, "a message of {} bytes", bytes.len());
         Self { bytes }
@@ -40,8 +40,8 @@ unsafe impl NlMsg for Raw<'_> {
     }
 }
 
-/// A message of nftnl's with our sequence number and without its request for an acknowledgement: about 256 of those
-/// overflow the default receive buffer (`ENOBUFS`) while the kernel has committed.
+/// An nftnl message with our sequence number and without `NLM_F_ACK`: about 256 acknowledgements overflow the default
+/// receive buffer (`ENOBUFS`) although the kernel has committed.
 pub(super) struct Quiet<'a, T> {
     pub(super) message: &'a T,
     pub(super) sequence: u32,
@@ -59,7 +59,7 @@ unsafe impl<T: NlMsg> NlMsg for Quiet<'_, T> {
     }
 }
 
-/// `payload load 2b @ transport header + OFFSET => reg N`; nftnl's `Payload` loads register 1 only.
+/// `payload load 2b @ transport header + OFFSET => reg N`; nftnl's `Payload` supports only register 1.
 pub(super) fn tcp_port(register: u32, offset: u32) -> NonNull<sys::nftnl_expr> {
     let expression = Expr::new(c"payload");
     expression.set(sys::NFTNL_EXPR_PAYLOAD_DREG, register);
@@ -80,7 +80,7 @@ pub(super) fn lookup(set: Set, destination: Option<u32>) -> NonNull<sys::nftnl_e
     expression.0
 }
 
-/// `ct load KEY => reg N , dir original`; nftnl's `Conntrack` knows no directions.
+/// `ct load KEY => reg N , dir original`; nftnl's `Conntrack` has no direction.
 pub(super) fn original(key: u32, register: u32) -> NonNull<sys::nftnl_expr> {
     let expression = Expr::new(c"ct");
     expression.set(sys::NFTNL_EXPR_CT_DREG, register);
@@ -96,7 +96,7 @@ pub(super) fn flow_offload(flowtable: &str) -> NonNull<sys::nftnl_expr> {
     expression.0
 }
 
-/// `nat dnat ip addr_min reg N proto_min reg M`; nftnl's `Nat` knows no 4-byte registers.
+/// `nat dnat ip addr_min reg N proto_min reg M`; nftnl's `Nat` has no 4-byte registers.
 pub(super) fn dnat(family: u32, address: u32, port: u32) -> NonNull<sys::nftnl_expr> {
     let expression = Expr::new(c"nat");
     expression.set(sys::NFTNL_EXPR_NAT_TYPE, libc::NFT_NAT_DNAT as u32);
@@ -116,7 +116,7 @@ pub(super) fn random(register: u32, modulus: u32) -> NonNull<sys::nftnl_expr> {
     expression.0
 }
 
-/// An expression under construction; whoever takes the pointer owns it (a rule frees its expressions).
+/// An expression under construction; the caller that takes the pointer owns it (a rule frees its expressions).
 struct Expr(NonNull<sys::nftnl_expr>);
 
 impl Expr {
@@ -125,12 +125,12 @@ impl Expr {
         let expression = unsafe { sys::nftnl_expr_alloc(name.as_ptr()) };
         match NonNull::new(expression) {
             Some(expression) => Self(expression),
-            // libnftnl knows the names above, so there is no memory left; nftnl does the same.
+            // libnftnl has the expressions above, so it is out of memory; nftnl also aborts then.
             None => std::process::abort(),
         }
     }
 
-    /// Sets an attribute that is a number of 32 bits, as all that are set here are.
+    /// Sets a 32-bit attribute.
     fn set(&self, attribute: u32, value: u32) {
         // SAFETY: the expression is alive, and libnftnl copies the value.
         unsafe { sys::nftnl_expr_set_u32(self.0.as_ptr(), attribute as u16, value) };
@@ -141,7 +141,7 @@ impl Expr {
         unsafe { sys::nftnl_expr_set_u8(self.0.as_ptr(), attribute as u16, value) };
     }
 
-    /// Sets an attribute that is the name of an object of ours.
+    /// Sets an attribute to the name of one of our objects.
     fn set_name(&self, attribute: u32, name: &str) {
         let name = CString::new(name).expect("our objects' names have no NUL");
         // SAFETY: the expression is alive, the two attributes that are set here are strings in its kind, and libnftnl
@@ -165,12 +165,12 @@ pub(super) struct MnlSocket(mnl::Socket);
 unsafe impl Send for MnlSocket {}
 
 impl MnlSocket {
-    /// Opens and binds a socket to a part of the kernel, in the network namespace of the calling thread.
+    /// Opens and binds a netlink socket of this family, in the network namespace of the calling thread.
     pub(super) fn open(bus: mnl::Bus) -> io::Result<Self> {
         mnl::Socket::new(bus).map(Self)
     }
 
-    /// The port that the kernel bound it to.
+    /// The netlink port that the kernel assigned to it.
     pub(super) fn port(&self) -> u32 {
         self.0.portid()
     }
@@ -182,7 +182,7 @@ impl MnlSocket {
     }
 }
 
-/// Sets an option of a netlink socket that is a number (netlink(7)), for which nix has no type.
+/// Sets an integer option of a netlink socket (netlink(7)), for which nix has no type.
 pub(super) fn set_option(socket: BorrowedFd<'_>, option: i32, value: u32) -> io::Result<()> {
     let length = size_of::<u32>() as libc::socklen_t;
     let value = (&raw const value).cast::<c_void>();

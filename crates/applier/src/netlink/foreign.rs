@@ -1,4 +1,4 @@
-//! Reads the tables of others.
+//! Reads the tables of other programs.
 
 mod expression;
 
@@ -26,9 +26,10 @@ const FAMILIES: [(u8, TableFamily); 4] = [
 ];
 
 impl Kernel {
-    /// The tables of all families whose chains routed packets pass: of ours the chains alone, for their place among the others.
+    /// The tables of all families whose chains routed packets traverse. Of our table, only the chains, for their order among
+    /// the others.
     ///
-    /// Where others change the ruleset meanwhile, it is a mix of before and after.
+    /// If the ruleset changes meanwhile, the result mixes old and new state.
     ///
     /// # Errors
     ///
@@ -51,7 +52,7 @@ impl Kernel {
             let list = fields.get(rule::EXPRESSIONS).unwrap_or_default();
             let expressions = expression::parse_list(list, table.family)?;
             let place = places.get(&(table, shown(fields.name(rule::CHAIN))));
-            // A chain that came in between is a chain of the next look.
+            // Ignore the rules of a chain that was added since the list of chains.
             if let Some(chain) = place.and_then(|&at| chains.get_mut(at)) {
                 chain.rules.push(Rule { number: fields.be64(rule::HANDLE).unwrap_or(0), expressions });
             }
@@ -66,7 +67,7 @@ impl Kernel {
         })?;
         let mut foreign = Foreign { chains, sets: BTreeMap::new() };
         for key in looked_up(&foreign.chains) {
-            // One that is gone meanwhile is left out: what looks it up is not understood.
+            // Omit a set that was deleted meanwhile; its lookups then count as unclear.
             if let Some(declared) = declared.remove(&key)
                 && let Some(set) = self.elements_of(declared)?
             {
@@ -76,7 +77,7 @@ impl Kernel {
         Ok(foreign)
     }
 
-    /// Asks for the objects of all families.
+    /// Requests the objects of all families.
     fn ask_all(
         &mut self,
         request: Request,
@@ -85,7 +86,7 @@ impl Kernel {
         self.ask_family(request, libc::NFPROTO_UNSPEC as u8, None, |_| {}, take).map(drop)
     }
 
-    /// A set with its elements; `None`: it is gone.
+    /// A set with its elements; `None` if it was deleted.
     fn elements_of(&mut self, declared: Declared) -> Result<Option<Set>, DumpError> {
         let Declared { family, table, name, is_interval, mut set } = declared;
         let mut bounds = Vec::new();
@@ -109,10 +110,10 @@ impl Kernel {
     }
 }
 
-/// A chain or a set by its table and its name, control characters escaped.
+/// The table and name of a chain or set, with control characters escaped.
 type Key = (Table, String);
 
-/// A set as it is declared, with the names that its elements are asked for by.
+/// The declaration of a set, with the raw names that request its elements.
 struct Declared {
     family: u8,
     table: Vec<u8>,
@@ -123,7 +124,7 @@ struct Declared {
 }
 
 impl Declared {
-    /// `NFT_MSG_NEWSET`, by table and name; `None` for one of a family that routed packets do not pass.
+    /// Parses `NFT_MSG_NEWSET`; `None` for families that routed packets do not traverse.
     fn parse(family: u8, attributes: &[u8]) -> Result<Option<(Key, Self)>, Malformed> {
         let fields = Fields::<24>::parse(attributes)?;
         let (table, name) = (fields.name(set::TABLE), fields.name(set::NAME));
@@ -140,13 +141,13 @@ impl Declared {
     }
 }
 
-/// A table of a family whose chains routed packets pass.
+/// The table of this name, if routed packets traverse chains of its family.
 fn table_of(family: u8, name: &[u8]) -> Option<Table> {
     let (_, family) = FAMILIES.into_iter().find(|(number, _)| *number == family)?;
     Some(Table { backend: Backend::NfTables, family, name: shown(name) })
 }
 
-/// The sets that rules look packets up in.
+/// The sets that rules use.
 fn looked_up(chains: &[Chain]) -> Vec<Key> {
     let mut found: Vec<Key> = Vec::new();
     for chain in chains {
@@ -161,7 +162,7 @@ fn looked_up(chains: &[Chain]) -> Vec<Key> {
     found
 }
 
-/// `NFT_MSG_NEWCHAIN`; `None` for one of a family that routed packets do not pass.
+/// Parses `NFT_MSG_NEWCHAIN`; `None` for families that routed packets do not traverse.
 fn parse_chain(family: u8, attributes: &[u8]) -> Result<Option<Chain>, Malformed> {
     let fields = Fields::<16>::parse(attributes)?;
     let Some(table) = table_of(family, fields.name(chain::TABLE)) else { return Ok(None) };
@@ -172,7 +173,7 @@ fn parse_chain(family: u8, attributes: &[u8]) -> Result<Option<Chain>, Malformed
     Ok(Some(Chain { table, name: shown(fields.name(chain::NAME)), base, rules: Vec::new() }))
 }
 
-/// `None`: packets that are forwarded do not come there.
+/// The base of a chain; `None` if forwarded packets do not pass its hook.
 fn base(family: u8, fields: &Fields<'_, 16>, hook: &Fields<'_, 8>) -> Result<Option<Base>, Malformed> {
     let at = match (family, hook.be32(chain::HOOK_NUMBER).map(u32::cast_signed)) {
         (NETDEV, Some(chain::NETDEV_INGRESS)) | (_, Some(libc::NF_INET_INGRESS)) => Hook::Ingress,
@@ -202,7 +203,7 @@ fn devices(hook: &Fields<'_, 8>) -> Result<Vec<String>, Malformed> {
         .collect()
 }
 
-/// The lengths of a key's fields: of a concatenation as its description has them, of any other key the one.
+/// The lengths of a key's fields: those in the description of a concatenation, or the length of a simple key.
 fn field_lengths(fields: &Fields<'_, 24>) -> Result<Vec<usize>, Malformed> {
     let description = Fields::<4>::parse(fields.get(set::DESC).unwrap_or_default())?;
     let parts = Attributes(description.get(set::DESC_CONCAT).unwrap_or_default());
@@ -213,12 +214,12 @@ fn field_lengths(fields: &Fields<'_, 24>) -> Result<Vec<usize>, Malformed> {
     Ok(if parts.is_empty() { vec![whole] } else { parts })
 }
 
-/// An element as the kernel has it: of an interval it may be one end.
+/// An element from the kernel; in an interval set it may be one end of an interval.
 struct Bound {
     key: Vec<u8>,
-    /// The highest key, where the element tells both ends.
+    /// The last key, if the element has both ends.
     last: Option<Vec<u8>>,
-    /// Whether an interval ends before it (`NFT_SET_ELEM_INTERVAL_END`).
+    /// Whether an interval ends before this key (`NFT_SET_ELEM_INTERVAL_END`).
     is_end: bool,
     data: Option<Data>,
 }
@@ -252,9 +253,9 @@ fn parse_element(bytes: &[u8], set: &mut Set, bounds: &mut Vec<Bound>) -> Result
     Ok(())
 }
 
-/// The intervals between bounds: each from its start to before the next bound, or to the end of all keys.
+/// Builds intervals from bounds: each extends from its start to just before the next bound, or to the highest key.
 fn intervals(mut bounds: Vec<Bound>) -> Vec<Element> {
-    // At one key an interval ends before another begins.
+    // At the same key, an end sorts before a start.
     bounds.sort_by(|one, other| (&one.key, !one.is_end).cmp(&(&other.key, !other.is_end)));
     let mut found: Vec<Element> = Vec::new();
     let mut open: Option<Bound> = None;
@@ -274,7 +275,7 @@ fn intervals(mut bounds: Vec<Bound>) -> Vec<Element> {
     found
 }
 
-/// The key before another, which is not the lowest.
+/// The key before `key`, which must not be the lowest.
 fn before(key: &[u8]) -> Vec<u8> {
     let mut key = key.to_vec();
     for byte in key.iter_mut().rev() {
@@ -306,7 +307,7 @@ mod tests {
     #[test]
     fn an_interval_ends_before_the_next_bound() {
         let bound = |key: &[u8], is_end| Bound { key: key.to_vec(), last: None, is_end, data: None };
-        // As the kernel lists them: backwards, with an end at the lowest key.
+        // In the kernel's order: backwards, with an end at the lowest key.
         let bounds = vec![
             bound(&[200, 0], false),
             bound(&[2, 0], true),

@@ -1,4 +1,4 @@
-//! Rules as lists of expressions, the same that nft makes of the rule's text, and back.
+//! Converts rules to lists of expressions, as nft does from the rule's text, and back.
 
 use nix::libc;
 use rules::ruleset::{Rule, Set, SetKind, SnatTo, SpreadIndex};
@@ -6,7 +6,7 @@ use rules::{Family, IfName};
 
 use super::expression::{AddressSide, Expression, MetaKey, Register};
 
-/// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)`, `linux/netfilter/nf_conntrack_common.h`: both sides have sent packets.
+/// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)`, `linux/netfilter/nf_conntrack_common.h`: packets seen in both directions.
 const ESTABLISHED: u32 = 1 << 1;
 
 /// `NF_CT_STATE_INVALID_BIT` of the same header.
@@ -18,7 +18,7 @@ const UNESTABLISHED: u32 = 1 | 1 << 3 | 1 << 6;
 /// `IPS_DST_NAT`, `linux/netfilter/nf_conntrack_common.h`.
 const DNATED: u32 = 1 << 5;
 
-/// `IFNAMSIZ`: names are compared at their full length, or `eth0` would match `eth01` as well.
+/// `IFNAMSIZ`: names are compared at their full length, or `eth0` would also match `eth01`.
 const IFNAMSIZ: usize = 16;
 
 /// The expressions of a rule, as `nft --debug=netlink` shows them.
@@ -59,7 +59,7 @@ pub(super) fn lower(rule: &Rule) -> Vec<Expression> {
     }
 }
 
-/// The rule of which these are the expressions, if it is one of ours.
+/// The rule with these expressions, if it is one of ours.
 pub(super) fn recognise(expressions: &[Expression]) -> Option<Rule> {
     if expressions.first() == Some(&Expression::CtState) {
         let families = [Family::Ipv4, Family::Ipv6].into_iter();
@@ -93,11 +93,11 @@ pub(super) fn recognise(expressions: &[Expression]) -> Option<Rule> {
         }
         SetKind::Clients | SetKind::Backends => return None,
     };
-    // What was guessed from a few expressions holds only if it is all of them.
+    // The rule was guessed from a few expressions; it must match all of them.
     (lower(&rule) == expressions).then_some(rule)
 }
 
-/// The interface's name, behind which NULs may stand.
+/// The interface's name, without trailing NULs.
 pub(super) fn interface(name: &[u8]) -> Option<IfName> {
     let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
     std::str::from_utf8(name).ok()?.parse().ok()
@@ -150,7 +150,7 @@ fn to(interface: &IfName) -> Vec<Expression> {
     vec![Expression::Meta(MetaKey::OutputInterface), named(interface)]
 }
 
-/// `ct state established`, or what else the bits stand for
+/// `ct state established`, or any other state bits
 fn state(bits: u32) -> Vec<Expression> {
     vec![Expression::CtState, Expression::Mask(bits), Expression::NotEqual(0u32.to_ne_bytes().to_vec())]
 }
@@ -165,7 +165,7 @@ fn dnated(family: Family) -> Vec<Expression> {
     [status, tcp_of(family)].concat()
 }
 
-/// What nft looks at before the fields of `ip` and `tcp`.
+/// The checks that nft adds before fields of `ip` and `tcp`.
 fn tcp_of(family: Family) -> Vec<Expression> {
     vec![
         Expression::Meta(MetaKey::NetworkProtocol),
@@ -175,7 +175,7 @@ fn tcp_of(family: Family) -> Vec<Expression> {
     ]
 }
 
-/// `ip daddr . tcp dport`, into register 1 and the one behind the address.
+/// `ip daddr . tcp dport`, into register 1 and the register after the address.
 fn endpoint(family: Family) -> Vec<Expression> {
     vec![
         Expression::Address(AddressSide::Destination, family),
@@ -207,7 +207,8 @@ fn snat(family: Family, to: &SnatTo) -> Vec<Expression> {
     }
 }
 
-/// An address takes one or four registers of 4 bytes; register 2 is another name for the fifth (`NFT_REG32_04`).
+/// The register after an address, which takes one or four 4-byte registers; register 2 starts at the fifth
+/// (`NFT_REG32_04`).
 const fn port_register(family: Family) -> Register {
     match family {
         Family::Ipv4 => Register(9),

@@ -1,4 +1,4 @@
-//! Netlink messages: the 16 bytes of `struct nlmsghdr`, and for netfilter's subsystems the 4 of `struct nfgenmsg`.
+//! Netlink messages: `struct nlmsghdr` (16 bytes), followed by `struct nfgenmsg` (4 bytes) for netfilter's subsystems.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use super::uapi::error;
 /// `sizeof(struct nlmsghdr)`
 pub(super) const HEADER: usize = 16;
 
-/// The length of a batch's BEGIN and END, and of any message without attributes.
+/// The length of a batch's BEGIN and END, and of any netfilter message without attributes.
 pub(super) const BATCH: usize = 20;
 
 /// The family of our table.
@@ -22,18 +22,18 @@ pub(super) const INET: u8 = libc::NFPROTO_INET as u8;
 const ACK_TLVS: u16 = 0x200;
 const CAPPED: u16 = 0x100;
 
-/// A message as it came.
+/// A received message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Message<'a> {
     pub(super) kind: u16,
     pub(super) flags: u16,
     pub(super) sequence: u32,
-    /// The netlink port of the socket whose request it answers, or tells others of.
+    /// The netlink port of the socket that sent the request.
     pub(super) port: u32,
     pub(super) body: &'a [u8],
 }
 
-/// The messages in a datagram, in order; ends after the first that is malformed.
+/// An iterator over the messages in a datagram; ends after the first malformed one.
 pub(super) struct Messages<'a>(pub(super) &'a [u8]);
 
 impl<'a> Iterator for Messages<'a> {
@@ -63,17 +63,17 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
-/// What a message of the kernel is to the one who asked.
+/// A decoded message from the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer<'a> {
     /// An object of nf_tables or conntrack: the subsystem's message type, the object's family, the low 16 bits of
     /// nf_tables' generation, and the attributes.
     Object { kind: u8, family: u8, generation: u16, attributes: &'a [u8] },
-    /// The end of a dump; an errno if it was broken off.
+    /// The end of a dump, with an errno if it was aborted, or 0.
     Done(i32),
-    /// The word on one message that was sent: an errno or 0, and where in that message the fault is.
+    /// The kernel's result for one sent message: an errno or 0, and the offset of the error in that message.
     Verdict { errno: i32, offset: Option<u32> },
-    /// Nothing that matters here.
+    /// Any other message.
     Other,
 }
 
@@ -81,7 +81,7 @@ impl<'a> Message<'a> {
     pub(super) fn answer(&self) -> Result<Answer<'a>, Malformed> {
         match i32::from(self.kind) {
             libc::NLMSG_ERROR => self.verdict(),
-            // The errno of a dump stands in the body, negated; older kernels send none for success.
+            // The body has the negated errno of the dump; older kernels send none on success.
             libc::NLMSG_DONE => Ok(Answer::Done(self.errno().unwrap_or(0))),
             kind if [libc::NFNL_SUBSYS_NFTABLES, libc::NFNL_SUBSYS_CTNETLINK].contains(&(kind >> 8)) => {
                 let truncated = Malformed("a netfilter message has no header");
@@ -98,7 +98,7 @@ impl<'a> Message<'a> {
         self.body.first_chunk().map(|&bytes| i32::from_ne_bytes(bytes).saturating_neg())
     }
 
-    /// `struct nlmsgerr`: the errno, the message that it is about (its header alone if capped), then attributes.
+    /// `struct nlmsgerr`: the errno, the original message (only its header if capped), then attributes.
     fn verdict(&self) -> Result<Answer<'a>, Malformed> {
         let errno = self.errno().ok_or(Malformed("an error without an errno"))?;
         trace!("netlink port {}: message {}: errno {errno}", self.port, self.sequence);
@@ -116,12 +116,12 @@ impl<'a> Message<'a> {
     }
 }
 
-/// A message about something in `inet cachenat`, to be sent; `fill` writes its attributes.
+/// Builds a message about an object in `inet cachenat`; `fill` writes its attributes.
 pub(super) fn build(kind: u8, flags: i32, sequence: u32, fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
     build_for(libc::NFNL_SUBSYS_NFTABLES, INET, kind, flags, sequence, fill)
 }
 
-/// A message to one of netfilter's subsystems (`NFNL_SUBSYS_*`).
+/// Builds a message to a netfilter subsystem (`NFNL_SUBSYS_*`).
 pub(super) fn build_for(
     subsystem: i32,
     family: u8,
@@ -131,13 +131,13 @@ pub(super) fn build_for(
     fill: impl FnOnce(&mut Writer),
 ) -> Vec<u8> {
     build_raw(u16::from_be_bytes([subsystem as u8, kind]), flags, sequence, |writer| {
-        // The version is 0, and there is no resource id.
+        // The version and the resource id are 0.
         writer.0.extend_from_slice(&[family, 0, 0, 0]);
         fill(writer);
     })
 }
 
-/// A message to any part of the kernel; `fill` writes all behind the header.
+/// Builds a message of any netlink family; `fill` writes everything after the header.
 pub(super) fn build_raw(kind: u16, flags: i32, sequence: u32, fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
     let mut writer = Writer::default();
     let flags = (flags | libc::NLM_F_REQUEST) as u16;
@@ -154,7 +154,7 @@ pub(super) fn build_raw(kind: u16, flags: i32, sequence: u32, fill: impl FnOnce(
     writer.0
 }
 
-/// Like [`build`], with the table's name as the first attribute, whose type is 1 in every object's enum.
+/// Like [`build`], with the table's name as the first attribute, which has type 1 for every kind of object.
 pub(super) fn build_in_table(kind: u8, flags: i32, sequence: u32, fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
     build(kind, flags, sequence, |writer| {
         writer.name(super::uapi::table::NAME, TABLE);

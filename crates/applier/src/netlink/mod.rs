@@ -1,5 +1,5 @@
-//! nf_tables by netlink: libmnl's socket, libnftnl's batch, and messages of our own where nftnl's safe interface
-//! ends: data and userdata of maps, registers of 4 bytes, many elements in a message, the generation guard, dumps.
+//! nf_tables through netlink: libmnl's socket, libnftnl's batch, and our own messages for what nftnl's safe interface
+//! does not support: data and userdata of maps, 4-byte registers, many elements per message, the generation guard, dumps.
 
 mod attribute;
 pub mod conntrack;
@@ -36,21 +36,21 @@ use monitor::Port;
 use socket::{Bus, Socket};
 use subscription::Subscription;
 
-/// The running kernel, in the network namespace in which it was opened.
+/// nf_tables of the running kernel, in the network namespace in which it was opened.
 pub struct Kernel {
     socket: Socket,
     sequence: u32,
-    /// Whether others committed while the ruleset was last read or changed.
+    /// Whether another process committed during the last read or commit.
     is_crowded: bool,
-    /// Follows what others commit from a dump to the commit that is planned from it, where others are at work.
+    /// Follows other processes' commits between a dump and our commit; active only if other processes commit.
     subscription: Subscription,
 }
 
-/// How often a commit is sent while others commit to other tables; each time takes as long as the kernel needs to
-/// copy the transaction.
+/// How often to send a commit while other processes commit to other tables; each attempt takes as long as the kernel
+/// needs to copy the transaction.
 const COMMITS: usize = 1_000;
 
-/// Why the kernel cannot be spoken to.
+/// Why no netlink socket could be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// There is no `NETLINK_NETFILTER`.
@@ -62,7 +62,7 @@ pub enum OpenError {
 }
 
 impl Kernel {
-    /// Opens a socket to the kernel, which needs no privilege yet.
+    /// Opens a netlink socket; needs no privilege.
     ///
     /// # Errors
     ///
@@ -103,8 +103,8 @@ impl Netfilter for Kernel {
         self.sequence = self.sequence.wrapping_add(batch.numbers());
         let mut tried = None;
         for _ in 0..COMMITS {
-            // The kernel guards the generation. What is to be guarded is our table, so a commit that fails because of
-            // another table is sent again at once, for the generation that the other commit made.
+            // The kernel guards the generation of all tables, but only our table matters. So after a commit to another
+            // table, send ours again at once with the new generation.
             let latest = self.subscription.latest(generation).unwrap_or(None);
             let Some(latest) = latest.filter(|&latest| tried != Some(latest)) else { break };
             tried = Some(latest);
@@ -126,7 +126,7 @@ impl Netfilter for Kernel {
 }
 
 impl Kernel {
-    /// The netlink port that its commits bear.
+    /// The netlink port that identifies its commits.
     pub fn port(&self) -> Port {
         Port(self.socket.port())
     }
@@ -144,7 +144,7 @@ impl Kernel {
         })
     }
 
-    /// Reads the kernel's word on a batch. It was carried out within the send, so all that is to come has come.
+    /// Reads the kernel's verdict on a batch. The kernel processed it during the send, so the answers are already queued.
     fn verdict(&mut self, transaction: &Transaction, batch: &Encoded) -> Result<(), CommitError> {
         let mut acknowledged = false;
         let mut lost = None;
@@ -153,7 +153,7 @@ impl Kernel {
             let datagram = match self.socket.receive_now() {
                 Ok(Some(datagram)) => datagram,
                 Ok(None) => break,
-                // ENOBUFS: the buffer was full at some time. What is in it must go, or no later answer has room.
+                // ENOBUFS: the buffer overflowed. Drain it, or later answers have no room.
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     lost = Some(error);
                     continue;
@@ -163,7 +163,7 @@ impl Kernel {
             for message in Messages(datagram) {
                 match message.and_then(|message| Ok((message.sequence, message.answer()?))) {
                     Ok((_, Answer::Verdict { errno: 0, .. })) => acknowledged = true,
-                    // The kernel goes on after the first fault; what follows may follow from it.
+                    // The kernel continues after the first error, which may cause the later ones.
                     Ok((sequence, Answer::Verdict { errno, offset })) if batch.contains(sequence) => {
                         refused.get_or_insert((sequence, errno, offset));
                     }
@@ -172,7 +172,7 @@ impl Kernel {
                 }
             }
         }
-        // One refusal is enough to know that nothing was carried out, whatever else was lost.
+        // One refusal proves that nothing was applied, even if other answers were lost.
         match (refused, lost) {
             (Some((sequence, errno, offset)), _) => Err(refusal(transaction, batch, sequence, errno, offset)),
             (None, Some(error)) => Err(CommitError::OutcomeUnknown(error)),
@@ -189,8 +189,8 @@ fn refusal(
     errno: i32,
     offset: Option<u32>,
 ) -> CommitError {
-    // Where an operation needs a module, the kernel loads it and begins again (`nfnetlink_rcv_batch`); a commit that came
-    // in between is then reported for that operation.
+    // If an operation needs a module, the kernel loads it and starts again (`nfnetlink_rcv_batch`); it then reports a
+    // concurrent commit for that operation.
     if errno == libc::ERESTART {
         return CommitError::Stale;
     }

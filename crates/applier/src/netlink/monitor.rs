@@ -1,5 +1,5 @@
-//! Who else commits: nf_tables tells each commit to those who listen (`nft monitor`), so that drift is repaired at
-//! once and not by polling.
+//! Receives nf_tables' notifications of commits (as `nft monitor` does), so that drift is repaired at once, without
+//! polling.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -20,73 +20,72 @@ use super::message::{Answer, INET, Messages};
 use super::uapi::{generation, message as kind, table};
 use crate::kernel::Generation;
 
-/// Room for the notifications of a commit of about ten thousand elements; more than fits is an overrun, which costs a
-/// look at the kernel.
+/// The receive buffer, in bytes: enough for a commit of about ten thousand elements. An overrun costs only a dump.
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 
-/// The kernel fills a notification's datagram up to `NLMSG_GOODSIZE`, a page or 8 KiB.
+/// The maximum size of a datagram; the kernel fills notifications up to `NLMSG_GOODSIZE`, a page or 8 KiB.
 const DATAGRAM: usize = 64 * 1024;
 
-/// What happened to nf_tables since the last look.
+/// The commits to nf_tables since the last call.
 ///
-/// What is at [`Noticed::generation`] was made by commits up to that one: whoever has read the table at it, as
-/// [`crate::sync::sync`] does after its own commits, has seen all of them.
+/// A dump at [`Noticed::generation`] or later, such as the one that [`crate::sync::sync`] makes after its own commits,
+/// includes all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Noticed {
-    /// The latest generation that was told; `None` after an overrun that took it along.
+    /// The latest reported generation; `None` if an overrun lost it.
     pub generation: Option<Generation>,
-    /// How many commits of others touched our table.
+    /// The number of other processes' commits to our table.
     pub intrusions: u64,
-    /// The generation that the last of them made.
+    /// The generation of the last of these commits.
     pub last_intrusion: Option<Generation>,
-    /// Who made them.
+    /// The processes that made them.
     pub who: BTreeSet<Committer>,
-    /// Notifications were lost (`ENOBUFS`): only a dump tells what they were.
+    /// Whether notifications were lost (`ENOBUFS`); only a dump shows what changed.
     pub overrun: bool,
 }
 
 impl Noticed {
-    /// Whether it is certain that others left our table alone.
+    /// Whether it is certain that no other process changed our table.
     #[must_use]
     pub const fn is_untouched(&self) -> bool {
         self.intrusions == 0 && !self.overrun
     }
 }
 
-/// The netlink port of a socket, which the kernel writes into all that the socket's requests bring about.
+/// The netlink port of a socket; notifications contain the port of the socket that caused them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port(pub(super) u32);
 
-/// Who made a commit, for people to read.
+/// The thread that made a commit, for messages.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Committer {
-    /// The id of the committing thread, which is the process's own for its first thread, in the initial pid namespace
-    /// (`task_pid_nr` in `nf_tables_fill_gen_info`, `net/netfilter/nf_tables_api.c`).
+    /// The thread id in the initial pid namespace, which for the main thread is the process id (`task_pid_nr` in
+    /// `nf_tables_fill_gen_info`, `net/netfilter/nf_tables_api.c`).
     pub pid: u32,
-    /// The name of that thread (`/proc/PID/comm`), with control characters escaped.
+    /// The thread's name (`/proc/PID/comm`), with control characters escaped.
     pub name: String,
 }
 
-/// Why the kernel's notifications cannot be heard.
+/// Why the kernel's notifications could not be received.
 #[derive(Debug, thiserror::Error)]
 pub enum MonitorError {
-    /// The socket cannot be opened, or subscribed.
+    /// The socket cannot be opened or subscribed.
     #[error("subscribe to the kernel's nf_tables notifications")]
     Open(#[source] io::Error),
     /// The socket failed.
     #[error("read the kernel's nf_tables notifications")]
     Read(#[source] io::Error),
-    /// The kernel sent what netlink does not allow.
+    /// A notification violates the netlink protocol.
     #[error("a notification of the kernel is malformed: {fault}")]
     Malformed {
-        /// What is wrong with it.
+        /// The problem with it.
         fault: &'static str,
     },
 }
 
-/// A subscription to the commits in the network namespace in which it was opened.
+/// A subscription to commits in the network namespace in which it was opened.
 ///
-/// Its descriptor is readable when there is something to [`drain`](Self::drain).
+/// Its file descriptor is readable when [`drain`](Self::drain) has something to read.
 pub struct Monitor {
     socket: OwnedFd,
     buffer: Vec<u8>,
@@ -95,32 +94,32 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Subscribes; what is committed from now on is noticed. What the socket of port `own` commits is no intrusion.
+    /// Subscribes to commits from now on. Commits by the socket with port `own` are not intrusions.
     ///
     /// # Errors
     ///
-    /// [`MonitorError::Open`], with `EPERM` for want of `CAP_NET_ADMIN`.
+    /// [`MonitorError::Open`], with `EPERM` without `CAP_NET_ADMIN`.
     pub fn open(own: Option<Port>) -> Result<Self, MonitorError> {
-        let mut monitor = Self::open_deaf(own).map_err(MonitorError::Open)?;
+        let mut monitor = Self::open_unsubscribed(own).map_err(MonitorError::Open)?;
         monitor.subscribe()?;
         Ok(monitor)
     }
 
-    /// A monitor that hears nothing yet.
-    pub(super) fn open_deaf(own: Option<Port>) -> io::Result<Self> {
+    /// Opens a monitor that is not subscribed yet.
+    pub(super) fn open_unsubscribed(own: Option<Port>) -> io::Result<Self> {
         let protocol = SockProtocol::NetlinkNetFilter;
         let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         Ok(Self { socket, buffer: Vec::new(), pending: Pending::default(), own })
     }
 
     pub(super) fn subscribe(&mut self) -> Result<(), MonitorError> {
-        // Without privilege the buffer is as large as net.core.rmem_max lets it be.
+        // Without privilege, net.core.rmem_max limits the buffer.
         if setsockopt(&self.socket, RcvBufForce, &RECEIVE_BUFFER).is_err() {
             let set = setsockopt(&self.socket, RcvBuf, &RECEIVE_BUFFER);
             set.map_err(|errno| MonitorError::Open(errno.into()))?;
         }
-        // Without a port of its own it would be taken for the one who commits. With one its end has to wait until the
-        // kernel has freed what others deleted (`nft_rcv_nl_event`), so it gets none before it is needed.
+        // Without a netlink port, the monitor could be mistaken for the committing socket. With one, closing it waits
+        // until the kernel has freed deleted objects (`nft_rcv_nl_event`). So bind it only when it is needed.
         if self.buffer.is_empty() {
             bind(self.socket.as_raw_fd(), &NetlinkAddr::new(0, 0))
                 .map_err(|errno| MonitorError::Open(errno.into()))?;
@@ -129,7 +128,7 @@ impl Monitor {
         self.join(libc::NETLINK_ADD_MEMBERSHIP).map_err(MonitorError::Open)
     }
 
-    /// Hears no more; what has come is forgotten.
+    /// Unsubscribes, and drops what was received.
     pub(super) fn unsubscribe(&mut self) -> Result<(), MonitorError> {
         self.join(libc::NETLINK_DROP_MEMBERSHIP).map_err(MonitorError::Read)?;
         self.drain()?;
@@ -141,7 +140,7 @@ impl Monitor {
         set_option(self.socket.as_fd(), option, libc::NFNLGRP_NFTABLES as u32)
     }
 
-    /// Waits for a commit, for a thread that has nothing else to do.
+    /// Blocks until there is a commit.
     ///
     /// # Errors
     ///
@@ -155,7 +154,7 @@ impl Monitor {
         }
     }
 
-    /// Waits until there is something to read; `false`: the time was over, or a signal came.
+    /// Waits until there is something to read; `false` after a timeout or a signal.
     pub(super) fn is_readable(&self, limit: impl Into<PollTimeout>) -> Result<bool, MonitorError> {
         let mut readable = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
         match poll(&mut readable, limit) {
@@ -165,7 +164,7 @@ impl Monitor {
         }
     }
 
-    /// Takes all notifications that have come, without waiting; `None` if no commit was among them.
+    /// Reads all queued notifications without blocking; `None` if they contain no complete commit.
     ///
     /// # Errors
     ///
@@ -176,7 +175,7 @@ impl Monitor {
         Ok(noticed)
     }
 
-    /// Like [`drain`](Self::drain), on top of what was noticed before.
+    /// Like [`drain`](Self::drain), but adds to `noticed`.
     pub(super) fn drain_into(&mut self, noticed: &mut Option<Noticed>) -> Result<(), MonitorError> {
         loop {
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
@@ -184,8 +183,8 @@ impl Monitor {
                 Ok(length) => {
                     let datagram = self.buffer.get(..length);
                     let datagram = datagram.ok_or(MonitorError::Malformed { fault: "it is cut off" })?;
-                    let heard = self.pending.hear(datagram, self.own, noticed);
-                    heard.map_err(|Malformed(fault)| MonitorError::Malformed { fault })?;
+                    let parsed = self.pending.parse(datagram, self.own, noticed);
+                    parsed.map_err(|Malformed(fault)| MonitorError::Malformed { fault })?;
                 }
                 Err(Errno::EAGAIN) => return Ok(()),
                 Err(Errno::EINTR) => {}
@@ -205,15 +204,14 @@ impl AsFd for Monitor {
     }
 }
 
-/// A commit of which not everything was heard: its objects come first, and NEWGEN ends it
-/// (`nf_tables_commit`).
+/// A partially received commit: its objects come first, and NEWGEN ends it (`nf_tables_commit`).
 #[derive(Clone, Copy, Debug, Default)]
 struct Pending {
     touched_ours: bool,
 }
 
 impl Pending {
-    fn hear(
+    fn parse(
         &mut self,
         datagram: &[u8],
         own: Option<Port>,

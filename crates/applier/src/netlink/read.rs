@@ -1,4 +1,4 @@
-//! Reading: the table as it was at a generation, or some of its elements.
+//! Reads the table at one generation, or some of its elements.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,16 +17,16 @@ use super::uapi::message as kind;
 use super::{Kernel, element, uapi};
 use crate::kernel::{Dump, DumpError, Found, Generation, Table};
 
-/// How often the table is read while others change it.
+/// How often to read the table while other processes change it.
 const ATTEMPTS: usize = 20;
 
-/// How long to leave the kernel alone that has not finished growing the hash of a set.
+/// How long to wait while the kernel grows a set's hash table.
 const GROWTH: Duration = Duration::from_millis(10);
 
-/// Something that is asked of the kernel, and the type of the objects in its answer.
+/// A request to the kernel, and the type of the objects in its answer.
 #[derive(Clone, Copy)]
 pub(super) struct Request {
-    /// In nft's words, for errors.
+    /// The name of the request in nft's terms, for errors.
     name: &'static str,
     kind: u8,
     answer: u8,
@@ -44,8 +44,8 @@ impl Request {
     const OBJECTS: Self = Self::all("list stateful objects", kind::GETOBJ, kind::NEWOBJ);
     const FLOWTABLES: Self = Self::all("list flowtables", kind::GETFLOWTABLE, kind::NEWFLOWTABLE);
 
-    /// Whether the kernel counts the objects of all tables to find its place in the list again, so that it may leave
-    /// some of our objects out if others change theirs (`nf_tables_dump_chains` and its siblings).
+    /// Whether the kernel resumes the dump by counting objects of all tables, so that it may skip some of our objects if
+    /// other tables change (`nf_tables_dump_chains`, `nf_tables_dump_obj`, `nf_tables_dump_flowtable`).
     const fn is_of_all(self) -> bool {
         matches!(self.kind, kind::GETCHAIN | kind::GETOBJ | kind::GETFLOWTABLE)
     }
@@ -65,7 +65,7 @@ impl Request {
     fn failed(self, source: io::Error) -> DumpError {
         match source.raw_os_error() {
             Some(libc::EPERM) => DumpError::Denied(source),
-            // nfnetlink's words for a subsystem that is not there and cannot be loaded.
+            // nfnetlink's answers for a subsystem that is missing and cannot be loaded.
             Some(libc::EOPNOTSUPP | libc::ECONNREFUSED) => DumpError::Unsupported(source),
             Some(libc::EINVAL) if self.kind == kind::GETGEN => DumpError::Unsupported(source),
             _ => DumpError::Io { request: self.name, source },
@@ -73,30 +73,30 @@ impl Request {
     }
 }
 
-/// How the kernel ended its answer.
+/// How the kernel's answer ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// All of it came.
+    /// The answer is complete.
     Complete,
-    /// What was asked for is not there.
+    /// The requested object does not exist.
     Missing,
-    /// The ruleset changed meanwhile.
+    /// The ruleset changed during the dump.
     Changed,
 }
 
 impl Kernel {
-    /// Reads the table until nothing touches it meanwhile.
+    /// Reads the table until it does not change during the dump.
     pub(super) fn steady_dump(&mut self) -> Result<Dump, DumpError> {
         let mut lost = None;
         for attempt in 1..=ATTEMPTS {
             if self.is_crowded {
-                self.subscription.switch_on().map_err(deaf)?;
+                self.subscription.switch_on().map_err(monitor_failed)?;
             }
             match self.dump_once(attempt == ATTEMPTS) {
                 Ok(Some(dump)) => return Ok(dump),
                 Ok(None) => {}
-                // A question changes nothing, so a lost answer is asked for again. What is left of it comes first: the
-                // kernel refuses a second dump while one goes on (EBUSY, `__netlink_dump_start`).
+                // A read changes nothing, so repeat it after a lost answer. Drain the rest of that answer first: the kernel
+                // refuses a second dump while one is running (EBUSY, `__netlink_dump_start`).
                 Err(error) if error.is_lost_answer() => {
                     self.socket.drain();
                     lost = Some(error);
@@ -107,14 +107,14 @@ impl Kernel {
         Err(lost.unwrap_or(DumpError::Restless { attempts: ATTEMPTS }))
     }
 
-    /// The dump; `None` if the table may have changed meanwhile, or not all of it was read.
+    /// The dump; `None` if the table may have changed meanwhile, or the dump is incomplete.
     fn dump_once(&mut self, is_last: bool) -> Result<Option<Dump>, DumpError> {
-        self.subscription.begin().map_err(deaf)?;
+        self.subscription.begin().map_err(monitor_failed)?;
         let first = self.generation()?;
         let read = self.dump_at(first, is_last)?;
         let last = self.generation()?;
         let is_untouched = if self.subscription.is_on() {
-            self.subscription.is_untouched(first, last).map_err(deaf)?
+            self.subscription.is_untouched(first, last).map_err(monitor_failed)?
         } else {
             self.is_crowded = last != first;
             last == first
@@ -137,10 +137,10 @@ impl Kernel {
         generation.map(Generation).ok_or_else(|| Request::GENERATION.malformed(without))
     }
 
-    /// Reads everything; `None` if the ruleset was seen to change meanwhile, or not all of it was read, which is
-    /// believed only in the last attempt.
+    /// Reads everything; `None` if the ruleset changed meanwhile, or if the dump is incomplete and this is not the last
+    /// attempt.
     fn dump_at(&mut self, generation: Generation, is_last: bool) -> Result<Option<Dump>, DumpError> {
-        // With notifications a dump need not be of one generation.
+        // With notifications, a dump may span several generations.
         let at = (!self.subscription.is_on()).then_some(generation);
         let mut decoder = Decoder::default();
         let mut owner = None;
@@ -157,8 +157,8 @@ impl Kernel {
                 if !self.dump_contents(at, &mut decoder)? {
                     return Ok(None);
                 }
-                let Decoded { actual, counters, is_whole } = decoder.finish();
-                if !is_whole && !is_last {
+                let Decoded { actual, counters, is_complete } = decoder.finish();
+                if !is_complete && !is_last {
                     thread::sleep(GROWTH);
                     return Ok(None);
                 }
@@ -168,7 +168,7 @@ impl Kernel {
         Ok(Some(Dump { generation, table, counters: BTreeMap::new() }))
     }
 
-    /// Reads what is in our table; `false` if not all of it was read.
+    /// Reads the contents of our table; `false` if incomplete.
     fn dump_contents(&mut self, at: Option<Generation>, decoder: &mut Decoder) -> Result<bool, DumpError> {
         let mut ends = vec![self.ask_again(Request::CHAINS, at, |_| {}, |object| decoder.chain(object))?];
         ends.push(self.ask(Request::SETS, at, in_table, |object| decoder.set(object))?);
@@ -182,7 +182,7 @@ impl Kernel {
         Ok(ends.iter().all(|&end| end == End::Complete))
     }
 
-    /// Reads the elements of these keys.
+    /// Reads the elements with these keys.
     pub(super) fn read_elements(&mut self, keys: &[(Set, Key)]) -> Result<Found, DumpError> {
         let mut elements = Vec::new();
         for &(set, key) in keys {
@@ -200,7 +200,7 @@ impl Kernel {
         Ok(elements)
     }
 
-    /// Asks for a list until it is of one generation, a few times; `take` sees objects again.
+    /// Requests a list until it is of one generation, a few times; `take` may get objects repeatedly.
     fn ask_again(
         &mut self,
         request: Request,
@@ -217,8 +217,8 @@ impl Kernel {
         self.ask(request, at, fill, take)
     }
 
-    /// Sends a request and hands each object of the answer to `take`, to the end of the answer in any case: the socket
-    /// is ready for the next request then.
+    /// Sends a request and passes each object of the answer to `take`. Always reads the entire answer, so that the socket is
+    /// ready for the next request.
     fn ask(
         &mut self,
         request: Request,
@@ -229,7 +229,7 @@ impl Kernel {
         self.ask_family(request, INET, at, fill, |_, attributes| take(attributes))
     }
 
-    /// The same of the tables of a family, or with `NFPROTO_UNSPEC` of all; `take` gets each object's own family as well.
+    /// Like [`ask`](Self::ask), for the tables of one family, or of all with `NFPROTO_UNSPEC`; `take` also gets the family.
     pub(super) fn ask_family(
         &mut self,
         request: Request,
@@ -246,7 +246,7 @@ impl Kernel {
         let end = self.socket.request_and(
             &message,
             sequence,
-            || self.subscription.hear().map_err(Unread::Deaf),
+            || self.subscription.receive().map_err(Unread::Monitor),
             |message| match message.answer()? {
                 Answer::Object { kind, family, generation, attributes } if kind == request.answer => {
                     if at.is_some_and(|at| at.0 & 0xffff != u32::from(generation)) {
@@ -259,7 +259,7 @@ impl Kernel {
             },
         );
         let end = end.map_err(|error| match error {
-            Unread::Deaf(error) => deaf(error),
+            Unread::Monitor(error) => monitor_failed(error),
             Unread::Request(RequestError::Io(error)) => request.failed(error),
             Unread::Request(RequestError::Malformed(fault)) => request.malformed(fault),
         })?;
@@ -274,11 +274,11 @@ impl Kernel {
     }
 }
 
-/// Why an answer was not read to its end.
+/// Why an answer was not read completely.
 enum Unread {
     Request(RequestError),
-    /// What others commit meanwhile cannot be heard.
-    Deaf(MonitorError),
+    /// Other processes' commits could not be followed meanwhile.
+    Monitor(MonitorError),
 }
 
 impl From<RequestError> for Unread {
@@ -287,7 +287,7 @@ impl From<RequestError> for Unread {
     }
 }
 
-/// A process by its netlink port, which is its id unless it has several sockets (netlink(7)).
+/// Describes the process with this netlink port, which is its process id unless it has several sockets (netlink(7)).
 fn process(port: u32) -> String {
     match std::fs::read(format!("/proc/{port}/comm")) {
         Ok(name) => format!("process {port} ({})", shown(name.trim_ascii_end())),
@@ -295,8 +295,8 @@ fn process(port: u32) -> String {
     }
 }
 
-/// That what others commit cannot be heard.
-fn deaf(error: MonitorError) -> DumpError {
+/// The error that other processes' commits could not be followed.
+fn monitor_failed(error: MonitorError) -> DumpError {
     let source = match error {
         MonitorError::Open(source) | MonitorError::Read(source) => source,
         MonitorError::Malformed { fault } => io::Error::new(io::ErrorKind::InvalidData, fault),

@@ -1,4 +1,4 @@
-//! One request and the answer to it: the loop of all parts of netlink that answer with messages.
+//! Sends a netlink request and reads its answer.
 
 use std::io;
 
@@ -8,12 +8,12 @@ use super::attribute::Malformed;
 use super::message::{Answer, Message, Messages, os_error};
 use super::socket::Socket;
 
-/// How an answer ended that was read to its end.
+/// The end of a complete answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AnswerEnd {
-    /// 0, or why the kernel refused the request or broke the dump off.
+    /// 0, or why the kernel refused the request or aborted the dump.
     pub(super) errno: i32,
-    /// Whether what was dumped changed meanwhile (`NLM_F_DUMP_INTR`, netlink(7)).
+    /// Whether the dumped objects changed during the dump (`NLM_F_DUMP_INTR`, netlink(7)).
     pub(super) is_interrupted: bool,
 }
 
@@ -26,7 +26,7 @@ impl AnswerEnd {
     }
 }
 
-/// Why there is no answer, or none that can be understood.
+/// Why there is no valid answer.
 #[derive(Debug)]
 pub(super) enum RequestError {
     Io(io::Error),
@@ -48,25 +48,25 @@ impl From<RequestError> for io::Error {
     }
 }
 
-/// The answer to one request, as far as it was read.
+/// Reads the answer to one request.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(super) struct AnswerReader {
     sequence: u32,
     is_interrupted: bool,
-    /// The first message that could not be understood.
+    /// The first malformed object.
     fault: Option<Malformed>,
 }
 
-impl Reading {
+impl AnswerReader {
     pub(super) fn of(sequence: u32) -> Self {
         Self { sequence, is_interrupted: false, fault: None }
     }
 
-    /// Hands each object in a datagram to `take`, and tells whether it was the last of the answer.
+    /// Passes each object in a datagram to `take`, and returns the end of the answer if it is in this datagram.
     ///
     /// # Errors
     ///
-    /// If the datagram can't be taken apart, or at the end of an answer of which an object could not be understood.
+    /// If the datagram is malformed, or at the end of an answer with a malformed object.
     pub(super) fn read(
         &mut self,
         datagram: &[u8],
@@ -74,7 +74,7 @@ impl Reading {
     ) -> Result<Option<AnswerEnd>, RequestError> {
         for message in Messages(datagram) {
             let message = message?;
-            // What was asked before, and given up.
+            // An answer to an earlier, abandoned request.
             if message.sequence != self.sequence {
                 continue;
             }
@@ -98,10 +98,9 @@ impl Reading {
 }
 
 impl Socket {
-    /// Sends a request and hands each object of the answer to `take`.
+    /// Sends a request and passes each object of the answer to `take`.
     ///
-    /// What `take` finds malformed is an error in the end, and the answer is read to its end in any case: the socket is ready
-    /// for the next request then.
+    /// An error from `take` is returned after the entire answer has been read, so the socket is ready for the next request.
     pub(super) fn request(
         &mut self,
         request: &[u8],
@@ -111,7 +110,7 @@ impl Socket {
         self.request_and(request, sequence, || Ok(()), take)
     }
 
-    /// The same for who has something else to do after each datagram.
+    /// Like [`request`](Self::request), and calls `meanwhile` after each datagram.
     pub(super) fn request_and<E: From<RequestError>>(
         &mut self,
         request: &[u8],
@@ -120,11 +119,11 @@ impl Socket {
         mut take: impl FnMut(&Message<'_>) -> Result<(), Malformed>,
     ) -> Result<AnswerEnd, E> {
         self.send(&[request]).map_err(RequestError::Io)?;
-        let mut reading = Reading::of(sequence);
+        let mut reader = AnswerReader::of(sequence);
         loop {
             let datagram = self.receive().map_err(RequestError::Io)?;
             meanwhile()?;
-            if let Some(end) = reading.read(datagram, &mut take)? {
+            if let Some(end) = reader.read(datagram, &mut take)? {
                 return Ok(end);
             }
         }
@@ -138,7 +137,7 @@ mod tests {
 
     const OBJECT: u16 = 20;
 
-    /// A message of an answer to request `sequence`, padded as the kernel pads it.
+    /// A message of an answer to request `sequence`, with the kernel's padding.
     fn message(kind: u16, flags: i32, sequence: u32, body: &[u8]) -> Vec<u8> {
         let mut message = build_raw(kind, flags, sequence, |writer| writer.0.extend_from_slice(body));
         message.resize(message.len().next_multiple_of(4), 0);
@@ -149,11 +148,11 @@ mod tests {
         message(libc::NLMSG_DONE as u16, 0, 7, &(-errno).to_ne_bytes())
     }
 
-    /// How the answer to request 7 ends, and the bodies of its objects; one that is empty cannot be understood.
+    /// The end of the answer to request 7, and the bodies of its objects; an empty body is malformed.
     fn read(datagrams: &[Vec<u8>]) -> (Option<Result<AnswerEnd, String>>, Vec<Vec<u8>>) {
-        let (mut reading, mut bodies) = (Reading::of(7), Vec::new());
+        let (mut reader, mut bodies) = (AnswerReader::of(7), Vec::new());
         for datagram in datagrams {
-            let read = reading.read(datagram, &mut |message| {
+            let read = reader.read(datagram, &mut |message| {
                 bodies.push(message.body.to_vec());
                 if message.body.is_empty() { Err(Malformed("it is empty")) } else { Ok(()) }
             });

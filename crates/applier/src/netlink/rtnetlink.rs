@@ -1,4 +1,4 @@
-//! The interfaces and the main routing table, by rtnetlink(7).
+//! Reads interfaces and the main routing table with rtnetlink(7).
 
 use std::collections::HashMap;
 use std::io;
@@ -43,24 +43,25 @@ mod route {
 /// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// The name that rules know it by.
+    /// The name to use in rules.
     pub name: String,
-    /// Other names that it has (`IFLA_ALT_IFNAME`, ip-link(8)): rules do not know it by them.
+    /// Alternative names (`IFLA_ALT_IFNAME`, ip-link(8)), which do not match in rules.
     pub alternative_names: Vec<String>,
-    /// What software made it (`IFLA_INFO_KIND`): `bridge`, `wireguard`, `veth`, or `loopback`; `None` for a device of a bus.
+    /// The kind of a virtual interface (`IFLA_INFO_KIND`), such as `bridge`, `wireguard` or `veth`, or `loopback`; `None` for
+    /// hardware.
     pub kind: Option<String>,
 }
 
-/// A way out of this host: a unicast route of the main routing table, or one of its next hops.
+/// A unicast route of the main routing table, or one of its next hops.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Where it leads.
+    /// The destination network.
     pub destination: IpNet,
-    /// Of several routes to one destination the kernel takes the one with the lowest.
+    /// The metric; the kernel prefers the route with the lowest metric.
     pub metric: u32,
-    /// Whether a router advertisement brought it (`RTPROT_RA`).
+    /// Whether it comes from a router advertisement (`RTPROT_RA`).
     pub is_advertised: bool,
-    /// The name of the interface that packets leave by.
+    /// The name of the outgoing interface.
     pub interface: String,
     /// [`Link::kind`] of that interface.
     pub kind: Option<String>,
@@ -103,7 +104,7 @@ pub(crate) fn routes() -> io::Result<Vec<Route>> {
     Ok(routes)
 }
 
-/// Asks for all objects of a kind; the header behind `struct nlmsghdr` begins with the address family.
+/// Requests all objects of a kind; the header after `struct nlmsghdr` starts with the address family.
 fn dump(
     socket: &mut Socket,
     request: u16,
@@ -127,7 +128,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes)
 }
 
-/// `struct ifinfomsg` has the index at its fifth byte. What is no device of a bus says what kind it is of.
+/// Parses `struct ifinfomsg`, which has the index at offset 4. Virtual interfaces have a kind.
 fn read_link(message: &Message<'_>) -> Result<Option<(u32, Link)>, Malformed> {
     if message.kind != libc::RTM_NEWLINK {
         return Ok(None);
@@ -155,7 +156,7 @@ struct Read {
     destination: IpNet,
     metric: u32,
     is_advertised: bool,
-    /// By their indices.
+    /// The links by index.
     interfaces: Vec<u32>,
 }
 
@@ -177,7 +178,7 @@ fn read_route(message: &Message<'_>) -> Result<Option<Read>, Malformed> {
     };
     let mut interfaces: Vec<u32> = number(route::INTERFACE).into_iter().collect();
     let mut hops = fields.get(route::MULTIPATH).unwrap_or_default();
-    // struct rtnexthop: its length, 2 bytes, the interface's index, and attributes.
+    // struct rtnexthop: its length, flags and hops (2 bytes), the interface's index, and attributes.
     while let (Some(&[low, high]), Some(index)) = (hops.first_chunk(), u32_at(hops, 4)) {
         interfaces.push(index);
         let length = usize::from(u16::from_ne_bytes([low, high])).max(NEXT_HOP).next_multiple_of(4);
@@ -187,7 +188,7 @@ fn read_route(message: &Message<'_>) -> Result<Option<Read>, Malformed> {
     Ok(Some(Read { destination, metric, is_advertised: protocol == RTPROT_RA, interfaces }))
 }
 
-/// A default route has no destination.
+/// The destination; a default route has none.
 fn destination(family: u8, length: u8, address: Option<&[u8]>) -> Option<IpNet> {
     let address = match i32::from(family) {
         libc::AF_INET => match address {

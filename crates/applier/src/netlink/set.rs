@@ -1,4 +1,4 @@
-//! Sets and maps: how each is declared to the kernel, and whether one in the kernel is declared so.
+//! Declares sets and maps to the kernel, and compares the kernel's declarations with ours.
 
 use nix::libc;
 use rules::Family;
@@ -8,14 +8,14 @@ use super::attribute::{Fields, Malformed, Writer};
 use super::uapi::{expr, set as attr};
 use super::userdata;
 
-/// nft's numbers for data types (nftables `include/datatype.h`); the kernel only stores them.
+/// nft's data types (nftables `include/datatype.h`); the kernel only stores them.
 const IPV4_ADDR: u32 = 7;
 const IPV6_ADDR: u32 = 8;
 const INET_SERVICE: u32 = 13;
 
 /// The type of a set's key or data.
 struct DataType {
-    /// nft's number; those of a concatenation's fields are joined in steps of 6 bits.
+    /// nft's data type; a concatenation has 6 bits for each field.
     number: u32,
     /// The length in bytes of each field, without padding.
     fields: Vec<u32>,
@@ -27,13 +27,13 @@ impl DataType {
         Self { number, fields: fields.iter().map(|&(_, length)| length).collect() }
     }
 
-    /// In registers, each field is padded to 4 bytes.
+    /// Each field is padded to a 4-byte register.
     fn length(&self) -> u32 {
         self.fields.iter().map(|length| length.next_multiple_of(4)).sum()
     }
 }
 
-/// What a set is to the kernel.
+/// The kernel's declaration of a set.
 struct Declaration {
     flags: u32,
     key: DataType,
@@ -59,7 +59,7 @@ impl Declaration {
     }
 }
 
-/// Writes the attributes that declare `set`, in the order in which nft sends them; the table's name is there already.
+/// Writes the attributes that declare `set`, in nft's order, after the table's name.
 pub(super) fn declare(set: Set, writer: &mut Writer) {
     let declaration = Declaration::of(set);
     writer.name(attr::NAME, set.name());
@@ -86,9 +86,9 @@ fn id(set: Set) -> u32 {
     u32::try_from(place).unwrap_or_default() + 1
 }
 
-/// Whether a set of our name in the kernel is declared as ours.
+/// Whether the kernel's set has the same declaration as ours.
 ///
-/// Userdata is left out: it changes what `nft list` shows and nothing else, and differs between nft's versions.
+/// Ignores userdata, which affects only the output of `nft list` and differs between versions of nft.
 pub(super) fn is_declared(set: Set, fields: &Fields<'_, 24>) -> Result<bool, Malformed> {
     let declaration = Declaration::of(set);
     let number = |kind| fields.be32(kind).unwrap_or(0);
@@ -107,7 +107,7 @@ fn counts(fields: &Fields<'_, 24>) -> Result<bool, Malformed> {
     Ok(Fields::<3>::parse(expression)?.name(expr::NAME) == b"counter")
 }
 
-/// Whether no limit of size is set, and no ranges in the fields of a concatenation are.
+/// Whether the set has no size limit, and no ranges in the fields of a concatenation.
 fn is_undescribed(fields: &Fields<'_, 24>) -> Result<bool, Malformed> {
     let description = Fields::<3>::parse(fields.get(attr::DESC).unwrap_or_default())?;
     let has_fields = description.get(attr::DESC_CONCAT).is_some_and(|fields| !fields.is_empty());

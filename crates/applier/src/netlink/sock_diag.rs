@@ -1,5 +1,5 @@
-//! The sockets that listen, by sock_diag(7). The kernel walks these alone; to print `/proc/net/tcp` it walks the table of
-//! all connections as well, which has room for half a million on a large machine and takes milliseconds when it is empty.
+//! Lists listening sockets with sock_diag(7), which is faster than `/proc/net/tcp`: that also walks the table of all
+//! connections, which on a large machine takes milliseconds even when empty.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,7 +21,7 @@ const LISTENING: u32 = 1 << 10;
 /// `sizeof(struct inet_diag_sockid)`
 const SOCKET_ID: usize = 48;
 
-/// The TCP sockets that listen in the caller's network namespace, those of IPv4 first.
+/// The listening TCP sockets of the caller's network namespace, IPv4 first.
 pub(crate) fn listeners() -> io::Result<Vec<ListeningSocket>> {
     let mut socket = Socket::open(Bus::SockDiag)?;
     let mut listeners = Vec::new();
@@ -36,7 +36,7 @@ pub(crate) fn listeners() -> io::Result<Vec<ListeningSocket>> {
 /// `struct inet_diag_req_v2`: any address and any port.
 fn request(family: i32, sequence: u32) -> Vec<u8> {
     build_raw(BY_FAMILY, libc::NLM_F_DUMP, sequence, |writer| {
-        // No further attributes are wanted, and the last byte is padding.
+        // No extensions; the last byte is padding.
         writer.0.extend_from_slice(&[family as u8, libc::IPPROTO_TCP as u8, 0, 0]);
         writer.0.extend_from_slice(&LISTENING.to_ne_bytes());
         writer.0.extend_from_slice(&[0; SOCKET_ID]);
@@ -50,7 +50,7 @@ fn take(message: &Message<'_>, listeners: &mut Vec<ListeningSocket>) -> Result<(
     Ok(())
 }
 
-/// `struct inet_diag_msg`: 4 bytes, the port and the peer's, 16 bytes for the address, ..., and last the inode.
+/// `struct inet_diag_msg`: 4 bytes, the local and remote ports, the local address (16 bytes), ..., and last the inode.
 fn listener(message: &Message<'_>) -> Result<ListeningSocket, Malformed> {
     fn part<const N: usize>(message: &Message<'_>, at: usize) -> Result<[u8; N], Malformed> {
         let part = message.body.get(at..).and_then(|rest| rest.first_chunk());
@@ -59,7 +59,7 @@ fn listener(message: &Message<'_>) -> Result<ListeningSocket, Malformed> {
     let [family] = part(message, 0)?;
     let address = match i32::from(family) {
         libc::AF_INET => IpAddr::V4(Ipv4Addr::from(part::<4>(message, 8)?)),
-        // A socket on ::ffff:10.0.0.55 takes IPv4 connections only.
+        // A socket on ::ffff:10.0.0.55 accepts only IPv4 connections.
         libc::AF_INET6 => Ipv6Addr::from(part::<16>(message, 8)?).to_canonical(),
         _ => return Err(Malformed("a socket is of an unknown family")),
     };
@@ -74,13 +74,13 @@ fn listener(message: &Message<'_>) -> Result<ListeningSocket, Malformed> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::request::{Reading, RequestError};
+    use super::super::request::{AnswerReader, RequestError};
     use super::*;
 
-    /// What the answer `datagram` to request 1 holds.
+    /// The sockets in the answer `datagram` to request 1.
     fn read(datagram: &[u8]) -> Result<(Option<AnswerEnd>, Vec<ListeningSocket>), RequestError> {
         let mut listeners = Vec::new();
-        let end = Reading::of(1).read(datagram, &mut |message| take(message, &mut listeners))?;
+        let end = AnswerReader::of(1).read(datagram, &mut |message| take(message, &mut listeners))?;
         Ok((end, listeners))
     }
 

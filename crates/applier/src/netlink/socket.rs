@@ -1,4 +1,4 @@
-//! The netlink socket: buffers that hold what we send and get, and a limit to every wait.
+//! The netlink socket, with sufficient buffers and a timeout for every wait.
 
 use std::fmt::{self, Display, Formatter};
 use std::io::{self, IoSlice};
@@ -16,20 +16,20 @@ use super::ffi::{MnlSocket, set_option};
 use super::message::Messages;
 pub(super) use mnl::Bus;
 
-/// The kernel answers while we call it, so this is long.
+/// The receive timeout; the kernel normally answers during the call.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The kernel makes a dump's datagrams at most 32 KiB (`netlink_dump`, `net/netlink/af_netlink.c`).
+/// The maximum size of a datagram; the kernel's dumps use at most 32 KiB (`netlink_dump`, `net/netlink/af_netlink.c`).
 const DATAGRAM: usize = 64 * 1024;
 
-/// Room for the verdicts on some thousand refused operations.
+/// The receive buffer, in bytes: enough for the verdicts on some thousand refused operations.
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 
-/// A socket to a part of the kernel, which needs no privilege yet.
+/// A netlink socket; opening it needs no privilege.
 pub(super) struct Socket {
     socket: MnlSocket,
     buffer: Vec<u8>,
-    /// How many bytes a datagram of ours may have; a new socket takes what is common.
+    /// The current send buffer, in bytes; grows as needed.
     sendable: usize,
 }
 
@@ -39,22 +39,22 @@ impl Socket {
         let descriptor = socket.descriptor();
         let seconds = i64::try_from(TIMEOUT.as_secs()).unwrap_or(i64::MAX);
         setsockopt(&descriptor, ReceiveTimeout, &nix::sys::time::TimeVal::new(seconds, 0))?;
-        // Without privilege the buffer is as large as net.core.rmem_max lets it be.
+        // Without privilege, net.core.rmem_max limits the buffer.
         if setsockopt(&descriptor, RcvBufForce, &RECEIVE_BUFFER).is_err() {
             setsockopt(&descriptor, RcvBuf, &RECEIVE_BUFFER)?;
         }
-        // Verdicts without the message that they are about, and with the place of the fault in it.
+        // Verdicts without the original message, but with the offset of the error in it.
         set_option(descriptor, libc::NETLINK_CAP_ACK, 1)?;
         set_option(descriptor, libc::NETLINK_EXT_ACK, 1)?;
         Ok(Self { socket, buffer: vec![0; DATAGRAM], sendable: 0 })
     }
 
-    /// The netlink port that the kernel gave it (netlink(7): `nl_pid`).
+    /// The netlink port that the kernel assigned (netlink(7): `nl_pid`).
     pub(super) fn port(&self) -> u32 {
         self.socket.port()
     }
 
-    /// Sends the pieces as one datagram: of a batch that comes in several the kernel carries out nothing.
+    /// Sends the pieces as one datagram: the kernel does not apply a batch that is split into several.
     pub(super) fn send(&mut self, pieces: &[&[u8]]) -> io::Result<()> {
         let length = pieces.iter().map(|piece| piece.len()).sum();
         self.make_room(length)?;
@@ -69,7 +69,7 @@ impl Socket {
     fn make_room(&mut self, length: usize) -> io::Result<()> {
         if length > self.sendable {
             let descriptor = self.socket.descriptor();
-            // The kernel doubles the number for its own overhead, which is more than the 32 bytes that it needs.
+            // The kernel doubles the value for its overhead, of which it needs only 32 bytes.
             if setsockopt(&descriptor, SndBufForce, &length).is_err() {
                 setsockopt(&descriptor, SndBuf, &length)?;
             }
@@ -78,7 +78,7 @@ impl Socket {
         Ok(())
     }
 
-    /// The next datagram; waits for it, but not for ever.
+    /// The next datagram; waits for it until the timeout.
     pub(super) fn receive(&mut self) -> io::Result<&[u8]> {
         match self.take(MsgFlags::empty()) {
             Ok(length) => Ok(self.buffer.get(..length).unwrap_or_default()),
@@ -87,7 +87,7 @@ impl Socket {
         }
     }
 
-    /// The next datagram if there is one.
+    /// The next datagram, if one is queued.
     pub(super) fn receive_now(&mut self) -> io::Result<Option<&[u8]>> {
         match self.take(MsgFlags::MSG_DONTWAIT) {
             Ok(length) => Ok(self.buffer.get(..length)),
@@ -96,14 +96,14 @@ impl Socket {
         }
     }
 
-    /// Takes what has come and is not wanted any more, to the end of a dump that goes on.
+    /// Discards all queued datagrams, until the end of a running dump.
     pub(super) fn drain(&mut self) {
         while !matches!(self.take(MsgFlags::MSG_DONTWAIT), Err(errno) if errno != Errno::ENOBUFS) {}
     }
 
     fn take(&mut self, flags: MsgFlags) -> nix::Result<usize> {
         loop {
-            // With MSG_TRUNC the kernel tells the datagram's whole length, also if it was cut off.
+            // With MSG_TRUNC, the kernel returns the full length of a truncated datagram.
             match recv(self.socket.descriptor().as_raw_fd(), &mut self.buffer, flags | MsgFlags::MSG_TRUNC) {
                 Ok(length) if length > self.buffer.len() => return Err(Errno::ENOSPC),
                 Err(Errno::EINTR) => {}
@@ -113,7 +113,7 @@ impl Socket {
     }
 }
 
-/// What of a datagram the debug log shows: the type of its first message (netlink(7)).
+/// The type of a datagram's first message (netlink(7)), for the debug log.
 struct Sent<'a>(&'a [&'a [u8]]);
 
 /// `enum nf_tables_msg_types` (linux/netfilter/nf_tables.h).

@@ -1,7 +1,7 @@
-//! What others commit while the table is read, and until our own commit.
+//! Follows other processes' commits while the table is read, and until our own commit.
 //!
-//! The generation counts everybody's commits to every table, so it says too much: the notifications say which of
-//! them touched our table. The kernel sends those of a commit before it lets the next one begin.
+//! The generation counts all commits to all tables; the notifications show which of them changed our table. The kernel
+//! sends the notifications of a commit before the next commit can start.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -9,21 +9,21 @@ use std::time::{Duration, Instant};
 use super::monitor::{Monitor, MonitorError, Noticed, Port};
 use crate::kernel::Generation;
 
-/// How long to wait for the notification of a commit that goes on.
+/// How long to wait for the notification of a running commit.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// A subscription that can be switched on, and what was heard by it since the table was last read.
+/// A subscription that can be switched on, and its notifications since the table was last read.
 pub(super) struct Subscription {
     monitor: Monitor,
-    heard: Option<Noticed>,
-    /// To listen costs the kernel a message for each change, so it is done only where others are at work.
+    noticed: Option<Noticed>,
+    /// Subscribed only while other processes commit, because each change then costs the kernel a message.
     is_on: bool,
 }
 
 impl Subscription {
     /// Opens the socket, in the network namespace of the calling thread.
     pub(super) fn open(own: Port) -> io::Result<Self> {
-        Ok(Self { monitor: Monitor::open_deaf(Some(own))?, heard: None, is_on: false })
+        Ok(Self { monitor: Monitor::open_unsubscribed(Some(own))?, noticed: None, is_on: false })
     }
 
     pub(super) const fn is_on(&self) -> bool {
@@ -38,27 +38,27 @@ impl Subscription {
         Ok(())
     }
 
-    /// A subscription that cannot be ended costs some memory, and what it has heard is not asked for.
+    /// Ignores a failure to unsubscribe: it costs only some memory, and nothing reads the notifications.
     pub(super) fn switch_off(&mut self) {
         if std::mem::take(&mut self.is_on) {
             let _ = self.monitor.unsubscribe();
         }
     }
 
-    /// Takes what has come, so that the socket's buffer has room for more.
-    pub(super) fn hear(&mut self) -> Result<(), MonitorError> {
-        if self.is_on { self.monitor.drain_into(&mut self.heard) } else { Ok(()) }
+    /// Reads the queued notifications, so that the socket's buffer does not overflow.
+    pub(super) fn receive(&mut self) -> Result<(), MonitorError> {
+        if self.is_on { self.monitor.drain_into(&mut self.noticed) } else { Ok(()) }
     }
 
-    /// Forgets what was heard: the table is about to be read.
+    /// Drops earlier notifications, before the table is read.
     pub(super) fn begin(&mut self) -> Result<(), MonitorError> {
-        self.hear()?;
-        self.heard = None;
+        self.receive()?;
+        self.noticed = None;
         Ok(())
     }
 
-    /// Whether it is certain that others left our table alone since [`begin`](Self::begin) and up to `generation`, of
-    /// which `since` was the first.
+    /// Whether it is certain that no other process changed our table from [`begin`](Self::begin), at generation `since`, to
+    /// `generation`.
     pub(super) fn is_untouched(
         &mut self,
         since: Generation,
@@ -66,16 +66,16 @@ impl Subscription {
     ) -> Result<bool, MonitorError> {
         let end = Instant::now() + LIMIT;
         loop {
-            self.hear()?;
-            let heard = self.heard.as_ref();
-            if heard.is_some_and(|heard| !heard.is_untouched()) {
+            self.receive()?;
+            let noticed = self.noticed.as_ref();
+            if noticed.is_some_and(|noticed| !noticed.is_untouched()) {
                 return Ok(false);
             }
-            let latest = heard.and_then(|heard| heard.generation).unwrap_or(since);
+            let latest = noticed.and_then(|noticed| noticed.generation).unwrap_or(since);
             if !generation.is_after(latest) {
                 return Ok(true);
             }
-            // A commit counts the generation up before it sends the notification (`nf_tables_commit`).
+            // A commit increments the generation before it sends the notification (`nf_tables_commit`).
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(false);
@@ -84,12 +84,12 @@ impl Subscription {
         }
     }
 
-    /// The latest generation, of which `since` was the first; `None` if others may have touched our table.
+    /// The latest generation since `since`; `None` if another process may have changed our table.
     pub(super) fn latest(&mut self, since: Generation) -> Result<Option<Generation>, MonitorError> {
-        self.hear()?;
-        Ok(match &self.heard {
-            Some(heard) if !heard.is_untouched() => None,
-            heard => Some(heard.as_ref().and_then(|heard| heard.generation).unwrap_or(since)),
+        self.receive()?;
+        Ok(match &self.noticed {
+            Some(noticed) if !noticed.is_untouched() => None,
+            noticed => Some(noticed.as_ref().and_then(|noticed| noticed.generation).unwrap_or(since)),
         })
     }
 }

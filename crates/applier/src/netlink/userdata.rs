@@ -1,7 +1,6 @@
-//! Userdata: what nft keeps in the kernel for itself, as type, length, value without padding
-//! (libnftnl `include/libnftnl/udata.h`).
+//! Userdata that nft stores in the kernel: type, length, value, without padding (libnftnl `include/libnftnl/udata.h`).
 //!
-//! It changes nothing about packets; with it `nft list` shows comments and `typeof` as they were written.
+//! It does not affect packets; `nft list` uses it to show comments and `typeof`.
 
 use std::borrow::Cow;
 
@@ -10,11 +9,11 @@ use rules::ruleset::{Set, SetKind};
 /// `NFTNL_UDATA_TABLE_COMMENT` and `NFTNL_UDATA_SET_ELEM_COMMENT`.
 const COMMENT: u8 = 0;
 
-/// `NFTNL_UDATA_SET_ELEM_FLAGS` with `NFTNL_SET_ELEM_F_INTERVAL_OPEN`: no end element belongs to this start.
+/// `NFTNL_UDATA_SET_ELEM_FLAGS` with `NFTNL_SET_ELEM_F_INTERVAL_OPEN`: this start has no end element.
 const ELEMENT_FLAGS: u8 = 1;
 const INTERVAL_OPEN: u32 = 1;
 
-/// A userdata buffer as it is written.
+/// Serializes userdata.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Buffer(Vec<u8>);
 
@@ -26,7 +25,7 @@ impl Buffer {
         self
     }
 
-    /// Numbers are in this machine's order.
+    /// Numbers are in host byte order.
     fn number(self, kind: u8, value: u32) -> Self {
         self.put(kind, &value.to_ne_bytes())
     }
@@ -36,12 +35,12 @@ impl Buffer {
     }
 }
 
-/// The comment of a table.
+/// The userdata of a table with this comment.
 pub(super) fn table(comment: &str) -> Vec<u8> {
     with_comment(comment).0
 }
 
-/// What belongs to an element; empty for most.
+/// The userdata of an element; empty for most.
 pub(super) fn element(comment: Option<&str>, open_interval: bool) -> Vec<u8> {
     let buffer = comment.map_or_else(Buffer::default, with_comment);
     if open_interval { buffer.number(ELEMENT_FLAGS, INTERVAL_OPEN).0 } else { buffer.0 }
@@ -51,7 +50,7 @@ fn with_comment(comment: &str) -> Buffer {
     Buffer::default().put(COMMENT, &[comment.as_bytes(), &[0]].concat())
 }
 
-/// The comment in the userdata of a table or an element; whatever bytes it has, one that is there reads as one.
+/// The comment in the userdata of a table or an element; invalid UTF-8 is replaced.
 pub(super) fn comment(userdata: &[u8]) -> Option<Cow<'_, str>> {
     let mut rest = userdata;
     while let &[kind, length, ref tail @ ..] = rest {
@@ -82,7 +81,7 @@ const BIG_ENDIAN: u32 = 2;
 /// `EXPR_CONCAT` (nftables `include/expression.h`).
 const CONCATENATION: u32 = 13;
 
-/// How nft lists the set: the order of its bytes, and that no expressions stand for its fields (`type`, not `typeof`).
+/// How nft lists the set: its byte order, and `type` instead of `typeof` for its fields.
 pub(super) fn set(set: Set) -> Vec<u8> {
     let no_typeof = || {
         Buffer::default()

@@ -34,7 +34,7 @@ fn table(kernel: &mut Fake) -> Table {
     kernel.dump().unwrap().table
 }
 
-/// Why the table after a change is not known to be as wanted.
+/// The error that prevented verification after a change.
 fn unverified(synced: Result<Synced, SyncError>) -> SyncError {
     match synced {
         Ok(Synced { outcome: Outcome::Unverified { why }, .. }) => why,
@@ -75,7 +75,7 @@ fn a_lost_answer_is_resolved_by_reading_back() {
         kernel.faults.lose_answer = Some(carried_out);
         let desired = nodes(&["230"]);
         let synced = sync(&mut kernel, Some(&desired)).unwrap();
-        assert_eq!(synced.changes.table, TableChange::Create, "what was changed is told");
+        assert_eq!(synced.changes.table, TableChange::Create, "changes are reported");
         assert_eq!((table(&mut kernel), kernel.commits.len()), (ours(desired), 1), "{carried_out:?}");
     }
 }
@@ -134,7 +134,7 @@ fn endless_concurrent_writers_are_reported() {
     assert_eq!(table(&mut kernel), Table::Absent);
 }
 
-/// A kernel whose dumps show for once what was there before.
+/// A kernel whose next dump shows an earlier table.
 struct Behind {
     kernel: Fake,
     dumps: Vec<Table>,
@@ -165,7 +165,7 @@ impl Netfilter for Behind {
 #[test]
 fn a_plan_from_a_half_commit_is_redone() {
     let (desired, was, is) = (nodes(&["230", "240"]), ours(nodes(&["230", "231"])), ours(nodes(&["230"])));
-    // To take node-231's element away is refused: it is gone.
+    // Deleting node-231's element is refused because it is gone.
     let behind = |dumps| Behind { kernel: Fake::with(is.clone()), dumps };
     let synced = sync(&mut behind(vec![was.clone()]), Some(&desired)).unwrap();
     assert_eq!(synced.dump.table, ours(desired.clone()));
@@ -232,7 +232,7 @@ fn missing_privilege_is_named() {
     assert_eq!(error.to_string(), "reading the ruleset needs CAP_NET_ADMIN");
 }
 
-/// A kernel that leaves an element out of its first dumps after a commit, as one does whose hash still grows.
+/// A kernel that omits an element from its first dumps after a commit, as happens while a hash table grows.
 struct Growing {
     kernel: Fake,
     partial: usize,
@@ -274,14 +274,14 @@ fn a_mismatched_read_back_is_repeated() {
     assert!(difference.to_string().contains("+         10.0.0.55 . 6379"), "{error}");
 }
 
-/// A kernel that counts what it is asked for, and may forget an element that it was told to add.
+/// A kernel that counts its calls, and can forget an added element.
 #[derive(Default)]
 struct Watched {
     kernel: Fake,
     dumps: usize,
     elements: Vec<(Set, Key)>,
     forgetful: bool,
-    /// Somebody else's table, committed just before elements are read.
+    /// A table that another process commits just before elements are read.
     overwrite: Option<Table>,
 }
 

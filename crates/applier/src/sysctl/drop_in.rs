@@ -8,9 +8,9 @@ use rules::sysctl::{Switch, Sysctl};
 const FIRST_LINE: &str =
     "# Written by cachenat. `cachenat remove` deletes this file and puts back what was there before:";
 
-/// What `90-cachenat.conf` says.
+/// The content of `90-cachenat.conf`.
 ///
-/// The comments carry the values from before, so that the file is all that `remove` needs:
+/// The comments record the original values, so that `remove` needs nothing but this file:
 ///
 /// ```text
 /// # Written by cachenat. `cachenat remove` deletes this file and puts back what was there before:
@@ -22,21 +22,21 @@ pub(super) struct DropIn {
     settings: BTreeMap<Sysctl, SysctlLine>,
 }
 
-/// A setting in the drop-in.
+/// A sysctl in the drop-in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SysctlLine {
-    /// What the next boot sets.
+    /// The value that the next boot sets.
     pub(super) value: Switch,
-    /// What the live value was when cachenat first came.
+    /// The live value before cachenat first changed it.
     pub(super) before: Switch,
 }
 
-/// What in the file's text is not ours.
+/// A line that cachenat did not write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ForeignLine {
-    /// Its number, from 1.
+    /// The line's number, from 1.
     pub(super) number: usize,
-    /// What it says.
+    /// The line.
     pub(super) text: String,
 }
 
@@ -45,7 +45,7 @@ impl DropIn {
     ///
     /// # Errors
     ///
-    /// The first line that cachenat does not write: nothing of it may be lost, or be taken for ours.
+    /// The first line that cachenat does not write: it must neither be lost nor be treated as ours.
     pub(super) fn parse(text: &str) -> Result<Self, ForeignLine> {
         let mut before = BTreeMap::new();
         let mut values = BTreeMap::new();
@@ -73,23 +73,23 @@ impl DropIn {
         Ok(Self { settings: settings.collect() })
     }
 
-    /// What the file sets.
+    /// The sysctls that the file sets.
     pub(super) fn settings(&self) -> impl DoubleEndedIterator<Item = (&Sysctl, &SysctlLine)> {
         self.settings.iter()
     }
 
-    /// The value that the file gives to a setting.
+    /// The value that the file sets for a sysctl.
     pub(super) fn value(&self, sysctl: &Sysctl) -> Option<Switch> {
         self.settings.get(sysctl).map(|setting| setting.value)
     }
 
-    /// Sets a value; `live` is remembered, unless an earlier value from before is.
+    /// Sets a value; records `live` as the original value, unless one is already recorded.
     pub(super) fn set(&mut self, sysctl: Sysctl, value: Switch, live: Switch) {
         let before = self.settings.get(&sysctl).map_or(live, |setting| setting.before);
         self.settings.insert(sysctl, SysctlLine { value, before });
     }
 
-    /// Gives a setting the value that it had in the file, or takes it out.
+    /// Restores a sysctl's earlier entry in the file, or removes it.
     pub(super) fn put_back(&mut self, sysctl: &Sysctl, value: Option<Switch>) {
         match (value, self.settings.get_mut(sysctl)) {
             (None, _) => drop(self.settings.remove(sysctl)),

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A `/proc/sys` and an `/etc/sysctl.d` of the test's own.
+/// A private `/proc/sys` and `/etc/sysctl.d`.
 struct Host {
     root: TempDir,
     sysctls: Sysctls,
@@ -112,7 +112,7 @@ fn revert_restores_live_values_and_drop_in() {
 fn a_partial_failure_is_undone_and_explained() {
     let host = Host::new("0");
     let ipv6 = host.sysctls.live_path(&Ipv6Forward);
-    // A full device stands for a /proc that refuses: root may write to anything that is merely read-only.
+    // /dev/full simulates a refusing /proc, because root can write to read-only files.
     fs::remove_file(&ipv6).unwrap();
     std::os::unix::fs::symlink("/dev/full", &ipv6).unwrap();
     let readable = host.root.path().join("zero");
@@ -209,7 +209,7 @@ fn an_edited_drop_in_is_repaired() {
     assert_eq!(host.live(Ipv4Forward), "0");
 }
 
-/// That host again, whose interface `ens5` has these settings, and whose default route came by an advertisement.
+/// The same host, with these sysctls on `ens5` and a default route from a router advertisement.
 fn with_ens5(host: &Host, forwarding: &str, accept_ra: &str) -> Sysctls {
     let ens5: IfName = "ens5".parse().unwrap();
     host.set(Sysctl::Ipv4ForwardOf(ens5.clone()), forwarding);
@@ -234,7 +234,7 @@ fn accept_ra_is_set_before_ipv6_forwarding() {
     "#]]
     .assert_eq(&text(&applied.changes));
     assert_eq!(sysctls.apply(&[Ipv4Forward, Ipv6Forward]).unwrap().changes, []);
-    // Whoever removes knows of no interface, and finds it in the file.
+    // remove does not know the interface; it is recorded in the file.
     removed(&host);
     let ens5 = "ens5".parse().unwrap();
     assert_eq!((host.live(Sysctl::AcceptRa(ens5)), host.live(Ipv6Forward)), ("1".into(), "0".into()));
@@ -253,7 +253,7 @@ fn accept_ra_zero_is_left_alone() {
 fn a_failed_setting_reverts_its_prerequisites() {
     let host = Host::new("1");
     let sysctls = with_ens5(&host, "1", "1");
-    // No number is ever read back from there.
+    // It never reads back as a number.
     let path = host.sysctls.live_path(&Ipv6Forward);
     fs::remove_file(&path).unwrap();
     std::os::unix::fs::symlink("/dev/full", &path).unwrap();
@@ -273,7 +273,7 @@ fn the_interfaces_own_switch_counts() {
         + sysctl.d net.ipv4.conf.ens5.forwarding = 1
     "#]]
     .assert_eq(&text(&applied.changes));
-    // It is gone, as an interface may be.
+    // Interfaces can disappear.
     let ens5 = "ens5".parse().unwrap();
     fs::remove_dir_all(host.sysctls.live_path(&Sysctl::Ipv4ForwardOf(ens5)).parent().unwrap()).unwrap();
     assert!(sysctls.plan(&[Ipv4Forward]).is_ok());

@@ -9,10 +9,10 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
 use applier::conntrack::{self, Conntrack};
+use applier::host_facts;
 use applier::kernel::{Dump, Netfilter};
 use applier::legacy_iptables;
 use applier::netlink::Kernel;
-use applier::surroundings;
 use applier::sync::{difference, ours};
 use applier::sysctl::{Applied, Sysctls};
 use applier::{host, lock};
@@ -275,12 +275,8 @@ fn of_host(context: &RunContext, wanted: &DesiredState) -> Vec<Finding> {
     found.push(kernel_settings::forward_others(context.config.gateway.forward_others, has_switched_on));
     let interface = &context.gateway.interface;
     let elsewhere = elsewhere(&context.config.clients, interface.as_str());
-    found.push(kernel_settings::rp_filter(
-        interface,
-        surroundings::is_rp_filter_strict(interface),
-        &elsewhere,
-    ));
-    found.push(kernel_settings::conntrack(surroundings::conntrack_fill()));
+    found.push(kernel_settings::rp_filter(interface, host_facts::is_rp_filter_strict(interface), &elsewhere));
+    found.push(kernel_settings::conntrack(host_facts::conntrack_fill()));
     if context.config.gateway.snat != SnatConfig::Off
         && let Ok(counts) = Conntrack::open().and_then(|mut conntrack| conntrack.count())
     {
@@ -295,7 +291,7 @@ fn elsewhere(clients: &[IpNet], interface: &str) -> Vec<String> {
     let interfaces: BTreeMap<IpAddr, String> =
         addresses.into_iter().map(|local| (local.address, local.interface)).collect();
     let leaves_by = |client: &IpNet| {
-        let source = surroundings::source_towards(client.hosts().next()?)?;
+        let source = host_facts::source_towards(client.hosts().next()?)?;
         interfaces.get(&source).map(String::as_str)
     };
     let ipv4 = clients.iter().filter(|client| client.addr().is_ipv4());

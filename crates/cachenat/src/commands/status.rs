@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::time::UNIX_EPOCH;
 
 use applier::conntrack::{self, Bytes, Conntrack, Flows};
+use applier::host_facts;
 use applier::kernel::{Dump, Netfilter};
 use applier::lock;
 use applier::netlink::Kernel;
-use applier::surroundings;
 use applier::sync::{difference, ours};
 use discovery::{Inventory, Node, SourceReport};
 use doctor::age;
@@ -193,7 +193,7 @@ pub(super) fn gather(
         listeners: in_force.forwards().into_iter().chain(missing).map(listener).collect(),
         sources: sources(&last_good, now()),
         drift: report.text().lines().map(str::to_owned).collect(),
-        conntrack: surroundings::conntrack_fill(),
+        conntrack: host_facts::conntrack_fill(),
         busiest,
         summary: report.summary(),
     })

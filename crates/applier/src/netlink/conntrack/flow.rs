@@ -1,4 +1,4 @@
-//! A flow as ctnetlink tells it, and the messages that list and delete flows.
+//! Parses ctnetlink flows, and builds the messages that list and delete them.
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -12,26 +12,26 @@ use crate::netlink::attribute::{Fields, Malformed};
 use crate::netlink::message::build_for;
 use crate::netlink::uapi::{STATUS_DNAT, counters, flow, flow_message, tcp, tuple};
 
-/// A TCP flow of the default zone whose destination was translated.
+/// A TCP flow of the default zone with a translated destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Flow<'a> {
-    /// Who connected.
+    /// The client's address.
     client: IpAddr,
-    /// Where the client connected to.
+    /// The address and port that the client connected to.
     pub(super) listen: AddrPort,
-    /// Where it was led.
+    /// The address and port that the connection was forwarded to.
     pub(super) target: AddrPort,
     family: u8,
-    /// The attributes of the original tuple, as they came.
+    /// The attributes of the original tuple, as received.
     original: &'a [u8],
     id: u32,
     /// `enum tcp_conntrack`
     state: u8,
-    /// What it has carried; `None` where that is not accounted for.
+    /// The bytes it carried; `None` without conntrack accounting.
     pub(super) bytes: Option<Bytes>,
 }
 
-/// What names one flow for deletion.
+/// Identifies one flow for deletion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     family: u8,
@@ -40,7 +40,7 @@ pub(super) struct Key {
 }
 
 impl<'a> Flow<'a> {
-    /// `IPCTNL_MSG_CT_NEW`; `None` if it is a flow of another kind.
+    /// Parses `IPCTNL_MSG_CT_NEW`; `None` for any other kind of flow.
     pub(super) fn parse(family: u8, attributes: &'a [u8]) -> Result<Option<Self>, Malformed> {
         let fields = Fields::<32>::parse(attributes)?;
         let dnat = fields.be32(flow::STATUS).is_some_and(|status| status & STATUS_DNAT != 0);
@@ -68,15 +68,15 @@ impl<'a> Flow<'a> {
         Key { family: self.family, original: self.original.to_vec(), id: self.id }
     }
 
-    /// Whether both sides have closed it, or one has reset it; the kernel keeps it for some time.
+    /// Whether the connection was closed or reset; the kernel keeps its flow for some time.
     pub(super) fn has_ended(&self) -> bool {
         [tcp::TIME_WAIT, tcp::CLOSE].contains(&self.state)
     }
 }
 
 impl Key {
-    /// `IPCTNL_MSG_CT_DELETE` by the original tuple, never without one: that would flush the table. The id keeps a
-    /// flow that has taken the tuple meanwhile.
+    /// Builds `IPCTNL_MSG_CT_DELETE` with the original tuple; without a tuple it would flush the table. The id protects a
+    /// newer flow with the same tuple.
     pub(super) fn deletion(&self, sequence: u32) -> Vec<u8> {
         let (kind, flags) = (flow_message::DELETE, libc::NLM_F_ACK);
         build_for(libc::NFNL_SUBSYS_CTNETLINK, self.family, kind, flags, sequence, |writer| {
@@ -86,8 +86,8 @@ impl Key {
     }
 }
 
-/// `IPCTNL_MSG_CT_GET` of all DNATed flows of both families. Kernels that cannot select by status leave the attribute
-/// unread, and list all flows.
+/// Builds `IPCTNL_MSG_CT_GET` for all DNATed flows of both families. Kernels that cannot filter by status ignore the
+/// attribute and list all flows.
 pub(super) fn request(sequence: u32) -> Vec<u8> {
     let (family, kind, flags) = (libc::AF_UNSPEC as u8, flow_message::GET, libc::NLM_F_DUMP);
     build_for(libc::NFNL_SUBSYS_CTNETLINK, family, kind, flags, sequence, |writer| {
@@ -95,7 +95,7 @@ pub(super) fn request(sequence: u32) -> Vec<u8> {
     })
 }
 
-/// The attributes that make one end of a tuple.
+/// The attribute types of one end of a tuple.
 struct TupleEnd {
     v4: u16,
     v6: u16,
@@ -106,7 +106,7 @@ const SOURCE: TupleEnd = TupleEnd { v4: tuple::V4_SOURCE, v6: tuple::V6_SOURCE, 
 const DESTINATION: TupleEnd =
     TupleEnd { v4: tuple::V4_DESTINATION, v6: tuple::V6_DESTINATION, port: tuple::DESTINATION_PORT };
 
-/// One end of a tuple; `None` if it is not of TCP, or not of the default zone.
+/// One end of a tuple; `None` if it is not TCP or not in the default zone.
 fn end(bytes: &[u8], end: &TupleEnd) -> Result<Option<AddrPort>, Malformed> {
     let fields = Fields::<4>::parse(bytes)?;
     let proto = Fields::<8>::parse(fields.get(tuple::PROTO).unwrap_or_default())?;
@@ -123,13 +123,13 @@ fn end(bytes: &[u8], end: &TupleEnd) -> Result<Option<AddrPort>, Malformed> {
     Ok(NonZeroU16::new(port).map(|port| AddrPort { address, port }))
 }
 
-/// The bytes of one direction.
+/// The byte counter of one direction.
 fn bytes(counters: &[u8]) -> Result<u64, Malformed> {
     let bytes = Fields::<4>::parse(counters)?.be64(counters::BYTES);
     bytes.ok_or(Malformed("a flow's counters have no bytes"))
 }
 
-/// The TCP state; 0 (`TCP_CONNTRACK_NONE`) if the kernel does not tell it.
+/// The TCP state; 0 (`TCP_CONNTRACK_NONE`) if the kernel does not report it.
 fn state(protoinfo: &[u8]) -> Result<u8, Malformed> {
     let tcp = Fields::<4>::parse(protoinfo)?.get(tcp::PROTOINFO).unwrap_or_default();
     let state = Fields::<8>::parse(tcp)?.get(tcp::STATE).unwrap_or_default();

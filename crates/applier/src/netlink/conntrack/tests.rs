@@ -93,11 +93,11 @@ fn a_deletion_sends_the_original_tuple_and_id() {
 fn only_missing_ctnetlink_is_unsupported() {
     for errno in [libc::EINVAL, libc::EOPNOTSUPP, libc::ENOENT] {
         assert!(matches!(failed(LIST, os_error(errno)), ConntrackError::Unsupported(_)));
-        assert!(matches!(failed(CUT, os_error(errno)), ConntrackError::Io { request: CUT, .. }));
+        assert!(matches!(failed(DELETE, os_error(errno)), ConntrackError::Io { request: DELETE, .. }));
     }
     assert!(matches!(failed(OPEN, os_error(libc::EPROTONOSUPPORT)), ConntrackError::Unsupported(_)));
     assert!(matches!(failed(LIST, os_error(libc::EPERM)), ConntrackError::Denied(_)));
-    assert!(matches!(failed(CUT, os_error(libc::EBUSY)), ConntrackError::Offloaded(_)));
+    assert!(matches!(failed(DELETE, os_error(libc::EBUSY)), ConntrackError::Offloaded(_)));
 }
 
 proptest! {

@@ -39,7 +39,7 @@ fn built(ruleset: &Ruleset) -> Vec<(u8, Vec<u8>)> {
     objects.collect()
 }
 
-/// Takes a message as the kernel's, which has the same attributes.
+/// Decodes a message as if the kernel had sent it; it has the same attributes.
 fn take(decoder: &mut Decoder, message: u8, attributes: &[u8]) -> Result<(), Malformed> {
     match message {
         kind::NEWTABLE => decoder.table(attributes).map(drop),
@@ -70,8 +70,8 @@ fn an_encoded_ruleset_decodes_unchanged() {
         for (message, attributes) in built(&ruleset) {
             take(&mut decoder, message, &attributes).unwrap();
         }
-        let Decoded { actual, counters, is_whole } = decoder.finish();
-        assert!(is_whole);
+        let Decoded { actual, counters, is_complete } = decoder.finish();
+        assert!(is_complete);
         assert_eq!(actual, Actual { ruleset, strangers: vec![] });
         assert!(counters.values().all(|counter| *counter == Counter::default()));
     }
@@ -104,7 +104,7 @@ fn a_different_flowtable_is_a_stranger() {
         writer.0
     };
     assert!(strangers(&ours).is_empty());
-    // The kernel tells the flags, also if there are none.
+    // The kernel always sends the flags.
     assert!(strangers(&flowtable("fastpath", 0, &["eth0"], Some(0))).is_empty());
     for (name, other) in [
         ("flowtable fastpath", flowtable("fastpath", 0, &[], None)),
@@ -130,7 +130,7 @@ fn duplicate_or_missing_elements_make_a_dump_incomplete() {
         for (message, attributes) in messages.iter().chain(std::iter::repeat_n(elements, times)) {
             take(&mut decoder, *message, attributes).unwrap();
         }
-        decoder.finish().is_whole
+        decoder.finish().is_complete
     };
     assert!(read(2, 0));
     assert!(!read(3, 0), "one is missing");
@@ -145,9 +145,9 @@ fn a_catch_all_element_is_an_uncounted_stranger() {
         let mut writer = Writer::default();
         writer.nest(elements::LIST, |writer| writer.nest(1, |writer| writer.be32(3, 2)));
         decoder.elements(set, &writer.0).unwrap();
-        let Decoded { actual, is_whole, .. } = decoder.finish();
+        let Decoded { actual, is_complete, .. } = decoder.finish();
         assert_eq!(
-            (actual.strangers, is_whole),
+            (actual.strangers, is_complete),
             (vec![format!("element * in {} {set}", set.keyword())], true)
         );
     }

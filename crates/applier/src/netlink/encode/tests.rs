@@ -1,6 +1,6 @@
-//! Golden messages. Each is what nft 1.0.6 sends for the line above it (`nft --debug=mnl`), but for this: we leave out
-//! the numbers of sets in elements and lookups, since names do; nft numbers the elements of a list, and begins an empty
-//! interval set with an end at the lowest address; nftnl writes a chain's policy and orders its attributes otherwise.
+//! Golden messages, as nft 1.0.6 sends them for the line above each (`nft --debug=mnl`), with these differences: we
+//! omit set ids in elements and lookups, since names suffice; nft numbers the elements of a list, and starts an empty
+//! interval set with an end at the lowest address; nftnl writes a chain's policy, and orders its attributes differently.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use rules::ruleset::{AddrPort, Element, Key, SetKind, SnatTo, SpreadIndex};
 use super::*;
 use crate::netlink::message::{HEADER, Messages};
 
-/// The messages between BEGIN and END, whole.
+/// The complete messages between BEGIN and END.
 fn messages(operations: Vec<Operation>) -> Vec<Vec<u8>> {
     let encoded = encode(&Transaction { operations }, Generation(7), 100);
     let bytes = encoded.pieces().concat();
@@ -26,8 +26,8 @@ fn messages(operations: Vec<Operation>) -> Vec<Vec<u8>> {
     sent.split_off(1)
 }
 
-/// The attributes of the one message for `operation`, each with its type; nested ones in braces, names in quotes,
-/// padding left out (libmnl leaves in it what the memory held before).
+/// The attributes of the message for `operation` with their types; nested ones in braces, names in quotes. Omits
+/// padding, because libmnl does not initialize it.
 fn check(operation: Operation, golden: &Expect) {
     let sent = messages(vec![operation]);
     let [message] = sent.as_slice() else { panic!("{} messages", sent.len()) };
@@ -603,7 +603,7 @@ fn packed_offsets_map_back_to_operations() {
         let start = HEADER + 4;
         for (within, &end) in ends.iter().enumerate() {
             let begin = if within == 0 { start } else { ends[within - 1] };
-            // Each of them is looked up by packing the message again, so some will do.
+            // Each lookup packs the message again, so test only some.
             for offset in
                 [begin, end - 4].into_iter().filter(|_| within % 50 == 0 || within + 1 == ends.len())
             {
@@ -613,7 +613,7 @@ fn packed_offsets_map_back_to_operations() {
         }
         assert_eq!(encoded.operation(&transaction, sequence, None), Some(first));
     }
-    assert_eq!(encoded.operation(&transaction, 9, None), None, "BEGIN is no operation");
+    assert_eq!(encoded.operation(&transaction, 9, None), None, "BEGIN is not an operation");
     assert_eq!(encoded.operation(&transaction, 8, Some(60)), None);
     assert_eq!(encoded.operation(&transaction, 5_000, None), None);
 }

@@ -1,4 +1,4 @@
-//! Rules of others, from nf_tables' expressions.
+//! Parses the nf_tables expressions of other programs' rules.
 
 use nix::libc;
 use rules::foreign::{Data, Expression, Field, Register, Relation, TableFamily, TuplePart, Verdict};
@@ -10,11 +10,11 @@ use crate::netlink::uapi::{
 };
 use crate::xtables;
 
-/// `NFT_REG32_00` and `NFT_REG32_15`: behind the four of 16 bytes come the sixteen of 4 that lie over them.
+/// `NFT_REG32_00` and `NFT_REG32_15`: the sixteen 4-byte registers overlap the four 16-byte registers.
 const REGISTER_0: u32 = 8;
 const REGISTER_15: u32 = 23;
 
-/// `NFTA_RULE_EXPRESSIONS`
+/// Parses `NFTA_RULE_EXPRESSIONS`.
 pub(super) fn parse_list(list: &[u8], family: TableFamily) -> Result<Vec<Expression>, Malformed> {
     let mut found = Vec::new();
     for element in Attributes(list) {
@@ -29,7 +29,7 @@ pub(super) fn parse_list(list: &[u8], family: TableFamily) -> Result<Vec<Express
     Ok(found)
 }
 
-/// An expression; `None`: it is not understood.
+/// Parses an expression; `None` if it is unknown.
 fn parse(
     name: &[u8],
     data: &Fields<'_, 16>,
@@ -55,7 +55,7 @@ fn parse(
         b"nat" => verdict(Verdict::Accept),
         b"queue" => verdict(Verdict::Queue),
         b"notrack" => verdict(Verdict::Untrack),
-        // It answers in the node's place, if the rule is about the packet.
+        // It answers in place of the node, if the rule matches.
         b"synproxy" => {
             Some(vec![Expression::Unclear("synproxy".to_owned()), Expression::Verdict(Verdict::Drop)])
         }
@@ -85,7 +85,7 @@ fn parse(
     })
 }
 
-/// A register's place; `None`: it is the verdict, or there is no such register.
+/// The byte offset of a register; `None` for the verdict register or an unknown one.
 fn register(number: Option<u32>) -> Option<Register> {
     match number? {
         number @ 1..=4 => Some((number as usize - 1) * 16),
@@ -109,7 +109,7 @@ pub(super) fn data(bytes: &[u8]) -> Result<Data, Malformed> {
         Some(libc::NFT_JUMP) => Verdict::Jump(chain()),
         Some(libc::NFT_GOTO) => Verdict::Goto(chain()),
         Some(libc::NFT_RETURN) => Verdict::Return,
-        // The queue's number is in the upper half.
+        // The upper half is the queue number.
         Some(code) if code & 0xffff == libc::NF_QUEUE => Verdict::Queue,
         Some(_) => Verdict::Drop,
     }))
@@ -129,7 +129,8 @@ fn parse_immediate(fields: &Fields<'_, 16>) -> Result<Option<Expression>, Malfor
     })
 }
 
-/// What changes the packet has no register to load: it is passed over, as the addresses and ports are not changed so.
+/// Parses a payload load; `None` for a payload write, which has no destination register and does not change addresses or
+/// ports.
 fn parse_payload(data: &Fields<'_, 16>) -> Option<Expression> {
     let (at, length) = (data.be32(payload::OFFSET)? as usize, data.be32(payload::LEN)? as usize);
     let to = register(data.be32(payload::TO))?;
@@ -163,7 +164,7 @@ fn parse_meta(data: &Fields<'_, 16>) -> Option<Vec<Expression>> {
         libc::NFT_META_L4PROTO => (Field::Protocol, 1),
         libc::NFT_META_MARK => (Field::Mark, 4),
         libc::NFT_META_PKTTYPE => (Field::PacketType, 1),
-        // No socket of this host has sent it, and no bridge has forwarded it.
+        // Forwarded packets have no local socket, and no bridge port.
         libc::NFT_META_SKUID
         | libc::NFT_META_SKGID
         | libc::NFT_META_BRI_IIFNAME

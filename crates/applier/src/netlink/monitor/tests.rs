@@ -8,7 +8,7 @@ use super::*;
 const DELTABLE: u8 = 2;
 const IP: u8 = libc::NFPROTO_IPV4 as u8;
 
-/// Of our own socket, and of another.
+/// The ports of our own socket and of another.
 const OWN: Port = Port(1000);
 const OTHER: Port = Port(2000);
 
@@ -34,9 +34,9 @@ fn end_by(Port(port): Port, generation: u32, pid: u32, name: &str) -> Vec<u8> {
     message
 }
 
-fn hear(pending: &mut Pending, datagrams: &[Vec<u8>]) -> Option<Noticed> {
+fn receive(pending: &mut Pending, datagrams: &[Vec<u8>]) -> Option<Noticed> {
     let mut noticed = None;
-    datagrams.iter().for_each(|datagram| pending.hear(datagram, Some(OWN), &mut noticed).unwrap());
+    datagrams.iter().for_each(|datagram| pending.parse(datagram, Some(OWN), &mut noticed).unwrap());
     noticed
 }
 
@@ -49,11 +49,11 @@ fn only_our_tables_objects_count_as_ours() {
     for message in [DELTABLE, kind::NEWSETELEM, kind::DELSETELEM, kind::DELCHAIN, kind::NEWRULE, kind::DELSET]
     {
         let ours = [object(INET, message, "cachenat"), end(7, 41, "nft")];
-        let noticed = hear(&mut Pending::default(), &ours).unwrap();
+        let noticed = receive(&mut Pending::default(), &ours).unwrap();
         assert_eq!((noticed.generation, noticed.intrusions), (Some(Generation(7)), 1));
         assert_eq!(who(&noticed), [(41, "nft")]);
         for foreign in [object(IP, message, "cachenat"), object(INET, message, "cachenat2")] {
-            let noticed = hear(&mut Pending::default(), &[foreign, end(7, 41, "nft")]).unwrap();
+            let noticed = receive(&mut Pending::default(), &[foreign, end(7, 41, "nft")]).unwrap();
             assert_eq!((noticed.is_untouched(), noticed.who.len()), (true, 0));
         }
     }
@@ -62,21 +62,21 @@ fn only_our_tables_objects_count_as_ours() {
 #[test]
 fn an_unfinished_commit_is_not_reported() {
     let mut pending = Pending::default();
-    assert_eq!(hear(&mut pending, &[object(INET, DELTABLE, "cachenat")]), None);
-    assert!(!hear(&mut pending, &[end(7, 41, "nft")]).unwrap().is_untouched());
-    assert!(hear(&mut pending, &[end(8, 41, "nft")]).unwrap().is_untouched());
+    assert_eq!(receive(&mut pending, &[object(INET, DELTABLE, "cachenat")]), None);
+    assert!(!receive(&mut pending, &[end(7, 41, "nft")]).unwrap().is_untouched());
+    assert!(receive(&mut pending, &[end(8, 41, "nft")]).unwrap().is_untouched());
 }
 
 #[test]
 fn writers_to_our_table_are_named() {
     let ours = object(INET, kind::NEWRULE, "cachenat");
     let other = object(INET, kind::NEWRULE, "other");
-    let heard = [
+    let datagrams = [
         [ours.clone(), end(7, 41, "nft")].concat(),
         [ours, end(8, 42, "fire\x1b[2Jwalld")].concat(),
         [other, end(9, 43, "docker")].concat(),
     ];
-    let noticed = hear(&mut Pending::default(), &heard).unwrap();
+    let noticed = receive(&mut Pending::default(), &datagrams).unwrap();
     assert_eq!((noticed.generation, noticed.intrusions), (Some(Generation(9)), 2));
     assert_eq!(noticed.last_intrusion, Some(Generation(8)));
     assert_eq!(who(&noticed), [(41, "nft"), (42, "fire\\u{1b}[2Jwalld")]);
@@ -88,14 +88,14 @@ fn our_commits_are_not_intrusions() {
     let own = |generation| [ours(), end_by(OWN, generation, 40, "cachenat")].concat();
     let nft = |generation| [ours(), end(generation, 41, "nft")].concat();
     let docker = |generation| [object(INET, kind::NEWRULE, "other"), end(generation, 42, "docker")].concat();
-    // Our commit folded with another's to its own table; another's to ours folded with ours, in either order.
-    for (heard, intrusions, last) in [
+    // Our commit next to another process's commit to its own table, or to ours, in either order.
+    for (datagrams, intrusions, last) in [
         ([own(7), docker(8)], 0, None),
         ([docker(7), own(8)], 0, None),
         ([nft(7), own(8)], 1, Some(Generation(7))),
         ([own(7), nft(8)], 1, Some(Generation(8))),
     ] {
-        let noticed = hear(&mut Pending::default(), &heard).unwrap();
+        let noticed = receive(&mut Pending::default(), &datagrams).unwrap();
         assert_eq!((noticed.intrusions, noticed.last_intrusion), (intrusions, last));
         assert_eq!(noticed.generation, Some(Generation(8)));
         let nft = if intrusions > 0 { vec![(41, "nft")] } else { vec![] };
@@ -106,7 +106,7 @@ fn our_commits_are_not_intrusions() {
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let _ = Pending::default().hear(&bytes, None, &mut None);
+        let _ = Pending::default().parse(&bytes, None, &mut None);
     }
 
     #[test]
@@ -115,9 +115,9 @@ proptest! {
         byte: u8,
         cut: bool,
     ) {
-        let mut heard = [object(INET, DELTABLE, "cachenat"), end(7, 41, "nft")].concat();
-        let place = place.index(heard.len());
-        if cut { heard.truncate(place) } else { heard[place] = byte }
-        let _ = Pending::default().hear(&heard, None, &mut None);
+        let mut datagrams = [object(INET, DELTABLE, "cachenat"), end(7, 41, "nft")].concat();
+        let place = place.index(datagrams.len());
+        if cut { datagrams.truncate(place) } else { datagrams[place] = byte }
+        let _ = Pending::default().parse(&datagrams, None, &mut None);
     }
 }

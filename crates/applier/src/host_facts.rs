@@ -1,4 +1,4 @@
-//! What else on this host bears on forwarded packets, beside its nf_tables. Everything here only reads.
+//! Facts about this host, besides nf_tables, that affect forwarded packets. All functions only read.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,42 +9,42 @@ use rules::IfName;
 use rules::flows::ConntrackFill;
 use rules::sysctl::{AtBoot, Sysctl};
 
-/// How full conntrack's table is; `None` while nothing on this host tracks connections.
+/// The number of entries in the conntrack table and their limit; `None` if connection tracking is not active.
 pub fn conntrack_fill() -> Option<ConntrackFill> {
     let read = |name: &str| setting(&format!("net/netfilter/nf_conntrack_{name}"))?.parse().ok();
     Some(ConntrackFill { count: read("count")?, max: read("max")? })
 }
 
-/// Whether packets are dropped that come in by `interface` from where the way back leads out by another: `rp_filter` is
-/// 1, the larger of `all` and the interface's own (`Documentation/networking/ip-sysctl.rst`).
+/// Whether `interface` drops packets whose return route uses another interface: the larger of its own `rp_filter` and
+/// that of `all` is 1 (`Documentation/networking/ip-sysctl.rst`).
 pub fn is_rp_filter_strict(interface: &IfName) -> bool {
     let of = |name: &str| setting(&format!("net/ipv4/conf/{name}/rp_filter"))?.parse::<u8>().ok();
     of("all").max(of(interface.as_str())) == Some(1)
 }
 
-/// A live kernel setting by its path below `/proc/sys`.
+/// The live value of a sysctl, by its path below `/proc/sys`.
 fn setting(path: &str) -> Option<String> {
     Some(fs::read_to_string(Path::new("/proc/sys").join(path)).ok()?.trim().to_owned())
 }
 
-/// The address that this host would send from to `address`; `None` without a route. Nothing is sent.
+/// The source address of packets from this host to `address`; `None` without a route. Sends nothing.
 pub fn source_towards(address: IpAddr) -> Option<IpAddr> {
     let any: IpAddr = match address {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    // A datagram socket's connect(2) looks the route up and does no more; 9 is the discard port.
+    // On a datagram socket, connect(2) only looks up the route. Port 9 is discard.
     let socket = UdpSocket::bind((any, 0)).ok()?;
     socket.connect((address, 9)).ok()?;
     Some(socket.local_addr().ok()?.ip())
 }
 
-/// What the next boot sets a setting to by the files of these directories; `None`: nothing.
+/// The line in these directories that sets `sysctl` at the next boot; `None` if no line does.
 ///
-/// Of files of one name the first directory's counts; of lines the last in the order of the files' names; and a name that is
-/// written out counts more than one that a pattern meets (sysctl.d(5)). A setting has several names: what switches forwarding
-/// on for all interfaces does so for each, and `ingress` is the one that packets come in by. Its own line may be carried out
-/// once more when the interface appears, so it counts if it switches forwarding off, wherever it stands.
+/// As in sysctl.d(5), a file hides files of the same name in later directories, the last line in the order of file names
+/// wins, and an explicit name takes precedence over a pattern. IPv4 forwarding has several names: the one for all
+/// interfaces sets each interface, and `ingress` is the interface that receives the packets. The line of `ingress` may be
+/// applied again when the interface appears, so a line there that switches forwarding off always counts.
 pub fn at_boot(directories: &[&Path], sysctl: &Sysctl, ingress: Option<&IfName>) -> Option<AtBoot> {
     let own = ingress.filter(|_| *sysctl == Sysctl::Ipv4Forward).cloned().map(Sysctl::Ipv4ForwardOf);
     let mut all = vec![sysctl.path()];
@@ -57,7 +57,7 @@ pub fn at_boot(directories: &[&Path], sysctl: &Sysctl, ingress: Option<&IfName>)
     of_own.filter(|line| line.is_amiss(sysctl)).or_else(|| last(&lines, &all, sysctl))
 }
 
-/// A line of sysctl.d(5): `net/ipv4/conf/*/forwarding`, `1`, and where it stands.
+/// A line of a sysctl.d(5) file: `net/ipv4/conf/*/forwarding`, `1`, the line as written, and its file.
 struct Assignment {
     path: String,
     value: String,
@@ -65,7 +65,7 @@ struct Assignment {
     file: PathBuf,
 }
 
-/// All of them, in the order in which they are carried out.
+/// All lines, in the order in which they are applied.
 fn lines_at_boot(directories: &[&Path]) -> Vec<Assignment> {
     let mut files: BTreeMap<_, PathBuf> = BTreeMap::new();
     for directory in directories.iter().rev() {
@@ -86,7 +86,8 @@ fn lines_at_boot(directories: &[&Path]) -> Vec<Assignment> {
     lines
 }
 
-/// The path that a key stands for: its first separator says which of dot and slash is one. A leading `-` forgives errors.
+/// The path of a key (sysctl.d(5)): if the first separator is a dot, dots and slashes are swapped. A leading `-`, which
+/// ignores errors, is removed.
 fn path_of(key: &str) -> String {
     let key = key.trim_start_matches('-');
     if key.find(['.', '/']).is_some_and(|at| key[at..].starts_with('/')) {
@@ -100,7 +101,7 @@ fn path_of(key: &str) -> String {
     key.chars().map(swap).collect()
 }
 
-/// The last line that sets one of these paths; a pattern counts only where no path is written out.
+/// The last line that sets one of these paths; patterns count only if no line names a path explicitly.
 fn last(lines: &[Assignment], paths: &[String], sysctl: &Sysctl) -> Option<AtBoot> {
     let written_out = lines.iter().rfind(|line| paths.contains(&line.path));
     let meets = |line: &&Assignment| paths.iter().any(|path| meets(line.path.as_bytes(), path.as_bytes()));
@@ -109,7 +110,7 @@ fn last(lines: &[Assignment], paths: &[String], sysctl: &Sysctl) -> Option<AtBoo
     Some(AtBoot { line, value, file, is_of_interface: false })
 }
 
-/// Whether a pattern of glob(7) meets a path; `*` and `?` stand for no slash. Lists in brackets are not known here.
+/// Whether a glob(7) pattern matches a path; `*` and `?` do not match a slash. Bracket lists are not supported.
 fn meets(pattern: &[u8], path: &[u8]) -> bool {
     match (pattern, path) {
         ([b'*', rest @ ..], _) => {
@@ -128,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    /// What these files, by name, set IPv4 forwarding to for `ens5`: the value and the file that says so.
+    /// Whether these files leave IPv4 forwarding on for `ens5`, and the file that decides it.
     fn at_boot_of(files: &[(&str, &str)]) -> Option<(bool, String)> {
         let etc = tempfile::tempdir().unwrap();
         for (name, text) in files {
@@ -177,10 +178,10 @@ mod tests {
             "net.ipv4.conf.ens?.forwarding = 0",
         ] {
             let found = at_boot_of(&[OURS, ("99-other.conf", line)]);
-            // A pattern counts only where the name is not written out, and ours writes one of them.
+            // Patterns count only for names that no file sets explicitly; our file sets one of the names.
             assert_eq!(found, off("99-other.conf"), "{line}");
         }
-        // The interface may appear after all files were read, and its own line is read once more then.
+        // The interface may appear after all files were read; its own line is then applied again.
         assert_eq!(at_boot_of(&[("10-a.conf", "net.ipv4.conf.ens5.forwarding = 0"), OURS]), off("10-a.conf"));
         let on = Some((true, OURS.0.to_owned()));
         assert_eq!(at_boot_of(&[("10-a.conf", "net.ipv4.conf.all.forwarding = 0"), OURS]), on);
