@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
 
-use rules::{AddrPort, Family, Forward, Gateway, Ruleset, Snat, render};
+use rules::{AccessList, AddrPort, Family, Forward, Gateway, Ruleset, Snat, render};
 use serde_json::json;
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 55);
@@ -44,9 +44,9 @@ impl Nodes {
             targets: vec![endpoint(self.address(number), 6379)],
         };
         let forwards: Vec<Forward> = (0..self.size).map(forward).collect();
-        let snat = Snat::Addresses(vec![GATEWAY.into()]);
-        let gateway = Gateway { interface: "lo".parse().unwrap(), families: vec![Family::Ipv4], snat };
-        render(&forwards, &["198.51.100.27/32".parse().unwrap()], &gateway)
+        let snat = Snat::fixed("eth0".parse().unwrap(), vec![GATEWAY.into()]);
+        let gateway = Gateway { ingress: vec!["lo".parse().unwrap()], families: vec![Family::Ipv4], snat };
+        render(&[AccessList::new(&["198.51.100.27/32".parse().unwrap()], &forwards)], &gateway)
     }
 
     /// What `cachenat discover --json` prints of them.

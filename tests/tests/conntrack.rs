@@ -18,7 +18,7 @@ use cachenat_tests::lab::namespace::Namespace;
 use cachenat_tests::lab::shell::{run, run_with_input};
 use rules::flows::{Fate, Former, Pair};
 use rules::ruleset::{AddrPort, Family};
-use rules::{Actual, Forward, Ruleset, render};
+use rules::{AccessList, Actual, Forward, Ruleset, render};
 use rulesets::{FORMER, at, forward, gateway, to_gateway};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use segment::Segment;
@@ -31,7 +31,7 @@ type Counts = BTreeMap<(AddrPort, AddrPort), u64>;
 
 fn rendered(forwards: &[Forward]) -> Ruleset {
     let clients = ["198.51.100.27/32", "2001:db8::27/128"].map(|client| client.parse().unwrap());
-    render(forwards, &clients, &gateway(&[Family::Ipv4, Family::Ipv6], to_gateway()))
+    render(&[AccessList::new(&clients, forwards)], &gateway(&[Family::Ipv4, Family::Ipv6], to_gateway()))
 }
 
 /// Makes the gateway's table what `forwards` want, as `apply` does, but for the cut; tells what was in force before.

@@ -13,8 +13,8 @@ use cachenat_tests::lab::namespace::Namespace;
 use nix::errno::Errno;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use rules::ruleset::{AddrPort, Chain, Element, Key, Rule, Ruleset, Set, SetKind, SpreadIndex};
-use rules::{Actual, Family, Forward, Operation, Snat, Transaction, diff, render};
+use rules::ruleset::{AddrPort, Chain, Element, Key, ListIndex, Rule, Ruleset, Set, SetKind, SpreadIndex};
+use rules::{AccessList, Actual, Family, Forward, Operation, Snat, Transaction, diff, render};
 use rulesets::{at, everything, example, gateway, nodes, redirect, to_gateway, to_several};
 
 /// Runs each claim on the fake, and on the kernel in a namespace of its own.
@@ -74,8 +74,8 @@ fn building(ruleset: &Ruleset) -> Vec<Operation> {
     diff(None, Some(ruleset)).transaction().operations
 }
 
-const FORWARD4: Set = Set::new(SetKind::Forward, Family::Ipv4);
-const CLIENTS4: Set = Set::new(SetKind::Clients, Family::Ipv4);
+const FORWARD4: Set = Set::new(SetKind::Forward(ListIndex::FIRST), Family::Ipv4);
+const CLIENTS4: Set = Set::new(SetKind::Clients(ListIndex::FIRST), Family::Ipv4);
 const BACKENDS6: Set = Set::new(SetKind::Backends, Family::Ipv6);
 
 fn listener(text: &str) -> Key {
@@ -144,8 +144,8 @@ fn a_transaction_that_fails_at_any_operation_names_it_and_changes_nothing(kernel
 fn operations_are_refused_for_the_same_reasons(kernel: &mut impl Netfilter) {
     commit(kernel, building(&everything(to_gateway()))).unwrap();
     let range = |text: &str| Key::Addresses(text.parse().unwrap());
-    let third = Set::new(SetKind::Spread(SpreadIndex::new(3).unwrap()), Family::Ipv4);
-    let unused = Set::new(SetKind::Forward, Family::Ipv4);
+    let third = Set::new(SetKind::Spread(ListIndex::FIRST, SpreadIndex::new(3).unwrap()), Family::Ipv4);
+    let unused = Set::new(SetKind::Forward(ListIndex::FIRST), Family::Ipv4);
     let cases = [
         (Operation::AddElement(FORWARD4, listener("10.0.0.55:6379"), to("10.0.1.99:6379")), Errno::EEXIST),
         (Operation::AddElement(CLIENTS4, range("198.51.100.0/24"), Element::default()), Errno::EEXIST),
@@ -176,7 +176,10 @@ fn operations_are_refused_for_the_same_reasons(kernel: &mut impl Netfilter) {
         Operation::AddChain(Chain::Prerouting),
         Operation::FlushChain(Chain::Prerouting),
         Operation::DeleteChain(Chain::Prerouting),
-        Operation::AddRule(Chain::Prerouting, Rule::Forward { interface: interface(), family: Family::Ipv4 }),
+        Operation::AddRule(
+            Chain::Prerouting,
+            Rule::Forward { interface: interface(), family: Family::Ipv4, list: ListIndex::FIRST },
+        ),
     ];
     for operation in without_a_table {
         match commit(kernel, vec![operation.clone()]).unwrap_err() {
@@ -305,7 +308,7 @@ fn arbitrary_ruleset() -> impl Strategy<Value = Ruleset> {
             .map(|(host, length)| format!("198.51.100.{host}/{length}").parse().unwrap())
             .collect();
         let families = if both { &[Family::Ipv4, Family::Ipv6][..] } else { &[Family::Ipv4] };
-        render(&forwards, &clients, &gateway(families, snat))
+        render(&[AccessList::new(&clients, &forwards)], &gateway(families, snat))
     })
 }
 

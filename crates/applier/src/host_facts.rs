@@ -43,18 +43,19 @@ pub fn source_towards(address: IpAddr) -> Option<IpAddr> {
 ///
 /// As in sysctl.d(5), a file hides files of the same name in later directories, the last line in the order of file names
 /// wins, and an explicit name takes precedence over a pattern. IPv4 forwarding has several names: the one for all
-/// interfaces sets each interface, and `ingress` is the interface that receives the packets. The line of `ingress` may be
+/// interfaces sets each interface, and `ingress` are the interfaces that receive the packets. A line of one of those may be
 /// applied again when the interface appears, so a line there that switches forwarding off always counts.
-pub fn at_boot(directories: &[&Path], sysctl: &Sysctl, ingress: Option<&IfName>) -> Option<AtBoot> {
-    let own = ingress.filter(|_| *sysctl == Sysctl::Ipv4Forward).cloned().map(Sysctl::Ipv4ForwardOf);
+pub fn at_boot(directories: &[&Path], sysctl: &Sysctl, ingress: &[&IfName]) -> Option<AtBoot> {
+    let own = ingress.iter().filter(|_| *sysctl == Sysctl::Ipv4Forward);
+    let own = own.map(|&interface| Sysctl::Ipv4ForwardOf(interface.clone()));
     let mut all = vec![sysctl.path()];
     if *sysctl == Sysctl::Ipv4Forward {
         all.push("net/ipv4/conf/all/forwarding".to_owned());
     }
     let lines = lines_at_boot(directories);
-    let of_own = own.and_then(|own| last(&lines, &[own.path()], sysctl));
-    let of_own = of_own.map(|line| AtBoot { is_of_interface: true, ..line });
-    of_own.filter(|line| line.is_amiss(sysctl)).or_else(|| last(&lines, &all, sysctl))
+    let mut of_own = own.filter_map(|own| last(&lines, &[own.path()], sysctl));
+    let of_own = of_own.find(|line| line.is_amiss(sysctl));
+    of_own.map(|line| AtBoot { is_of_interface: true, ..line }).or_else(|| last(&lines, &all, sysctl))
 }
 
 /// A line of a sysctl.d(5) file: `net/ipv4/conf/*/forwarding`, `1`, the line as written, and its file.
@@ -136,7 +137,7 @@ mod tests {
             fs::write(etc.path().join(name), text).unwrap();
         }
         let ens5 = "ens5".parse().unwrap();
-        let found = at_boot(&[etc.path()], &Sysctl::Ipv4Forward, Some(&ens5))?;
+        let found = at_boot(&[etc.path()], &Sysctl::Ipv4Forward, &[&ens5])?;
         let file = found.file.file_name().unwrap().to_str().unwrap().to_owned();
         Some((!found.is_amiss(&Sysctl::Ipv4Forward), file))
     }
@@ -148,7 +149,7 @@ mod tests {
         let (etc, lib) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let sysctl = Sysctl::Ipv4Forward;
         let value = || {
-            let found = at_boot(&[etc.path(), lib.path()], &sysctl, None)?;
+            let found = at_boot(&[etc.path(), lib.path()], &sysctl, &[])?;
             found.value.map(Switch::as_str)
         };
         assert_eq!(value(), None);
@@ -161,7 +162,7 @@ mod tests {
         let later = etc.path().join("99-sysctl.conf");
         fs::write(&later, "-net/ipv4/ip_forward=0\n").unwrap();
         fs::write(etc.path().join("README"), "net.ipv4.ip_forward = 7\n").unwrap();
-        let found = at_boot(&[etc.path(), lib.path()], &sysctl, None).unwrap();
+        let found = at_boot(&[etc.path(), lib.path()], &sysctl, &[]).unwrap();
         let line = "-net/ipv4/ip_forward=0".to_owned();
         assert!(found.is_beyond_ours());
         assert_eq!(found, AtBoot { line, value: Some(Switch::Off), file: later, is_of_interface: false });

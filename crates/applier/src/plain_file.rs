@@ -56,6 +56,11 @@ pub fn read(path: &Path, limit: u64) -> io::Result<String> {
     Ok(text)
 }
 
+/// Whether any user of this host can write to a file.
+pub fn is_writable_by_all(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o002 != 0)
+}
+
 /// What a replaced file must survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {

@@ -32,8 +32,8 @@ pub struct Sysctls {
 /// The interfaces that decide which sysctls forwarding needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interfaces {
-    /// The interface that receives the packets to forward.
-    pub ingress: Option<IfName>,
+    /// The interfaces that receive the packets to forward.
+    pub ingress: Vec<IfName>,
     /// The interfaces whose default route comes from a router advertisement: switching IPv6 forwarding on removes that
     /// route, unless the interface keeps accepting advertisements.
     pub advertised: Vec<IfName>,
@@ -152,7 +152,8 @@ impl Sysctls {
                 }
             }
             all.push(sysctl.clone());
-            if let (Sysctl::Ipv4Forward, Some(interface)) = (sysctl, &self.interfaces.ingress) {
+            let ingress = self.interfaces.ingress.iter().filter(|_| *sysctl == Sysctl::Ipv4Forward);
+            for interface in ingress {
                 let own = Sysctl::Ipv4ForwardOf(interface.clone());
                 let is_on = |sysctl| Ok(self.read_live(sysctl)? != Switch::Off);
                 // The interface may not exist yet, and the switch of `all` sets every interface.

@@ -2,11 +2,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::str::FromStr;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rules::ForwardId;
+
+use crate::span::{DAY, Span};
 
 /// Forwards ports of this NAT instance to the nodes of ElastiCache caches, in the kernel.
 #[derive(Debug, Parser)]
@@ -261,43 +261,6 @@ pub(crate) enum StatusFormat {
     Prometheus,
 }
 
-/// The seconds of a day.
-const DAY: u64 = 24 * 60 * 60;
-
-/// A time from `MIN` to `MAX` seconds: `90s`, `2m`, `1h`; a number alone is seconds. Bounded so that no arithmetic on it overflows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Span<const MIN: u64, const MAX: u64>(Duration);
-
-impl<const MIN: u64, const MAX: u64> Span<MIN, MAX> {
-    pub(crate) fn get(self) -> Duration {
-        self.0
-    }
-}
-
-impl<const MIN: u64, const MAX: u64> FromStr for Span<MIN, MAX> {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let unit = match text.get(digits.len()..) {
-            Some("" | "s") => Some(1),
-            Some("m") => Some(60),
-            Some("h") => Some(3600),
-            _ => None,
-        };
-        let count = digits.parse::<u64>().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()));
-        let Some((unit, count)) = unit.zip(count) else {
-            return Err("write a number and s, m or h, such as 90s".to_owned());
-        };
-        let seconds = count.checked_mul(unit).filter(|seconds| (MIN..=MAX).contains(seconds));
-        seconds.map(|seconds| Self(Duration::from_secs(seconds))).ok_or_else(|| {
-            let longest =
-                if MAX.is_multiple_of(3600) { format!("{}h", MAX / 3600) } else { format!("{MAX}s") };
-            format!("write a time from {MIN}s to {longest}")
-        })
-    }
-}
-
 /// Parses `127.0.0.1:9379` or `[::1]:9379`; a port alone means loopback, so other addresses must be given explicitly.
 fn metrics_address(text: &str) -> Result<SocketAddr, String> {
     let of_loopback = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -339,20 +302,6 @@ mod tests {
         for bad in ["", ":9379", "localhost:9379", "70000", "127.0.0.1"] {
             assert!(address(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn durations_have_units_and_bounds() {
-        let span = |text: &str| text.parse::<Span<1, DAY>>().map(|span| span.get().as_secs());
-        assert_eq!((span("90s"), span("2m"), span("7"), span("24h")), (Ok(90), Ok(120), Ok(7), Ok(DAY)));
-        for bad in ["", "s", "1d", "-1s", "+1s", "99999999999999999999h", "9999999999999999999h"] {
-            assert!(span(bad).is_err(), "{bad}");
-        }
-        for out_of_bounds in ["0", "0s", "0h", "25h", "86401", "9223372036854775807", "18446744073709551615"]
-        {
-            assert_eq!(span(out_of_bounds), Err("write a time from 1s to 24h".to_owned()), "{out_of_bounds}");
-        }
-        assert_eq!("0s".parse::<Span<0, DAY>>().map(Span::get), Ok(Duration::ZERO));
     }
 
     #[test]

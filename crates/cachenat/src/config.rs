@@ -5,19 +5,22 @@ mod read;
 mod sources;
 mod values;
 
+pub(crate) use values::{ClientNetwork, host_bits};
+
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
+use applier::plain_file::is_writable_by_all;
 use discovery::{Secret, Seed, Source};
 use ipnet::IpNet;
-use plan::{Addresses, ListenPort, PlanConfig, PlanSource};
+use plan::{Addresses, Client, ListenPort, PlanConfig, PlanSource};
 use rules::{ForwardId, IfName};
 use sha2::{Digest as _, Sha256};
 
@@ -30,8 +33,12 @@ pub(crate) struct Config {
     pub(crate) file: PathBuf,
     /// The file's text, to find the line of a key.
     text: String,
-    /// Who may connect.
-    pub(crate) clients: Vec<IpNet>,
+    /// The distinct lists of clients. The first is the file's own, for all sources that have none of their own.
+    pub(crate) clients: Vec<Vec<Client>>,
+    /// How long a name or file of clients that can't be read keeps its last networks.
+    pub(crate) clients_keep: Duration,
+    /// What happens to flows of clients that are no longer listed.
+    pub(crate) on_client_gone: OnGone,
     /// What the gateway is.
     pub(crate) gateway: GatewayConfig,
     /// The pool of sources that have none of their own.
@@ -43,7 +50,7 @@ pub(crate) struct Config {
     /// Listeners fixed by hand; one without an address is on the gateway's first.
     pub(crate) pins: BTreeMap<ForwardId, ListenPort>,
     /// What happens to flows whose target is gone.
-    pub(crate) on_move: OnMove,
+    pub(crate) on_move: OnGone,
     /// How many percent of a source's nodes one answer may remove.
     pub(crate) removal_guard: u8,
     /// Where leases and the last good inventory live.
@@ -54,11 +61,13 @@ pub(crate) struct Config {
     pub(crate) lock_file: PathBuf,
 }
 
-/// A source and the pool that is its own.
+/// A source with its own pool and its own clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConfiguredSource {
     pub(crate) source: Source,
     pub(crate) ports: Option<PortRange>,
+    /// Which of [`Config::clients`] may connect to its nodes.
+    pub(crate) list: usize,
 }
 
 /// `auto`, or what stands there.
@@ -72,7 +81,8 @@ pub(crate) enum Auto<T> {
 /// The `gateway` section.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GatewayConfig {
-    pub(crate) interface: Auto<IfName>,
+    /// The interfaces that clients come in by; the first is the one of [`Self::addresses`].
+    pub(crate) interface: Auto<Vec<IfName>>,
     pub(crate) addresses: Auto<Addresses>,
     pub(crate) public_address: Auto<PublicAddress>,
     pub(crate) snat: SnatConfig,
@@ -114,18 +124,20 @@ impl GatewayConfig {
 /// `gateway.snat`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum SnatConfig {
-    /// The first gateway address of each family.
+    /// The first gateway address of each family on its interface, and masquerade on others.
     #[default]
     Auto,
     Masquerade,
-    /// One address or several, among which connections are shared.
+    /// One address or several on the gateway's interface, among which connections are shared.
     Addresses(Vec<IpAddr>),
+    /// The same for each interface that leads to nodes.
+    ByInterface(BTreeMap<IfName, Vec<IpAddr>>),
     Off,
 }
 
-/// `on_move`.
+/// `on_move` and `on_client_gone`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum OnMove {
+pub(crate) enum OnGone {
     #[default]
     Cut,
     Drain,
@@ -253,12 +265,8 @@ impl Config {
                 _ => [None, None],
             }
         }
-        let is_writable = |file: &&Path| {
-            let found = std::fs::metadata(file);
-            found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o002 != 0)
-        };
         let files = self.sources.iter().flat_map(of_source).flatten();
-        std::iter::once(self.file.as_path()).chain(files).filter(is_writable)
+        std::iter::once(self.file.as_path()).chain(files).filter(|file| is_writable_by_all(file))
     }
 
     /// The first 64 bits of the SHA-256 of the file's text: the same for every version of cachenat.
@@ -283,15 +291,16 @@ impl Config {
         if mistakes.is_empty() { Ok(config) } else { Err(mistaken(mistakes)) }
     }
 
-    /// What of it a plan goes by.
-    pub(crate) fn plan(&self) -> PlanConfig {
-        let source = |ConfiguredSource { source, ports }: &ConfiguredSource| PlanSource {
+    /// What of it a plan goes by; `clients` are the networks that the lists of clients stand for.
+    pub(crate) fn plan(&self, clients: &[Vec<IpNet>]) -> PlanConfig {
+        let source = |ConfiguredSource { source, ports, list }: &ConfiguredSource| PlanSource {
             name: source.name(),
             ports: ports.as_ref().map(PortRange::range),
+            list: *list,
             is_asked: is_asked(source),
         };
         PlanConfig {
-            clients: self.clients.clone(),
+            clients: clients.to_vec(),
             ports: self.ports.range(),
             sources: self.sources.iter().map(source).collect(),
             pins: self.pins.clone(),
@@ -299,6 +308,16 @@ impl Config {
             flowtable: self.gateway.flowtable,
             forward_others: self.gateway.forward_others,
         }
+    }
+
+    /// Whether a list of clients has a file.
+    pub(crate) fn has_client_files(&self) -> bool {
+        self.clients.iter().flatten().any(|client| matches!(client, Client::File(_)))
+    }
+
+    /// Whether a list of clients has a name.
+    pub(crate) fn has_client_names(&self) -> bool {
+        self.clients.iter().flatten().any(|client| matches!(client, Client::Name(_)))
     }
 
     /// The sources that have to be asked; the configuration itself spells out the others.

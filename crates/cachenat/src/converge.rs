@@ -5,14 +5,16 @@ use applier::host;
 use applier::kernel::{CommitError, Dump, Generation, Netfilter};
 use applier::sync::{Outcome, SyncError, Synced, ours, sync_from};
 use applier::sysctl::Applied;
-use discovery::{Admission, Imds, Inventory, Refusal, admit};
+use discovery::{Admission, Imds, Inventory, Refusal, SourceName, admit};
 use plan::{Admitted, Gate, OnEmptyAnswer, Plan, Refused, is_whole};
-use rules::{Operation, Rule, Ruleset};
+use rules::{ForwardId, Operation, Rule, Ruleset};
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use tokio::runtime::Builder;
 
+use crate::client_lists::{self, Ask};
 use crate::clock::now;
 use crate::config::Config;
 use crate::cut::{Cut, Uncut};
@@ -80,7 +82,14 @@ pub(crate) fn admit_saved(
     output: Output,
 ) -> anyhow::Result<(Admitted, Vec<Refused>)> {
     let gateway = gateway::of_saved(config, saved)?;
-    let context = RunContext::new(config.clone(), gateway, Imds::default(), output);
+    let context = RunContext::new(
+        config.clone(),
+        // At boot there may be no name server yet, and nothing waits for one.
+        client_lists::read(config, &Imds::default(), Ask::Files),
+        gateway,
+        Imds::default(),
+        output,
+    );
     let mut admission = context.host(&context.gateway, Effect::Here)?.admission;
     let mut targets = saved.forwards().into_iter().flat_map(|forward| forward.targets);
     if targets.any(|target| matches!(admit(target.address, &admission), Err(Refusal::Outside(_)))) {
@@ -88,8 +97,16 @@ pub(crate) fn admit_saved(
         let runtime = Builder::new_current_thread().enable_all().build().context("starting tokio")?;
         admission = runtime.block_on(options.admission());
     }
-    let gate = Gate { config: &config.plan(), gateway: &context.gateway, admission: &admission, offloads };
-    Ok(gate.admit_saved(saved))
+    let plan = context.plan_config();
+    let gate = Gate { config: &plan, gateway: &context.gateway, admission: &admission, offloads };
+    let last_good = State::open(&config.state_dir).last_good.unwrap_or_default();
+    let source_of: HashMap<&str, &SourceName> =
+        last_good.nodes.iter().map(|node| (node.id.as_str(), &node.source)).collect();
+    let list_of = |id: &ForwardId| match source_of.get(id.as_str()) {
+        Some(source) => Some(plan.list_of(source)),
+        None => (plan.clients.len() == 1).then_some(0),
+    };
+    Ok(gate.admit_saved(saved, list_of))
 }
 
 /// What [`carry_out`] did.

@@ -12,7 +12,7 @@ use rules::flows::{Fate, Former, Pair};
 use rules::{AddressRange, Ruleset};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, OnMove};
+use crate::config::{Config, OnGone};
 use crate::output::{Output, with_cause};
 use crate::state::{self, StateError, remembered};
 
@@ -58,8 +58,11 @@ impl<'a> Cut<'a> {
         let was_left = left.is_some();
         let mut former = Former::of(before, now);
         former.extend(left.unwrap_or_default(), now);
-        if config.on_move == OnMove::Drain {
+        if config.on_move == OnGone::Drain {
             former.pairs.clear();
+        }
+        if config.on_client_gone == OnGone::Drain {
+            former.clients.clear();
         }
         let mut cut = Self { former, now, file, is_noted: false };
         if !cut.former.is_empty() {
@@ -144,7 +147,7 @@ impl Note {
 
     /// What of it can have been ours: a planted line must not cut what others translate.
     fn former(&self, config: &Config) -> Former {
-        let plan = config.plan();
+        let plan = config.plan(&[]);
         let pairs = self.pairs.iter().filter_map(|(listen, target)| {
             let pair = Pair { listen: listen.parse().ok()?, target: target.parse().ok()? };
             plan.uses(pair.listen.port).then_some(pair)

@@ -44,24 +44,25 @@ pub(crate) fn resolve(
     instance: impl FnOnce() -> Option<InstanceFacts>,
 ) -> Result<Gateway, GatewayError> {
     let file = || config.file.display().to_string();
-    let interface = match &config.gateway.interface {
-        Auto::Set(interface) => real_name(interface)?,
+    let no_interface = || GatewayError::NoInterface { file: file() };
+    let ingress = match &config.gateway.interface {
+        Auto::Set(names) => names.iter().map(real_name).collect::<Result<Vec<_>, _>>()?,
         Auto::Auto => match host::default_interface(Family::Ipv4)? {
-            Some(interface) => interface,
-            None => host::default_interface(Family::Ipv6)?
-                .ok_or_else(|| GatewayError::NoInterface { file: file() })?,
+            Some(interface) => vec![interface],
+            None => vec![host::default_interface(Family::Ipv6)?.ok_or_else(no_interface)?],
         },
     };
+    let interface = ingress.first().cloned().ok_or_else(no_interface)?;
     let addresses = match &config.gateway.addresses {
         Auto::Set(addresses) => addresses.clone(),
         Auto::Auto => Addresses::new(read_off(&host::addresses()?, &interface, instance)),
     };
     if addresses.is_empty() {
-        check_interface(config, &interface)?;
+        check_interfaces(config, &ingress, "interface")?;
         return Err(GatewayError::NoAddress { interface, file: file() });
     }
-    let snat = snat(config, &addresses);
-    Ok(Gateway { interface, addresses, snat })
+    let snat = snat(config, &interface, &addresses);
+    Ok(Gateway { interface, ingress, addresses, snat })
 }
 
 /// The gateway on the addresses that the rules in force are on, where `auto` reads another one off the interface
@@ -101,7 +102,7 @@ pub(crate) fn as_in_force(
         }
     });
     gateway.addresses = Addresses::new(addresses.collect());
-    gateway.snat = snat(config, &gateway.addresses);
+    gateway.snat = snat(config, &gateway.interface, &gateway.addresses);
     Ok((gateway, kept))
 }
 
@@ -111,23 +112,50 @@ pub(crate) fn as_in_force(
 ///
 /// The mistake, with its key and line.
 pub(crate) fn check_configured(gateway: &Gateway, config: &Config) -> Result<(), GatewayError> {
-    check_interface(config, &gateway.interface)?;
-    let SnatConfig::Addresses(sources) = &config.gateway.snat else { return Ok(()) };
+    check_interfaces(config, &gateway.ingress, "interface")?;
     let local = host::addresses()?;
-    let is_here = |source: &&IpAddr| local.iter().any(|local| local.address == **source);
-    if let Some(source) = sources.iter().find(|source| !is_here(source)) {
-        let what = format!("no interface of this host has {source}, so no answer would come back to it");
-        return Err(config.gateway_mistake("snat", what, "write auto, or an address of this host").into());
+    match &config.gateway.snat {
+        SnatConfig::Addresses(sources) => {
+            let is_here = |source: &&IpAddr| local.iter().any(|local| local.address == **source);
+            if let Some(source) = sources.iter().find(|source| !is_here(source)) {
+                let what =
+                    format!("no interface of this host has {source}, so no answer would come back to it");
+                return Err(config
+                    .gateway_mistake("snat", what, "write auto, or an address of this host")
+                    .into());
+            }
+            check_snat_families(gateway, config, sources)
+        }
+        SnatConfig::ByInterface(by_interface) => {
+            let names: Vec<IfName> = by_interface.keys().cloned().collect();
+            check_interfaces(config, &names, "snat")?;
+            for (name, sources) in by_interface {
+                let has = |source: &&IpAddr| {
+                    local.iter().any(|here| here.address == **source && here.interface == name.as_str())
+                };
+                if let Some(source) = sources.iter().find(|source| !has(source)) {
+                    let what = format!("{name} does not have {source}, so no answer would come back to it");
+                    return Err(config
+                        .gateway_mistake("snat", what, "write an address of that interface")
+                        .into());
+                }
+            }
+            let sources: Vec<IpAddr> = by_interface.values().flatten().copied().collect();
+            check_snat_families(gateway, config, &sources)
+        }
+        SnatConfig::Auto | SnatConfig::Masquerade | SnatConfig::Off => Ok(()),
     }
+}
+
+/// Checks that there is a way back for each family in which the gateway has an address.
+fn check_snat_families(gateway: &Gateway, config: &Config, sources: &[IpAddr]) -> Result<(), GatewayError> {
     let has_source = |address: &&IpAddr| sources.iter().any(|source| source.is_ipv4() == address.is_ipv4());
-    if let Some(without) = gateway.addresses.iter().find(|address| !has_source(address)) {
-        let family = if without.is_ipv4() { "IPv4" } else { "IPv6" };
-        let sources = sources.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let what = format!("{sources} is no way back for {family}, in which the gateway also has {without}");
-        let remedy = "write auto or masquerade, or leave that family out of gateway.addresses";
-        return Err(config.gateway_mistake("snat", what, remedy).into());
-    }
-    Ok(())
+    let Some(without) = gateway.addresses.iter().find(|address| !has_source(address)) else { return Ok(()) };
+    let family = if without.is_ipv4() { "IPv4" } else { "IPv6" };
+    let sources = sources.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let what = format!("{sources} is no way back for {family}, in which the gateway also has {without}");
+    let remedy = "write auto or masquerade, or leave that family out of gateway.addresses";
+    Err(config.gateway_mistake("snat", what, remedy).into())
 }
 
 /// The gateway of a ruleset that is put in force again, for what the configuration leaves to `auto`: at boot there may
@@ -139,13 +167,12 @@ pub(crate) fn check_configured(gateway: &Gateway, config: &Config) -> Result<(),
 ///
 /// If neither the configuration nor the ruleset names an interface, or this host's addresses can't be listed.
 pub(crate) fn of_saved(config: &Config, saved: &Ruleset) -> Result<Gateway, GatewayError> {
-    let interface = match &config.gateway.interface {
-        Auto::Set(interface) => interface.clone(),
-        Auto::Auto => {
-            let file = config.file.display().to_string();
-            saved.ingress().cloned().ok_or(GatewayError::NoInterface { file })?
-        }
+    let ingress = match &config.gateway.interface {
+        Auto::Set(names) => names.clone(),
+        Auto::Auto => saved.ingress().into_iter().cloned().collect(),
     };
+    let no_interface = || GatewayError::NoInterface { file: config.file.display().to_string() };
+    let interface = ingress.first().cloned().ok_or_else(no_interface)?;
     let addresses = match &config.gateway.addresses {
         Auto::Set(addresses) => addresses.clone(),
         Auto::Auto => {
@@ -162,8 +189,8 @@ pub(crate) fn of_saved(config: &Config, saved: &Ruleset) -> Result<Gateway, Gate
             Addresses::new(listen.into_iter().collect())
         }
     };
-    let snat = snat(config, &addresses);
-    Ok(Gateway { interface, addresses, snat })
+    let snat = snat(config, &interface, &addresses);
+    Ok(Gateway { interface, ingress, addresses, snat })
 }
 
 /// Checks that no pin takes a port that something on this host listens on.
@@ -240,13 +267,17 @@ pub(crate) fn absent_addresses(gateway: &Gateway) -> Result<Vec<IpAddr>, Gateway
     Ok(gateway.addresses.iter().filter(|address| !here(address)).copied().collect())
 }
 
-fn snat(config: &Config, addresses: &Addresses) -> rules::Snat {
+fn snat(config: &Config, interface: &IfName, addresses: &Addresses) -> rules::Snat {
     match config.gateway.snat {
         SnatConfig::Auto => {
             let first = |is_ipv4| addresses.iter().find(|address| address.is_ipv4() == is_ipv4).copied();
-            rules::Snat::Addresses([true, false].into_iter().filter_map(first).collect())
+            let first = [true, false].into_iter().filter_map(first).collect();
+            rules::Snat::Fixed { addresses: [(interface.clone(), first)].into(), masquerade_elsewhere: true }
         }
-        SnatConfig::Addresses(ref addresses) => rules::Snat::Addresses(addresses.clone()),
+        SnatConfig::Addresses(ref addresses) => rules::Snat::fixed(interface.clone(), addresses.clone()),
+        SnatConfig::ByInterface(ref addresses) => {
+            rules::Snat::Fixed { addresses: addresses.clone(), masquerade_elsewhere: false }
+        }
         SnatConfig::Masquerade => rules::Snat::Masquerade,
         SnatConfig::Off => rules::Snat::Off,
     }
@@ -266,19 +297,31 @@ fn real_name(name: &IfName) -> Result<IfName, GatewayError> {
     Ok(link.unwrap_or_else(|| name.clone()))
 }
 
-fn check_interface(config: &Config, interface: &IfName) -> Result<(), GatewayError> {
+fn check_interfaces(config: &Config, names: &[IfName], key: &str) -> Result<(), GatewayError> {
     let links = host::links()?;
-    if links.iter().any(|link| link.name == interface.as_str()) {
-        return Ok(());
-    }
+    let is_there = |name: &&IfName| links.iter().any(|link| link.name == name.as_str());
+    let Some(missing) = names.iter().find(|name| !is_there(name)) else { return Ok(()) };
     let others = links.iter().filter(|link| link.name != "lo").map(|link| link.name.as_str());
     let others = others.collect::<Vec<_>>().join(", ");
-    let what = format!("this host has no interface {interface} (it has {others})");
-    Err(config.gateway_mistake("interface", what, "name one of them, or write auto").into())
+    let what = format!("this host has no interface {missing} (it has {others})");
+    Err(config.gateway_mistake(key, what, "name one of them, or write auto").into())
 }
 
 /// An address that no host has (RFC 5737), to ask for the way to the internet.
 const FAR: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+/// The IPv4 clients that the way back to does not lead out by this interface; of each range one stands for all.
+pub(crate) fn answered_elsewhere(clients: &[IpNet], interface: &str) -> Vec<String> {
+    let Ok(addresses) = host::addresses() else { return vec![] };
+    let interfaces: BTreeMap<IpAddr, String> =
+        addresses.into_iter().map(|local| (local.address, local.interface)).collect();
+    let leaves_by = |client: &IpNet| {
+        let source = source_towards(client.hosts().next()?)?;
+        interfaces.get(&source).map(String::as_str)
+    };
+    let ipv4 = clients.iter().filter(|client| client.addr().is_ipv4());
+    ipv4.filter(|client| leaves_by(client) != Some(interface)).map(ToString::to_string).collect()
+}
 
 /// The interface's address of each family.
 ///

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod client_lists;
 mod clock;
 mod commands;
 mod config;
@@ -22,6 +23,7 @@ mod report;
 mod rounds;
 mod run_context;
 mod runners;
+mod span;
 mod state;
 mod sysctls;
 mod turn;

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use discovery::{Imds, InstanceFacts, Inventory, Options};
 use doctor::access::everybody;
+use doctor::host::no_way_back;
 use ipnet::IpNet;
-use plan::{Gateway, Host, OnEmptyAnswer, Plan, PlanInputs, plan};
-use rules::Ruleset;
+use plan::{Clients, Gateway, Host, OnEmptyAnswer, Plan, PlanConfig, PlanInputs, plan};
+use rules::{IfName, Ruleset};
 use tokio::runtime::Builder;
 
 use crate::args::Global;
+use crate::client_lists::{self, Ask};
 use crate::clock::now;
 use crate::config::{Auto, Config, PublicAddress};
 use crate::gateway::{self, GatewayError};
@@ -33,8 +35,11 @@ pub(crate) enum Effect {
 }
 
 /// What every command that plans has read before it looks at the kernel.
+#[derive(Clone, Debug)]
 pub(crate) struct RunContext {
     pub(crate) config: Config,
+    /// Who the configuration's lists of clients stand for now.
+    pub(crate) clients: Clients,
     pub(crate) gateway: Gateway,
     /// The instance metadata service, asked once by all parts of a run.
     pub(crate) imds: Imds,
@@ -42,16 +47,24 @@ pub(crate) struct RunContext {
 }
 
 impl RunContext {
-    pub(crate) fn new(config: Config, gateway: Gateway, imds: Imds, output: Output) -> Self {
-        Self { config, gateway, imds, output }
+    pub(crate) fn new(
+        config: Config,
+        clients: Clients,
+        gateway: Gateway,
+        imds: Imds,
+        output: Output,
+    ) -> Self {
+        Self { config, clients, gateway, imds, output }
     }
 
-    pub(crate) fn read(global: &Global) -> anyhow::Result<Self> {
+    /// Reads the configuration, what this host is, and who the clients are now.
+    pub(crate) fn read(global: &Global, which: Ask) -> anyhow::Result<Self> {
         let output = Output::new(global);
         let config = Config::read(&global.config)?;
         let imds = Imds::default();
         let gateway = gateway::resolve(&config, || ask(&imds))?;
-        for client in everybody(&config.clients) {
+        let clients = client_lists::read(&config, &imds, which);
+        for client in clients.lists.iter().flat_map(|clients| everybody(clients)) {
             output.warn(&format!(
                 "clients: {client} allows any source address; nothing else protects the caches"
             ));
@@ -63,7 +76,7 @@ impl RunContext {
             ));
         });
         inventory::clear_text_passwords(&config).for_each(|warning| output.warn(&warning));
-        Ok(Self::new(config, gateway, imds, output))
+        Ok(Self::new(config, clients, gateway, imds, output))
     }
 
     /// Like [`Self::read`], but waits for what a host that has just booted may lack yet: a default route, and an address.
@@ -77,7 +90,7 @@ impl RunContext {
         mut told: impl FnMut(&anyhow::Error),
     ) -> anyhow::Result<Self> {
         loop {
-            let error = match Self::read(global) {
+            let error = match Self::read(global, Ask::All) {
                 Err(error) if error.downcast_ref().is_some_and(GatewayError::may_come) => error,
                 read => return read,
             };
@@ -87,6 +100,11 @@ impl RunContext {
             told(&error);
             thread::sleep(PAUSE);
         }
+    }
+
+    /// What of the configuration a plan goes by.
+    pub(crate) fn plan_config(&self) -> PlanConfig {
+        self.config.plan(&self.clients.lists)
     }
 
     /// Checks what only matters where the rules take effect: on this host.
@@ -157,9 +175,29 @@ impl RunContext {
         let inputs = PlanInputs { last_good, emptied, leases, actual, now: now() };
         let (gateway, kept) = gateway::as_in_force(&self.gateway, &self.config, actual)?;
         let host = self.host(&gateway, effect)?;
-        let mut desired = plan(&self.config.plan(), &gateway, &host, fresh, inputs)?;
+        let mut desired = plan(&self.plan_config(), &gateway, &host, fresh, inputs)?;
         desired.kept.extend(kept);
+        desired.kept.extend(self.clients.kept.values().cloned());
+        desired.kept.extend(self.ingress_without_return());
+        // Before the commit: what is in force now is never older than what the next run falls back to.
+        if effect == Effect::Here
+            && let Err(error) = client_lists::save(&self.config, &self.clients)
+        {
+            desired
+                .kept
+                .push(format!("{}; without it, a name that can't be read admits no one", with_cause(&error)));
+        }
         Ok(desired)
+    }
+
+    /// Further interfaces from which clients get no answer.
+    fn ingress_without_return(&self) -> impl Iterator<Item = String> {
+        let further = self.gateway.ingress.iter().filter(|name| **name != self.gateway.interface);
+        let clients = self.clients.lists.concat();
+        further.filter_map(move |name| {
+            let client = gateway::answered_elsewhere(&clients, name.as_str()).into_iter().next()?;
+            Some(format!("gateway.interface: {}", no_way_back(name, &client)))
+        })
     }
 
     /// What of this host a plan goes by, asked for each plan.
@@ -167,6 +205,15 @@ impl RunContext {
         let is_gateway = gateway::absent_addresses(gateway)?.len() < gateway.addresses.len();
         let counts = is_gateway || effect == Effect::Here;
         Ok(if counts { gateway::host(gateway, self.vpc())? } else { gateway.elsewhere(self.vpc()) })
+    }
+
+    /// The interface that packets to an address leave by; the gateway's own where there is no address to ask for.
+    pub(crate) fn output_towards(&self, address: Option<IpAddr>) -> IfName {
+        let towards = |address| {
+            let host = self.host(&self.gateway, Effect::Shown).ok()?;
+            Some(self.gateway.output(&host.admission, address))
+        };
+        address.and_then(towards).unwrap_or_else(|| self.gateway.interface.clone())
     }
 
     /// The VPC's ranges, if somebody has asked for them.

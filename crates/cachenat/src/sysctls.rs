@@ -15,7 +15,7 @@ use crate::output::{Output, with_cause};
 
 /// The kernel settings of this host, seen from the interfaces that matter to these rules.
 pub(crate) fn of_host(config: &Config, wanted: &DesiredState) -> anyhow::Result<Sysctls> {
-    let ingress = wanted.ruleset.ingress().cloned();
+    let ingress = wanted.ruleset.ingress().into_iter().cloned().collect();
     // Routes cost two dumps, and IPv4 has none that forwarding takes away.
     let routes = if wanted.sysctls.contains(&Sysctl::Ipv6Forward) { host::routes()? } else { vec![] };
     let advertised = routes
@@ -30,7 +30,7 @@ pub(crate) fn of_host(config: &Config, wanted: &DesiredState) -> anyhow::Result<
 pub(crate) fn boot_warnings(config: &Config, wanted: &DesiredState) -> Vec<String> {
     let ingress = wanted.ruleset.ingress();
     let line = |sysctl: &Sysctl| {
-        let found = at_boot(config, sysctl, ingress)?;
+        let found = at_boot(config, sysctl, &ingress)?;
         (found.is_amiss(sysctl) && found.is_beyond_ours()).then(|| {
             format!(
                 "{} says {:?} for the next boot, and nothing is forwarded then until cachenat has run: take that line out",
@@ -43,7 +43,7 @@ pub(crate) fn boot_warnings(config: &Config, wanted: &DesiredState) -> Vec<Strin
 }
 
 /// What the next boot sets a setting to, by the files of sysctl.d(5); `None`: nothing.
-pub(crate) fn at_boot(config: &Config, sysctl: &Sysctl, ingress: Option<&IfName>) -> Option<AtBoot> {
+pub(crate) fn at_boot(config: &Config, sysctl: &Sysctl, ingress: &[&IfName]) -> Option<AtBoot> {
     let others = ["/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d"].map(Path::new);
     let dirs: Vec<&Path> = [config.sysctl_dir.as_path()].into_iter().chain(others).collect();
     host_facts::at_boot(&dirs, sysctl, ingress)

@@ -182,6 +182,28 @@ fn refuse_special_v6(address: Ipv6Addr) -> Result<(), Refusal> {
     }
 }
 
+/// Why an address that a client's name leads to is no client's on the internet; `vpc` are the VPC's ranges, as far as they are
+/// known.
+pub(crate) fn refuse_as_client(address: IpAddr, vpc: &[IpNet]) -> Option<String> {
+    let address = address.to_canonical();
+    let special = match address {
+        IpAddr::V4(address) => refuse_special_v4(address),
+        IpAddr::V6(address) => refuse_special_v6(address),
+    };
+    let is_private = match address {
+        IpAddr::V4(address) => address.is_private() || is_shared(address),
+        IpAddr::V6(address) => address.is_unique_local(),
+    };
+    match special {
+        Err(refusal) => Some(refusal.to_string()),
+        Ok(()) if is_private => Some(format!("{address} is private, and no client's on the internet")),
+        Ok(()) if vpc.iter().any(|range| range.contains(&address)) => {
+            Some(format!("{address} is the VPC's, and no client's on the internet"))
+        }
+        Ok(()) => None,
+    }
+}
+
 /// RFC 6598, 100.64.0.0/10.
 fn is_shared(address: Ipv4Addr) -> bool {
     matches!(address.octets(), [100, 64..=127, ..])

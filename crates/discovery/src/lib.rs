@@ -9,6 +9,7 @@
 mod admission;
 mod announced;
 mod bounded;
+mod client_names;
 mod elasticache;
 mod imds;
 mod in_band;
@@ -32,6 +33,7 @@ pub use aws_credential_types::Credentials;
 
 pub use admission::{Admission, Refusal, Route, admit};
 pub use announced::{Also, Scope};
+pub use client_names::{ClientAddresses, ClientNameError, MAX_CLIENT_ADDRESSES, client_addresses};
 pub use elasticache::{Action, ApiError, CacheLocation, Cause, Survey, survey};
 pub use imds::{Imds, InstanceFacts, instance_facts};
 pub use in_band::{Dial, GreetError, InBandError, ServerInfo, ServerProtocol, greet_all};

@@ -127,6 +127,12 @@ impl Resolver {
         Self { inner, deadline: Instant::now() + settings.deadline, ttl: AtomicU32::new(u32::MAX) }
     }
 
+    /// For how long the shortest-lived answer so far holds, if there was one.
+    pub(crate) fn shortest_ttl(&self) -> Option<Duration> {
+        let ttl = self.ttl.load(Ordering::Relaxed);
+        (ttl != u32::MAX).then(|| Duration::from_secs(ttl.into()))
+    }
+
     /// The addresses of a name (or the address that it is), sorted.
     ///
     /// Where the families are not known, one of them is enough.
@@ -305,8 +311,7 @@ pub(crate) async fn resolve_nodes(nodes: &mut [Node], options: &Options) -> Opti
         (node.addresses, node.error) =
             addresses_of(node, &answers, &policy, scope.as_deref(), is_of_hosts_file);
     }
-    let ttl = resolver.ttl.into_inner();
-    (ttl != u32::MAX).then(|| Duration::from_secs(ttl.into()))
+    resolver.shortest_ttl()
 }
 
 fn questions_of(node: &Node) -> impl Iterator<Item = Question> {

@@ -1,39 +1,43 @@
 //! Others' chains that forwarded packets pass: an accept of ours does not overrule their drop.
 
-use ipnet::IpNet;
+use std::net::IpAddr;
+
 use rules::foreign::{
     Answer, Backend, Base, Chain, Doubt, Fate, Flow, Flows, Foreign, Hook, Interface, Message, ReplyTo,
     RuleOrPolicy, Table, TableFamily,
 };
-use rules::{Family, Ruleset, SnatTo};
+use rules::{AccessList, Family, Forward, Ruleset, SnatTo};
 
 use crate::Finding;
 
 /// `NF_IP_PRI_NAT_DST`, `linux/netfilter_ipv4.h`: the priority `dstnat`, legacy iptables' as well.
 const DSTNAT: i32 = -100;
 
-/// The connections that a ruleset forwards: each client's to each listener, on to each of its targets.
-pub fn flows(ruleset: &Ruleset, clients: &[IpNet], interface: &Interface) -> Flows {
-    let reply_to = |family| match ruleset.sources(family)[..] {
+/// The connections that a ruleset forwards: each client's to each of its listeners by each of the `ingress` interfaces, on to
+/// each of the listener's targets, to which packets leave by what `output` says.
+pub fn flows(ruleset: &Ruleset, ingress: &[Interface], output: impl Fn(IpAddr) -> Interface) -> Flows {
+    let reply_to = |family, output: &Interface| match ruleset.sources(family, output.name.as_str())[..] {
         [] => ReplyTo::Client,
         [SnatTo::Address(address)] => ReplyTo::Gateway(address),
         _ => ReplyTo::SomeOfGateway,
     };
-    let (ipv4, ipv6) = (reply_to(Family::Ipv4), reply_to(Family::Ipv6));
     let mut found = Vec::new();
-    for forward in ruleset.forwards() {
-        let listener = forward.listen;
-        let is_ipv4 = listener.address.is_ipv4();
-        for target in forward.targets {
-            for client in clients.iter().filter(|client| client.addr().is_ipv4() == is_ipv4) {
-                let reply_to = if is_ipv4 { ipv4 } else { ipv6 };
-                found.push(Flow {
-                    interface: interface.clone(),
-                    client: *client,
-                    listener,
-                    target,
-                    reply_to,
-                });
+    for AccessList { clients, forwards } in ruleset.access_lists().values() {
+        for Forward { listen: listener, targets, .. } in forwards {
+            let is_ipv4 = listener.address.is_ipv4();
+            for &target in targets {
+                let output = output(target.address);
+                let reply_to = reply_to(Family::of(target.address), &output);
+                for client in clients.iter().filter(|client| client.addr().is_ipv4() == is_ipv4) {
+                    found.extend(ingress.iter().map(|input| Flow {
+                        input: input.clone(),
+                        output: output.clone(),
+                        client: *client,
+                        listener: *listener,
+                        target,
+                        reply_to,
+                    }));
+                }
             }
         }
     }
@@ -245,7 +249,8 @@ mod tests {
 
     fn told(foreign: &Foreign) -> (crate::Level, String) {
         let flow = Flow {
-            interface: Interface { name: "eth0".parse().unwrap(), index: None },
+            input: Interface { name: "eth0".parse().unwrap(), index: None },
+            output: Interface { name: "eth0".parse().unwrap(), index: None },
             client: "198.51.100.0/24".parse().unwrap(),
             listener: "10.0.0.55:6379".parse().unwrap(),
             target: "10.0.1.230:6379".parse().unwrap(),

@@ -52,8 +52,16 @@ pub fn forward_others(configured: Option<bool>, has_switched_on: bool) -> Findin
 
 /// Whether the reverse path filter drops clients' packets; `elsewhere` are the clients that the way back to does not
 /// lead out by the gateway's interface.
-pub fn rp_filter(interface: &IfName, is_strict: bool, elsewhere: &[String]) -> Finding {
+///
+/// `is_further`: the interface is not the gateway's first.
+pub fn rp_filter(interface: &IfName, is_further: bool, is_strict: bool, elsewhere: &[String]) -> Finding {
     match elsewhere {
+        [client, ..] if is_further => Finding::fail(
+            "rp_filter",
+            no_way_back(interface, client),
+            "associate the Elastic IP with the primary network interface or a secondary address of it, and take \
+             this interface out of gateway.interface",
+        ),
         [client, ..] if is_strict => Finding::fail(
             "rp_filter",
             format!(
@@ -70,6 +78,14 @@ pub fn rp_filter(interface: &IfName, is_strict: bool, elsewhere: &[String]) -> F
     }
 }
 
+/// Why clients that come in by an interface get no answer.
+pub fn no_way_back(interface: &IfName, client: &str) -> String {
+    format!(
+        "the way back to {client} does not lead out by {interface}: answers to what comes in there leave by another \
+         interface, which AWS drops"
+    )
+}
+
 /// Whether conntrack has room for new connections.
 pub fn conntrack(fill: Option<ConntrackFill>) -> Finding {
     let Some(ConntrackFill { count, max }) = fill else {
@@ -84,16 +100,19 @@ pub fn conntrack(fill: Option<ConntrackFill>) -> Finding {
     }
 }
 
-/// Among how many addresses of the gateway the connections to a target are shared; one that keeps its clients' is one.
-pub fn sources(in_force: &Ruleset, target: AddrPort) -> u64 {
-    in_force.sources(Family::of(target.address)).len().max(1) as u64
+/// Among how many addresses of the gateway the connections to a target are shared, to which packets leave by `output`; one
+/// that keeps its clients' is one.
+pub fn sources(in_force: &Ruleset, target: AddrPort, output: &IfName) -> u64 {
+    in_force.sources(Family::of(target.address), output.as_str()).len().max(1) as u64
 }
 
 /// Whether the target with the most connections has room for more: from one address there are so many ports and no more.
-pub fn nat_ports(busiest: Option<(AddrPort, u64)>, in_force: &Ruleset) -> Finding {
+///
+/// `output` is the interface that packets to it leave by.
+pub fn nat_ports(busiest: Option<(AddrPort, u64)>, in_force: &Ruleset, output: &IfName) -> Finding {
     let name = "NAT ports";
     let Some((target, open)) = busiest else { return Finding::ok(name, "no connection is open") };
-    let sources = sources(in_force, target);
+    let sources = sources(in_force, target, output);
     let ports = PORTS * sources;
     let from =
         if sources == 1 { "one gateway address".to_owned() } else { format!("{sources} gateway addresses") };
@@ -109,7 +128,7 @@ pub fn nat_ports(busiest: Option<(AddrPort, u64)>, in_force: &Ruleset) -> Findin
 
 #[cfg(test)]
 mod tests {
-    use rules::{Gateway, Snat, render};
+    use rules::{AccessList, Gateway, Snat, render};
 
     use super::*;
     use crate::Level::{Fail, Ok, Warn};
@@ -134,24 +153,31 @@ mod tests {
     fn a_strict_reverse_path_filter_is_a_fault_only_where_the_way_back_is_another() {
         let eth0: IfName = "eth0".parse().unwrap();
         let elsewhere = ["198.51.100.27/32".to_owned()];
-        assert_eq!(rp_filter(&eth0, true, &[]).verdict, Ok);
-        assert_eq!(rp_filter(&eth0, true, &elsewhere).verdict, Fail);
-        assert_eq!(rp_filter(&eth0, false, &elsewhere).verdict, Warn);
+        assert_eq!(rp_filter(&eth0, false, true, &[]).verdict, Ok);
+        assert_eq!(rp_filter(&eth0, true, false, &elsewhere).verdict, Fail);
+        assert_eq!(rp_filter(&eth0, false, true, &elsewhere).verdict, Fail);
+        assert_eq!(rp_filter(&eth0, false, false, &elsewhere).verdict, Warn);
     }
 
     #[test]
     fn ports_of_nat_are_warned_of_from_four_fifths() {
         let of = |sources: &[&str]| {
-            let snat = Snat::Addresses(sources.iter().map(|source| source.parse().unwrap()).collect());
-            let gateway = Gateway { interface: "eth0".parse().unwrap(), families: vec![Family::Ipv4], snat };
-            render(&[], &[], &gateway)
+            let snat = Snat::fixed(
+                "eth0".parse().unwrap(),
+                sources.iter().map(|source| source.parse().unwrap()).collect(),
+            );
+            let gateway =
+                Gateway { ingress: vec!["eth0".parse().unwrap()], families: vec![Family::Ipv4], snat };
+            render(&[AccessList::new(&[], &[])], &gateway)
         };
         let (one, two) = (of(&["10.0.0.55"]), of(&["10.0.0.55", "10.0.0.56"]));
-        let verdict =
-            |open, ruleset| nat_ports(Some(("10.0.1.230:6379".parse().unwrap(), open)), ruleset).verdict;
+        let eth0 = "eth0".parse().unwrap();
+        let verdict = |open, ruleset| {
+            nat_ports(Some(("10.0.1.230:6379".parse().unwrap(), open)), ruleset, &eth0).verdict
+        };
         assert_eq!([51_609, 51_610, 64_512].map(|open| verdict(open, &one)), [Ok, Warn, Fail]);
         assert_eq!([103_219, 103_220, 129_024].map(|open| verdict(open, &two)), [Ok, Warn, Fail]);
-        assert_eq!(nat_ports(None, &one).verdict, Ok);
+        assert_eq!(nat_ports(None, &one, &eth0).verdict, Ok);
     }
 
     #[test]

@@ -13,8 +13,8 @@ use crate::leases::ListenPort;
 /// The configuration, as far as a plan depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanConfig {
-    /// Who may connect.
-    pub clients: Vec<IpNet>,
+    /// The lists of clients, each once: who may connect to the nodes of the sources that name it.
+    pub clients: Vec<Vec<IpNet>>,
     /// The TCP ports of sources that have none of their own, first and last included.
     pub ports: RangeInclusive<u16>,
     /// Where nodes come from, in the order of the file: nodes of earlier sources get their ports first.
@@ -36,6 +36,8 @@ pub struct PlanSource {
     pub name: SourceName,
     /// The TCP ports that are its own, first and last included.
     pub ports: Option<RangeInclusive<u16>>,
+    /// Which of [`PlanConfig::clients`] may connect to its nodes.
+    pub list: usize,
     /// Whether it is asked, and so can answer wrongly; the configuration itself spells out the nodes of the others.
     pub is_asked: bool,
 }
@@ -48,6 +50,11 @@ impl PlanConfig {
             Some((index, ports)) => (Some(ports), format!("sources[{index}].ports")),
             None => (None, "ports".to_owned()),
         }
+    }
+
+    /// Which of the lists of clients a source's nodes are for: the first, unless the configuration says otherwise.
+    pub fn list_of(&self, source: &SourceName) -> usize {
+        self.sources.iter().find(|other| other.name == *source).map_or(0, |source| source.list)
     }
 
     /// Whether a pool or a pin takes the port.

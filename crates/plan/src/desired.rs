@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use discovery::{Coverage, Inventory, Node, NodeId, Outcome, Role, Route, SourceName, SourceReport};
-use rules::{AddrPort, Family, Forward, ForwardId, Ruleset};
+use ipnet::IpNet;
+use rules::{AccessList, AddrPort, Family, Forward, ForwardId, ListIndex, Ruleset};
 
 use crate::assign::{Assigned, PlanError, Pool, Request, assign};
 use crate::config::PlanConfig;
@@ -168,22 +169,53 @@ pub fn plan(
     };
     kept.extend(ways_without_return(&forwards, gateway, host));
     let gate = Gate { config, gateway, admission: &host.admission, offloads: true };
-    let (wanted, refused) = gate.admit(forwards, named);
+    let lists = Lists::new(config, &inventory, inputs.actual);
+    let (wanted, refused) = gate.admit(forwards, |id| lists.of(id), named);
     kept.extend(refused.iter().map(ToString::to_string));
     Ok(Plan { wanted, leases, inventory, is_news, kept, remarks })
 }
 
-/// Nodes that the way back does not cover: SNAT is done to what leaves by the gateway's interface.
-fn ways_without_return(forwards: &[Forward], gateway: &Gateway, host: &Host) -> Vec<String> {
-    if gateway.snat == rules::Snat::Off {
-        return vec![];
+/// Which list of clients each node is for.
+struct Lists<'a> {
+    config: &'a PlanConfig,
+    /// By node; empty where there is one list only.
+    by_node: HashMap<&'a str, usize>,
+    in_force: BTreeMap<ListIndex, AccessList>,
+}
+
+impl<'a> Lists<'a> {
+    fn new(config: &'a PlanConfig, inventory: &'a Inventory, actual: &Ruleset) -> Self {
+        if config.clients.len() == 1 {
+            return Self { config, by_node: HashMap::new(), in_force: BTreeMap::new() };
+        }
+        let list = |node: &'a Node| (node.id.as_str(), config.list_of(&node.source));
+        let by_node = inventory.nodes.iter().map(list).collect();
+        Self { config, by_node, in_force: actual.access_lists() }
     }
+
+    /// Only the kernel may know a node, and not its source: then the list is the one with the clients that it has there.
+    fn of(&self, id: &ForwardId) -> Option<usize> {
+        if self.config.clients.len() == 1 {
+            return Some(0);
+        }
+        self.by_node.get(id.as_str()).copied().or_else(|| {
+            let mut lists = self.in_force.values();
+            let before = lists.find(|list| list.forwards.iter().any(|forward| forward.id == *id))?;
+            let same = |clients: &Vec<IpNet>| IpNet::aggregate(clients) == IpNet::aggregate(&before.clients);
+            self.config.clients.iter().position(same)
+        })
+    }
+}
+
+/// Nodes to which packets leave by an interface that the way back does not cover.
+fn ways_without_return(forwards: &[Forward], gateway: &Gateway, host: &Host) -> Vec<String> {
     let mut by_interface: BTreeMap<&str, Vec<&ForwardId>> = BTreeMap::new();
     for forward in forwards {
+        let family = Family::of(forward.listen.address);
         let mut routes = forward.targets.iter().filter_map(|target| host.admission.route(target.address));
-        let is_other =
-            |route: &&Route| route.leads_to_caches && route.interface != gateway.interface.as_str();
-        if let Some(route) = routes.find(is_other) {
+        let is_uncovered =
+            |route: &&Route| route.leads_to_caches && !gateway.snat.covers(&route.interface, family);
+        if let Some(route) = routes.find(is_uncovered) {
             by_interface.entry(&route.interface).or_default().push(&forward.id);
         }
     }
@@ -191,9 +223,8 @@ fn ways_without_return(forwards: &[Forward], gateway: &Gateway, host: &Host) -> 
         let (first, more) = (ids.first().map(|id| id.as_str()).unwrap_or_default(), ids.len() - 1);
         let ids = if more == 0 { first.to_owned() } else { format!("{first} and {more} more") };
         format!(
-            "{ids}: the route to it leaves by {interface}, and the way back (gateway.snat) is made for {} only, so its \
-             answers do not come back; route it by {}, or write snat: off if its subnet routes the clients back here",
-            gateway.interface, gateway.interface
+            "{ids}: the route to it leaves by {interface}, for which gateway.snat has no address, so its answers do not \
+             come back; write snat: auto, or add {interface} there (snat: off if its subnet routes the clients back here)"
         )
     };
     by_interface.into_iter().map(line).collect()

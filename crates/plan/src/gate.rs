@@ -12,9 +12,7 @@ use discovery::{Admission, Refusal, admit};
 use ipnet::IpNet;
 use rules::json::DesiredState;
 use rules::ruleset::TARGETS;
-use rules::{
-    AddrPort, AddressRange, Element, Family, Forward, ForwardId, Key, Ruleset, SetKind, Sysctl, render,
-};
+use rules::{AccessList, AddrPort, Family, Forward, ForwardId, Ruleset, Sysctl, render};
 use thiserror::Error;
 
 use crate::config::PlanConfig;
@@ -74,6 +72,11 @@ pub enum Reason {
     /// Two nodes have one address: the target, and the node that has it already.
     #[error("{0} is also claimed by {1}; it is not forwarded")]
     Twin(AddrPort, ForwardId),
+    /// Which list of clients it is for is not known: its source is not in the configuration, or its state was lost.
+    #[error(
+        "its source is not known, and the sources have different clients; it is not forwarded until its source is read"
+    )]
+    Clients,
     /// The listener has more targets, so many, than rules can spread connections over.
     #[error("{0} has {1} targets and can lead to {TARGETS}; only the first {TARGETS} are used")]
     Surplus(AddrPort, usize),
@@ -93,40 +96,68 @@ pub struct Gate<'a> {
 }
 
 impl Gate<'_> {
-    /// Renders those of `forwards` that may be in force, for the configuration's clients; the others are named.
+    /// Renders those of `forwards` that may be in force; the others are named.
     ///
-    /// `stays` tells of a target outside the private ranges, while the VPC's ranges are not known, whether it is in force
-    /// already and still where its source says.
+    /// `list_of` tells which of the configuration's lists of clients a forward is for. `stays` tells of a target outside the
+    /// private ranges, while the VPC's ranges are not known, whether it is in force already and still where its source
+    /// says.
     pub fn admit(
         &self,
         forwards: Vec<Forward>,
+        list_of: impl Fn(&ForwardId) -> Option<usize>,
         stays: impl Fn(&ForwardId, AddrPort) -> bool,
     ) -> (Admitted, Vec<Refused>) {
-        let (forwards, refused) = self.filtered(forwards, stays);
-        (Admitted(self.rendered(&forwards, &self.config.clients)), refused)
+        let (forwards, mut refused) = self.filtered(forwards, stays);
+        let lists = self.lists(forwards, list_of, &mut refused);
+        (Admitted(self.rendered(&lists)), refused)
     }
 
-    /// The same for what a run of earlier left in the state directory: of its clients those that the configuration still
+    /// The same for what an earlier run left in the state directory: of its clients those that the configuration still
     /// lists, and nothing of its rules but the forwards.
-    pub fn admit_saved(&self, saved: &Ruleset) -> (Admitted, Vec<Refused>) {
-        let (forwards, refused) = self.filtered(saved.forwards(), |_, _| false);
-        let mut wanted = self.rendered(&forwards, &self.config.clients);
-        for (set, elements) in &mut wanted.ruleset.sets {
-            if set.kind == SetKind::Clients {
-                let saved = saved.sets.get(set).into_iter().flatten().map(|(key, _)| key);
-                *elements = in_both(elements.keys(), saved);
+    pub fn admit_saved(
+        &self,
+        saved: &Ruleset,
+        list_of: impl Fn(&ForwardId) -> Option<usize>,
+    ) -> (Admitted, Vec<Refused>) {
+        let (forwards, mut refused) = self.filtered(saved.forwards(), |_, _| false);
+        let mut lists = self.lists(forwards, list_of, &mut refused);
+        let before = saved.access_lists();
+        for list in &mut lists {
+            let listeners: BTreeSet<AddrPort> = list.forwards.iter().map(|forward| forward.listen).collect();
+            let had =
+                |access: &&AccessList| access.forwards.iter().any(|old| listeners.contains(&old.listen));
+            let saved: Vec<IpNet> =
+                before.values().filter(had).flat_map(|access| access.clients.iter().copied()).collect();
+            list.clients = in_both(&list.clients, &saved);
+        }
+        (Admitted(self.rendered(&lists)), refused)
+    }
+
+    /// The configuration's lists with the forwards of each.
+    fn lists(
+        &self,
+        forwards: Vec<Forward>,
+        list_of: impl Fn(&ForwardId) -> Option<usize>,
+        refused: &mut Vec<Refused>,
+    ) -> Vec<AccessList> {
+        let of_clients = |clients: &Vec<IpNet>| AccessList { clients: clients.clone(), forwards: vec![] };
+        let mut lists: Vec<AccessList> = self.config.clients.iter().map(of_clients).collect();
+        for forward in forwards {
+            match list_of(&forward.id).and_then(|list| lists.get_mut(list)) {
+                Some(list) => list.forwards.push(forward),
+                None => refused.push(Refused { id: forward.id, why: Reason::Clients }),
             }
         }
-        (Admitted(wanted), refused)
+        lists
     }
 
-    fn rendered(&self, forwards: &[Forward], clients: &[IpNet]) -> DesiredState {
-        let mut ruleset = render(forwards, clients, &as_seen_by_rules(self.gateway, forwards));
+    fn rendered(&self, lists: &[AccessList]) -> DesiredState {
+        let mut ruleset = render(lists, &as_seen_by_rules(self.gateway, lists));
         if self.config.flowtable && self.offloads {
             ruleset.offload(&self.gateway.interface);
         }
         if self.config.forward_others == Some(false) {
-            ruleset.drop_others(&self.gateway.interface);
+            self.gateway.ingress.iter().for_each(|interface| ruleset.drop_others(interface));
         }
         let sysctls = Sysctl::needed_by(&ruleset);
         DesiredState { ruleset, sysctls }
@@ -221,37 +252,29 @@ pub fn admit_former(mut before: Ruleset, admission: &Admission) -> (Admitted, Ve
 }
 
 /// A family without a single forward would only be empty sets to read; IPv4 stands even so, as the table's frame.
-fn as_seen_by_rules(gateway: &Gateway, forwards: &[Forward]) -> rules::Gateway {
-    let has = |family| forwards.iter().any(|forward| Family::of(forward.listen.address) == family);
+fn as_seen_by_rules(gateway: &Gateway, lists: &[AccessList]) -> rules::Gateway {
+    let mut forwards = lists.iter().flat_map(|list| &list.forwards);
+    let has_ipv6 = forwards.any(|forward| forward.listen.address.is_ipv6());
     let families: BTreeSet<Family> = gateway.addresses.iter().map(|&address| Family::of(address)).collect();
-    let families = families.into_iter().filter(|&family| family == Family::Ipv4 || has(family)).collect();
-    rules::Gateway { interface: gateway.interface.clone(), families, snat: gateway.snat.clone() }
+    let families = families.into_iter().filter(|&family| family == Family::Ipv4 || has_ipv6).collect();
+    rules::Gateway { ingress: gateway.ingress.clone(), families, snat: gateway.snat.clone() }
 }
 
-/// The addresses that two lists of ranges have in common. No two ranges of one list overlap.
-fn in_both<'a>(
-    ones: impl Iterator<Item = &'a Key>,
-    others: impl Iterator<Item = &'a Key> + Clone,
-) -> BTreeMap<Key, Element> {
-    let mut common = BTreeMap::new();
-    for one in ones {
-        for other in others.clone() {
-            if let (Key::Addresses(one), Key::Addresses(other)) = (one, other)
-                && let Some(range) =
-                    AddressRange::new(one.first().max(other.first()), one.last().min(other.last()))
-            {
-                common.insert(Key::Addresses(range), Element::default());
-            }
-        }
-    }
-    common
+/// The networks that two lists have in common: of two that overlap the narrower.
+fn in_both(ones: &[IpNet], others: &[IpNet]) -> Vec<IpNet> {
+    let common = |one: &IpNet, other: &IpNet| match (one.contains(other), other.contains(one)) {
+        (true, _) => Some(*other),
+        (_, true) => Some(*one),
+        _ => None,
+    };
+    ones.iter().flat_map(|one| others.iter().filter_map(move |other| common(one, other))).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use proptest::sample::select;
-    use rules::Snat;
+    use rules::{AddressRange, Key, ListIndex, SetKind, Snat};
 
     use super::*;
     use crate::addresses::Addresses;
@@ -301,25 +324,26 @@ mod tests {
                 .chain(["198.51.0.0/17".parse().unwrap()])
                 .collect();
             let frame = rules::Gateway {
-                interface: interface.parse().unwrap(),
+                ingress: vec![interface.parse().unwrap()],
                 families: vec![Family::Ipv4],
-                snat: Snat::Addresses(vec!["198.51.100.1".parse().unwrap()]),
+                snat: Snat::fixed("eth0".parse().unwrap(), vec!["198.51.100.1".parse().unwrap()]),
             };
             let unique: BTreeMap<AddrPort, Forward> =
                 forwards.into_iter().map(|forward| (forward.listen, forward)).collect();
-            let saved = render(&unique.into_values().collect::<Vec<_>>(), &clients, &frame);
+            let saved = render(&[AccessList::new(&clients, &unique.into_values().collect::<Vec<_>>())], &frame);
 
             let clients = vec!["198.51.100.0/24".parse().unwrap()];
-            let config = PlanConfig { clients, ..config() };
+            let config = PlanConfig { clients: vec![clients], ..config() };
             let gateway = Gateway {
                 interface: "eth0".parse().unwrap(),
+                ingress: vec!["eth0".parse().unwrap()],
                 addresses: Addresses::new(vec!["10.0.0.55".parse().unwrap()]),
                 snat: Snat::Masquerade,
             };
             let own = ["10.0.0.55", "172.17.0.1"].map(|address| address.parse().unwrap()).to_vec();
             let admission = Admission { own, ..Admission::default() };
             let gate = Gate { config: &config, gateway: &gateway, admission: &admission, offloads: false };
-            let (admitted, refused) = gate.admit_saved(&saved);
+            let (admitted, refused) = gate.admit_saved(&saved, |_| Some(0));
 
             let passed = admitted.ruleset.forwards();
             for Forward { listen, targets, .. } in &passed {
@@ -336,7 +360,7 @@ mod tests {
                 }
             }
             let configured = AddressRange::new("198.51.100.0".parse().unwrap(), "198.51.100.255".parse().unwrap());
-            for (key, _) in admitted.ruleset.elements(SetKind::Clients, Family::Ipv4) {
+            for (key, _) in admitted.ruleset.elements(SetKind::Clients(ListIndex::FIRST), Family::Ipv4) {
                 let Key::Addresses(range) = key else { panic!("{key}") };
                 prop_assert!(configured.unwrap().contains(range.first()) && configured.unwrap().contains(range.last()));
             }

@@ -12,8 +12,10 @@ use crate::leases::ListenPort;
 /// The gateway with its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gateway {
-    /// The interface that clients come by.
+    /// The interface of its addresses.
     pub interface: IfName,
+    /// The interfaces that clients come in by.
+    pub ingress: Vec<IfName>,
     /// Its private addresses.
     pub addresses: Addresses,
     /// What the nodes see as the source.
@@ -30,6 +32,12 @@ pub struct Host {
 }
 
 impl Gateway {
+    /// The interface that packets to an address leave by, as far as the routes tell; else the gateway's own.
+    pub fn output(&self, routes: &Admission, address: IpAddr) -> IfName {
+        let route = routes.route(address).and_then(|route| route.interface.parse().ok());
+        route.unwrap_or_else(|| self.interface.clone())
+    }
+
     /// What of another host than the gateway a plan goes by: nothing but the gateway's addresses.
     ///
     /// `vpc` are the VPC's ranges, as far as they are known.

@@ -8,6 +8,7 @@
 
 mod addresses;
 mod assign;
+mod clients;
 mod config;
 mod conflicts;
 mod desired;
@@ -22,6 +23,7 @@ mod test_support;
 
 pub use addresses::Addresses;
 pub use assign::{Assigned, PlanError, Pool, Request, assign};
+pub use clients::{Client, ClientAnswers, ClientNetworks, Clients, Known, KnownClients, settle_clients};
 pub use config::{PlanConfig, PlanSource};
 pub use desired::{Plan, PlanInputs, is_whole, plan};
 pub use gate::{Admitted, Gate, Reason, Refused, SSH, admit_former};

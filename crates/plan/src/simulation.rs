@@ -104,6 +104,7 @@ impl World {
             config,
             gateway: Gateway {
                 interface: "eth0".parse().unwrap(),
+                ingress: vec!["eth0".parse().unwrap()],
                 addresses: Addresses::new(vec!["10.0.0.55".parse().unwrap()]),
                 snat: rules::Snat::Masquerade,
             },

@@ -128,7 +128,7 @@ fn changed_sets(before: &Ruleset, after: &Ruleset) -> BTreeMap<Set, SetChange> {
 
 /// The elements that stay of listeners of which another changes: those have several targets before or after.
 fn staying(before: &Ruleset, after: &Ruleset, changed: &BTreeMap<Set, SetChange>) -> Vec<(Key, Element)> {
-    let spreads = |set: &Set| matches!(set.kind, SetKind::Spread(_));
+    let spreads = |set: &Set| matches!(set.kind, SetKind::Spread(..));
     if !before.sets.keys().chain(after.sets.keys()).any(spreads) {
         return vec![];
     }

@@ -4,11 +4,11 @@
 //! rules, and what it cuts is what was once ours: a listener's way to a target, or a client, that the rules had and
 //! have no more. What others translate is none of it, also where it looks the same today.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::diff::lacking;
-use crate::ruleset::{AddrPort, AddressRange, Elements, Family, Key, Ruleset, Set, SetKind};
+use crate::ruleset::{AddrPort, AddressRange, Elements, Family, Key, ListIndex, Ruleset, Set, SetKind};
 
 /// How many connections one source address can have to one target: NAT gives each a port of its own, from 1,024 up
 /// (`nf_nat_l4proto_unique_tuple`, net/netfilter/nf_nat_core.c).
@@ -64,40 +64,50 @@ pub enum Fate {
 impl Former {
     /// What `before` had and `now` has not.
     pub fn of(before: &Ruleset, now: &Ruleset) -> Self {
-        let (mut former, none) = (Self::default(), Elements::new());
-        for (set, elements) in &before.sets {
-            for (key, element) in lacking(elements, now.sets.get(set).unwrap_or(&none)) {
-                match (key, element.data) {
-                    (Key::AddrPort(listen), Some(target)) => {
-                        former.add_pair(Pair { listen, target }, now);
-                    }
-                    (Key::Addresses(range), None) => former.add_clients(range, now),
-                    _ => {}
+        let mut former = Self::default();
+        // Which of the lists of now lead what a list of before led.
+        let mut successors: BTreeMap<(ListIndex, Family), BTreeSet<ListIndex>> = BTreeMap::new();
+        let none = Elements::new();
+        for (set, elements) in before.sets.iter().filter(|(set, _)| set.is_map()) {
+            let Some(list) = set.list() else { continue };
+            let successors = successors.entry((list, set.family)).or_default();
+            let changed = lacking(elements, now.sets.get(set).unwrap_or(&none));
+            if changed.len() < elements.len() || elements.is_empty() {
+                successors.insert(list);
+            }
+            for (key, element) in changed {
+                let (Key::AddrPort(listen), Some(target)) = (key, element.data) else { continue };
+                let pair = Pair { listen, target };
+                let lists: Vec<ListIndex> = now.lists_of(pair).collect();
+                if lists.is_empty() {
+                    former.pairs.insert(pair);
                 }
+                successors.extend(lists);
+            }
+        }
+        for ((list, family), successors) in successors {
+            let clients = |ruleset: &Ruleset, list| -> Elements {
+                ruleset.sets.get(&Set::new(SetKind::Clients(list), family)).cloned().unwrap_or_default()
+            };
+            let before = clients(before, list);
+            for successor in successors {
+                former.add_clients(lacking(&before, &clients(now, successor)).into_keys());
             }
         }
         former
     }
 
-    /// Adds a way, unless the rules of now have it.
-    fn add_pair(&mut self, pair: Pair, now: &Ruleset) {
-        if !now.leads(pair) {
-            self.pairs.insert(pair);
-        }
+    fn add_clients(&mut self, keys: impl Iterator<Item = Key>) {
+        self.clients.extend(keys.filter_map(|key| match key {
+            Key::Addresses(range) => Some(range),
+            Key::AddrPort(_) => None,
+        }));
     }
 
-    /// Adds clients, unless the rules of now list them as they are.
-    fn add_clients(&mut self, range: AddressRange, now: &Ruleset) {
-        let clients = now.sets.get(&Set::new(SetKind::Clients, Family::of(range.first())));
-        if clients.is_none_or(|clients| clients.get(&Key::Addresses(range)).is_none()) {
-            self.clients.insert(range);
-        }
-    }
-
-    /// Adds what another has.
+    /// Adds what another has, but for ways that the rules of now have.
     pub fn extend(&mut self, other: Self, now: &Ruleset) {
-        other.pairs.into_iter().for_each(|pair| self.add_pair(pair, now));
-        other.clients.into_iter().for_each(|range| self.add_clients(range, now));
+        self.pairs.extend(other.pairs.into_iter().filter(|&pair| !now.leads(pair)));
+        self.clients.extend(other.clients.into_iter().filter(|range| !now.lists_everywhere(*range)));
     }
 
     /// Whether there is nothing to cut.
@@ -107,36 +117,64 @@ impl Former {
 
     /// What is to become of a connection under the rules of now.
     pub fn fate(&self, now: &Ruleset, flow: &Translated) -> Fate {
-        let is_delisted =
-            || !now.lists(flow.client) && self.clients.iter().any(|range| range.contains(flow.client));
-        match (self.pairs.contains(&flow.pair), now.leads(flow.pair)) {
-            (true, _) | (_, true) if is_delisted() => Fate::Delisted,
-            (true, false) => Fate::Moved,
-            _ => Fate::Stays,
+        let was_listed = || self.clients.iter().any(|range| range.contains(flow.client));
+        if now.leads(flow.pair) {
+            return if !now.makes(flow) && was_listed() { Fate::Delisted } else { Fate::Stays };
+        }
+        match self.pairs.contains(&flow.pair) {
+            true if !now.lists(flow.client) && was_listed() => Fate::Delisted,
+            true => Fate::Moved,
+            false => Fate::Stays,
         }
     }
 }
 
 impl Ruleset {
     /// Whether a listener leads to a target, perhaps to others as well.
-    pub fn leads(&self, Pair { listen, target }: Pair) -> bool {
-        let family = Family::of(listen.address);
-        let mut maps = self.sets.iter().filter(|(set, _)| set.is_map() && set.family == family);
-        maps.any(|(_, elements)| {
-            elements.get(&Key::AddrPort(listen)).is_some_and(|element| element.data == Some(target))
-        })
+    pub fn leads(&self, pair: Pair) -> bool {
+        self.lists_of(pair).next().is_some()
     }
 
-    /// Whether a client may connect.
+    /// The lists whose clients a listener leads to a target.
+    fn lists_of(&self, Pair { listen, target }: Pair) -> impl Iterator<Item = ListIndex> {
+        let family = Family::of(listen.address);
+        let maps = self.sets.iter().filter(move |(set, _)| set.is_map() && set.family == family);
+        let leading = maps.filter(move |(_, elements)| {
+            elements.get(&Key::AddrPort(listen)).is_some_and(|element| element.data == Some(target))
+        });
+        leading.filter_map(|(set, _)| set.list())
+    }
+
+    /// Whether the rules would make the connection: a list has both its client and its way.
+    pub fn makes(&self, flow: &Translated) -> bool {
+        self.lists_of(flow.pair).any(|list| self.lists_in(list, flow.client))
+    }
+
+    /// Whether a client may connect to anything.
     pub fn lists(&self, client: IpAddr) -> bool {
+        ListIndex::all().any(|list| self.lists_in(list, client))
+    }
+
+    fn lists_in(&self, list: ListIndex, client: IpAddr) -> bool {
         let listed = |elements: &Elements| {
             let alone = AddressRange::new(client, client)?;
             // Ranges don't overlap, so it is in the one that begins last before it, or in none.
             let (key, _) = elements.range(..=Key::Addresses(alone.to_the_end())).next_back()?;
             Some(matches!(key, Key::Addresses(range) if range.contains(client)))
         };
-        let clients = self.sets.get(&Set::new(SetKind::Clients, Family::of(client)));
+        let clients = self.sets.get(&Set::new(SetKind::Clients(list), Family::of(client)));
         clients.and_then(listed).unwrap_or(false)
+    }
+
+    /// Whether each list has these clients.
+    fn lists_everywhere(&self, range: AddressRange) -> bool {
+        let family = Family::of(range.first());
+        let mut clients = self
+            .sets
+            .iter()
+            .filter(|(set, _)| matches!(set.kind, SetKind::Clients(_)) && set.family == family)
+            .peekable();
+        clients.peek().is_some() && clients.all(|(_, elements)| elements.contains_key(&Key::Addresses(range)))
     }
 }
 
@@ -146,7 +184,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::render::{Forward, Gateway, Snat, render};
+    use crate::render::{AccessList, Forward, Gateway, Snat, render};
     use crate::ruleset::TARGETS;
     use crate::trace::{Packet, trace};
 
@@ -163,11 +201,11 @@ mod tests {
         let forwards: Vec<Forward> = forwards.iter().map(forward).collect();
         let clients: Vec<IpNet> = clients.iter().map(|client| client.parse().unwrap()).collect();
         let gateway = Gateway {
-            interface: "eth0".parse().unwrap(),
+            ingress: vec!["eth0".parse().unwrap()],
             families: vec![Family::Ipv4],
             snat: Snat::Masquerade,
         };
-        render(&forwards, &clients, &gateway)
+        render(&[AccessList { clients, forwards }], &gateway)
     }
 
     fn flow(client: &str, port: u16, target: u8) -> Translated {
@@ -194,6 +232,40 @@ mod tests {
         assert!(Former::of(&now, &now).is_empty());
     }
 
+    #[test]
+    fn a_cache_that_gets_its_own_clients_loses_the_others() {
+        let forward = |port: u16| Forward {
+            id: format!("n-{port}").parse().unwrap(),
+            listen: endpoint(&format!("10.0.0.55:{port}")),
+            targets: vec![endpoint("10.0.1.1:6379")],
+        };
+        let list = |clients: &[&str], ports: &[u16]| AccessList {
+            clients: clients.iter().map(|client| client.parse().unwrap()).collect(),
+            forwards: ports.iter().copied().map(forward).collect(),
+        };
+        let gateway = Gateway {
+            ingress: vec!["eth0".parse().unwrap()],
+            families: vec![Family::Ipv4],
+            snat: Snat::Masquerade,
+        };
+        let all = ["198.51.100.27/32", "198.51.100.28/32"];
+        let before = render(&[list(&all, &[6379, 6380])], &gateway);
+        let now = render(&[list(&all, &[6379]), list(&["198.51.100.28/32"], &[6380])], &gateway);
+        let former = Former::of(&before, &now);
+        let fate = |client, port| former.fate(&now, &flow(client, port, 1));
+        assert_eq!(fate("198.51.100.27", 6379), Fate::Stays);
+        assert_eq!(fate("198.51.100.27", 6380), Fate::Delisted);
+        assert_eq!(fate("198.51.100.28", 6380), Fate::Stays);
+        assert_eq!(fate("192.0.2.1", 6380), Fate::Stays, "another table leads that client there");
+        let fate = |client, port| Former::of(&now, &before).fate(&before, &flow(client, port, 1));
+        assert_eq!(fate("198.51.100.28", 6380), Fate::Stays, "who may reach more loses nothing");
+        // The lists change places: nobody loses anything.
+        let swapped = render(&[list(&["198.51.100.28/32"], &[6380]), list(&all, &[6379])], &gateway);
+        let fate = |client, port| Former::of(&now, &swapped).fate(&swapped, &flow(client, port, 1));
+        assert_eq!(fate("198.51.100.27", 6379), Fate::Stays);
+        assert_eq!(fate("198.51.100.28", 6380), Fate::Stays);
+    }
+
     proptest! {
         /// The rules would make a connection just if the packet trace leads its first packet there.
         #[test]
@@ -203,7 +275,7 @@ mod tests {
             listed in proptest::collection::vec((0..=255_u8, 24..=32_u8), 0..4),
             clients in (0..=255_u8, 0..4_u16, 1..6_u8),
         ) {
-            let of = |forwards: &std::collections::BTreeMap<u16, BTreeSet<u8>>, clients: &[&str]| {
+            let of = |forwards: &BTreeMap<u16, BTreeSet<u8>>, clients: &[&str]| {
                 let targets: Vec<(u16, Vec<u8>)> =
                     forwards.iter().map(|(&port, to)| (6379 + port, to.iter().copied().collect())).collect();
                 let forwards: Vec<(u16, &[u8])> = targets.iter().map(|(port, to)| (*port, to.as_slice())).collect();
@@ -225,7 +297,7 @@ mod tests {
             let makes = |ruleset: &Ruleset| {
                 (1..=TARGETS).any(|place| trace(ruleset, &packet, |hit| hit == place).1 == flow.pair.target)
             };
-            prop_assert_eq!(now.leads(flow.pair) && now.lists(flow.client), makes(&now));
+            prop_assert_eq!(now.makes(&flow), makes(&now));
             let is_cut = Former::of(&before, &now).fate(&now, &flow) != Fate::Stays;
             // All that the former rules made goes unless those of now would make it.
             prop_assert!(!is_cut || !makes(&now));

@@ -2,12 +2,12 @@
 //!
 //! It says the same as AWS's hand-typed procedure, a rule per node; it is printed and never applied.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
 
-use ipnet::{Ipv4Subnets, Ipv6Subnets};
+use ipnet::IpNet;
 
 use crate::render::Forward;
-use crate::ruleset::{AddrPort, Chain, Family, Key, Rule, Ruleset, SetKind, SnatTo, SpreadIndex};
+use crate::ruleset::{AddrPort, Chain, Family, Key, ListIndex, Rule, Ruleset, SetKind, SnatTo, SpreadIndex};
 
 /// The IPv4 rules for `iptables-restore --noflush`, and behind them, as comments, those for `ip6tables-restore`.
 pub fn iptables_restore(ruleset: &Ruleset) -> String {
@@ -60,28 +60,33 @@ fn filter_table(ruleset: &Ruleset, family: Family) -> String {
 }
 
 fn nat_table(ruleset: &Ruleset, family: Family) -> String {
-    let mut lines = vec!["*nat".to_owned(), ":CACHENAT - [0:0]".to_owned()];
+    let lists: BTreeSet<ListIndex> = ruleset.sets.keys().filter_map(|set| set.list()).collect();
+    let mut lines = vec!["*nat".to_owned()];
+    lines.extend(lists.iter().map(|&list| format!(":{} - [0:0]", chain(list))));
     for rule in ruleset.chains.get(&Chain::Prerouting).into_iter().flatten() {
         // All maps are asked by the same packets: one jump serves them.
-        if let Rule::Forward { interface, family: of } = rule
+        if let Rule::Forward { interface, family: of, list } = rule
             && *of == family
         {
-            let clients = ruleset.elements(SetKind::Clients, family);
+            let clients = ruleset.elements(SetKind::Clients(*list), family);
+            let chain = chain(*list);
             lines.extend(
                 clients
                     .flat_map(|(key, _)| networks(key))
-                    .map(|client| format!("-A PREROUTING -i {interface} -s {client} -p tcp -j CACHENAT")),
+                    .map(|client| format!("-A PREROUTING -i {interface} -s {client} -p tcp -j {chain}")),
             );
         }
     }
-    // Rules are asked in turn, as those of nft are: each takes its share of what those before it left over.
-    let places = SpreadIndex::all().rev().map(|place| (SetKind::Spread(place), place.number()));
-    for (kind, place) in places.chain([(SetKind::Forward, 1)]) {
-        let dice = dice(place);
-        lines.extend(ruleset.elements(kind, family).filter_map(|(key, element)| {
-            let (Key::AddrPort(listen), Some(target)) = (*key, element.data) else { return None };
-            Some(dnat(listen, &dice, element.comment.as_deref(), target))
-        }));
+    for &list in &lists {
+        // Rules are asked in turn, as those of nft are: each takes its share of what those before it left over.
+        let places = SpreadIndex::all().rev().map(|place| (SetKind::Spread(list, place), place.number()));
+        for (kind, place) in places.chain([(SetKind::Forward(list), 1)]) {
+            let dice = dice(place);
+            lines.extend(ruleset.elements(kind, family).filter_map(|(key, element)| {
+                let (Key::AddrPort(listen), Some(target)) = (*key, element.data) else { return None };
+                Some(dnat(list, listen, &dice, element.comment.as_deref(), target))
+            }));
+        }
     }
     for rule in ruleset.chains.get(&Chain::Postrouting).into_iter().flatten() {
         if let Rule::Snat { interface, family: of, to, place } = rule
@@ -92,11 +97,12 @@ fn nat_table(ruleset: &Ruleset, family: Family) -> String {
                 SnatTo::Masquerade => "MASQUERADE".to_owned(),
             };
             let dice = dice(place.map_or(1, SpreadIndex::number));
+            let output = interface.as_ref().map(|interface| format!("-o {interface} ")).unwrap_or_default();
             for Forward { listen, targets, .. } in ruleset.forwards() {
                 let of_family = targets.iter().filter(|target| Family::of(target.address) == family);
                 lines.extend(of_family.map(|target| {
                     format!(
-                        "-A POSTROUTING -o {interface} -d {} -p tcp -m tcp --dport {} -m conntrack --ctstate DNAT \
+                        "-A POSTROUTING {output}-d {} -p tcp -m tcp --dport {} -m conntrack --ctstate DNAT \
                          --ctorigdst {} --ctorigdstport {}{dice} -j {to}",
                         target.address, target.port, listen.address, listen.port
                     )
@@ -116,24 +122,25 @@ fn dice(place: u8) -> String {
     }
 }
 
-fn dnat(listen: AddrPort, extra: &str, comment: Option<&str>, target: AddrPort) -> String {
+/// The chain that has a list's listeners.
+fn chain(list: ListIndex) -> String {
+    match list.number() {
+        1 => "CACHENAT".to_owned(),
+        number => format!("CACHENAT_{number}"),
+    }
+}
+
+fn dnat(list: ListIndex, listen: AddrPort, extra: &str, comment: Option<&str>, target: AddrPort) -> String {
     let comment = comment.map(|id| format!(" -m comment --comment \"{id}\"")).unwrap_or_default();
     let AddrPort { address, port } = listen;
     format!(
-        "-A CACHENAT -d {address} -p tcp -m tcp --dport {port}{extra}{comment} -j DNAT --to-destination {target}"
+        "-A {} -d {address} -p tcp -m tcp --dport {port}{extra}{comment} -j DNAT --to-destination {target}",
+        chain(list)
     )
 }
 
 /// The networks that make up a key's range; iptables has no ranges in `-s`.
-fn networks(key: &Key) -> Vec<String> {
+fn networks(key: &Key) -> Vec<IpNet> {
     let Key::Addresses(range) = key else { return vec![] };
-    match (range.first(), range.last()) {
-        (IpAddr::V4(first), IpAddr::V4(last)) => {
-            Ipv4Subnets::new(first, last, 0).map(|network| network.to_string()).collect()
-        }
-        (IpAddr::V6(first), IpAddr::V6(last)) => {
-            Ipv6Subnets::new(first, last, 0).map(|network| network.to_string()).collect()
-        }
-        _ => vec![],
-    }
+    range.networks()
 }

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use smol_str::{SmolStr, ToSmolStr as _};
 
-use crate::name::{ForwardId, IfName};
+use crate::name::ForwardId;
 use crate::ruleset::{
-    AddrPort, Chain, Element, Elements, Family, Flowtable, Key, Rule, Ruleset, Set, SetKind, SnatTo,
+    AddrPort, Chain, Element, Elements, Family, Flowtable, Key, ListIndex, Rule, Ruleset, Set, SetKind,
     SpreadIndex, TABLE,
 };
 use crate::sysctl::Sysctl;
@@ -50,14 +50,15 @@ pub enum JsonError {
     },
 }
 
+/// The document; `R` is how it has its rules.
 #[derive(Serialize, Deserialize)]
-struct Document {
+struct Document<R> {
     version: u32,
     table: String,
     sets: BTreeMap<String, Vec<ElementForm>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     flowtable: Option<Flowtable>,
-    chains: BTreeMap<String, Vec<RuleForm>>,
+    chains: BTreeMap<String, Vec<R>>,
     sysctls: Vec<Sysctl>,
 }
 
@@ -70,95 +71,22 @@ struct ElementForm {
     id: Option<SmolStr>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(tag = "rule", rename_all = "lowercase")]
+/// A rule as documents have it.
+#[derive(Deserialize)]
+#[serde(untagged)]
 enum RuleForm {
-    Forward {
-        interface: IfName,
-        family: FamilyForm,
-    },
-    Spread {
-        interface: IfName,
-        family: FamilyForm,
-        /// Documents from before each target had a map have none.
-        #[serde(default)]
-        place: Option<PlaceForm>,
-    },
-    Snat {
-        interface: IfName,
-        family: FamilyForm,
-        to: SnatForm,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        place: Option<PlaceForm>,
-    },
-    Offload {
-        interface: IfName,
-        family: FamilyForm,
-    },
-    #[serde(rename = "drop_invalid_answers")]
-    DropInvalidAnswers {
-        family: FamilyForm,
-    },
-    #[serde(rename = "drop_invalid_requests")]
-    DropInvalidRequests {
-        family: FamilyForm,
-    },
-    #[serde(rename = "drop_others")]
-    DropOthers {
-        interface: IfName,
+    Rule(Rule),
+    /// Over slots, from before each target had a map: its elements say all of it.
+    Slots {
+        #[serde(rename = "rule")]
+        _rule: SlotsTag,
     },
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum FamilyForm {
-    Ip,
-    Ip6,
-}
-
-/// Which of a listener's targets, by its number.
-#[derive(Clone, Copy, Serialize, Deserialize)]
-#[serde(into = "u8", try_from = "u8")]
-struct PlaceForm(SpreadIndex);
-
-impl From<PlaceForm> for u8 {
-    fn from(form: PlaceForm) -> Self {
-        form.0.number()
-    }
-}
-
-impl TryFrom<u8> for PlaceForm {
-    type Error = String;
-
-    fn try_from(number: u8) -> Result<Self, String> {
-        SpreadIndex::new(number.into()).map(Self).ok_or_else(|| format!("there is no place {number}"))
-    }
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum SnatForm {
-    Masquerade,
-    #[serde(untagged)]
-    Address(std::net::IpAddr),
-}
-
-impl From<Family> for FamilyForm {
-    fn from(family: Family) -> Self {
-        match family {
-            Family::Ipv4 => Self::Ip,
-            Family::Ipv6 => Self::Ip6,
-        }
-    }
-}
-
-impl From<FamilyForm> for Family {
-    fn from(family: FamilyForm) -> Self {
-        match family {
-            FamilyForm::Ip => Self::Ipv4,
-            FamilyForm::Ip6 => Self::Ipv6,
-        }
-    }
+enum SlotsTag {
+    Spread,
 }
 
 impl From<(&Key, &Element)> for ElementForm {
@@ -171,57 +99,6 @@ impl From<(&Key, &Element)> for ElementForm {
     }
 }
 
-impl From<&Rule> for RuleForm {
-    fn from(rule: &Rule) -> Self {
-        match rule.clone() {
-            Rule::Forward { interface, family } => Self::Forward { interface, family: family.into() },
-            Rule::Spread { interface, family, place } => {
-                Self::Spread { interface, family: family.into(), place: Some(PlaceForm(place)) }
-            }
-            Rule::Snat { interface, family, to, place } => {
-                let to = match to {
-                    SnatTo::Address(address) => SnatForm::Address(address),
-                    SnatTo::Masquerade => SnatForm::Masquerade,
-                };
-                Self::Snat { interface, family: family.into(), to, place: place.map(PlaceForm) }
-            }
-            Rule::Offload { interface, family } => Self::Offload { interface, family: family.into() },
-            Rule::DropInvalidAnswers { family } => Self::DropInvalidAnswers { family: family.into() },
-            Rule::DropInvalidRequests { family } => Self::DropInvalidRequests { family: family.into() },
-            Rule::DropOthers { interface } => Self::DropOthers { interface },
-        }
-    }
-}
-
-impl RuleForm {
-    /// The rule; `None`: one over slots, which is not made any more. The elements tell all of it.
-    fn rule(self) -> Option<Rule> {
-        Some(match self {
-            Self::Forward { interface, family } => Rule::Forward { interface, family: family.into() },
-            Self::Spread { interface, family, place } => {
-                let PlaceForm(place) = place?;
-                Rule::Spread { interface, family: family.into(), place }
-            }
-            Self::Snat { interface, family, to, place } => {
-                let to = match to {
-                    SnatForm::Address(address) => SnatTo::Address(address),
-                    SnatForm::Masquerade => SnatTo::Masquerade,
-                };
-                Rule::Snat {
-                    interface,
-                    family: family.into(),
-                    to,
-                    place: place.map(|PlaceForm(place)| place),
-                }
-            }
-            Self::Offload { interface, family } => Rule::Offload { interface, family: family.into() },
-            Self::DropInvalidAnswers { family } => Rule::DropInvalidAnswers { family: family.into() },
-            Self::DropInvalidRequests { family } => Rule::DropInvalidRequests { family: family.into() },
-            Self::DropOthers { interface } => Rule::DropOthers { interface },
-        })
-    }
-}
-
 impl DesiredState {
     /// The document, on several lines, ending in a newline.
     pub fn to_json(&self) -> String {
@@ -231,10 +108,10 @@ impl DesiredState {
             table: format!("inet {TABLE}"),
             sets: sets
                 .iter()
-                .map(|(set, e)| (set.name().to_owned(), e.iter().map(ElementForm::from).collect()))
+                .map(|(set, e)| (set.name().to_string(), e.iter().map(ElementForm::from).collect()))
                 .collect(),
             flowtable: flowtable.clone(),
-            chains: chain_forms(chains),
+            chains: by_name(chains),
             sysctls: self.sysctls.clone(),
         };
         // Strings, numbers and maps with string keys: nothing in the document can fail to serialize.
@@ -251,7 +128,7 @@ impl DesiredState {
             [format!("{before}\"{set}\":[")].into_iter().chain(lines).chain(["]".to_owned()])
         });
         let flowtable = flowtable.iter().map(|flowtable| compact(",\n\"flowtable\":", flowtable));
-        let chains = compact(",\n\"chains\":", &chain_forms(chains));
+        let chains = compact(",\n\"chains\":", &by_name(chains));
         let sysctls = compact(",\n\"sysctls\":", &self.sysctls);
         let sets = [head].into_iter().chain(sets).chain(["}".to_owned()]);
         sets.chain(flowtable).chain([chains, sysctls, "}\n".to_owned()])
@@ -268,7 +145,7 @@ impl DesiredState {
         struct Head {
             version: u32,
         }
-        let parsed = serde_json::from_str(text).map_err(JsonError::Shape);
+        let parsed = serde_json::from_str::<Document<RuleForm>>(text).map_err(JsonError::Shape);
         // Of another version the shape may be another as well.
         let found = match &parsed {
             Ok(Document { version, .. }) => *version,
@@ -294,7 +171,10 @@ impl DesiredState {
         }
         for (name, forms) in document.chains {
             let chain = Chain::from_name(&name).ok_or_else(|| unknown("chains".to_owned(), &name))?;
-            let rules = forms.into_iter().filter_map(RuleForm::rule);
+            let rules = forms.into_iter().filter_map(|form| match form {
+                RuleForm::Rule(rule) => Some(rule),
+                RuleForm::Slots { .. } => None,
+            });
             ruleset.chains.insert(chain, rules.collect());
         }
         Ok(Self { ruleset, sysctls: document.sysctls })
@@ -313,7 +193,7 @@ fn family_of_slots(name: &str) -> Option<Family> {
 /// The elements of such a map, `10.0.0.55 . 6390 . 0-29`: a listener's targets in the order of their slots.
 fn from_slots(family: Family, forms: Vec<ElementForm>) -> Result<Vec<(Set, Key, Element)>, JsonError> {
     let mut targets: BTreeMap<(Key, u8), Element> = BTreeMap::new();
-    let forward = Set::new(SetKind::Forward, family);
+    let forward = Set::new(SetKind::Forward(ListIndex::FIRST), family);
     for form in forms {
         let unknown = || JsonError::Unknown { place: "sets.spread".to_owned(), text: form.key.to_string() };
         let (listen, slots) = form.key.rsplit_once(" . ").ok_or_else(unknown)?;
@@ -327,7 +207,7 @@ fn from_slots(family: Family, forms: Vec<ElementForm>) -> Result<Vec<(Set, Key, 
         *count += 1;
         let set = match *count {
             1 => forward,
-            number => Set::new(SetKind::Spread(SpreadIndex::new(number)?), family),
+            number => Set::new(SetKind::Spread(ListIndex::FIRST, SpreadIndex::new(number)?), family),
         };
         Some((set, key, element))
     });
@@ -339,11 +219,8 @@ fn separators() -> impl Iterator<Item = &'static str> {
     std::iter::once("\n").chain(std::iter::repeat(",\n"))
 }
 
-fn chain_forms(chains: &BTreeMap<Chain, Vec<Rule>>) -> BTreeMap<String, Vec<RuleForm>> {
-    let form = |(chain, rules): (&Chain, &Vec<Rule>)| {
-        (chain.name().to_owned(), rules.iter().map(RuleForm::from).collect())
-    };
-    chains.iter().map(form).collect()
+fn by_name(chains: &BTreeMap<Chain, Vec<Rule>>) -> BTreeMap<String, Vec<&Rule>> {
+    chains.iter().map(|(chain, rules)| (chain.name().to_owned(), rules.iter().collect())).collect()
 }
 
 /// The JSON, behind `before`, of what is made of strings, numbers and maps with string keys, and so cannot fail to
@@ -391,9 +268,9 @@ impl Key {
         };
         let fields: Vec<&str> = text.split(" . ").collect();
         match (kind, fields.as_slice()) {
-            (SetKind::Clients, [range]) => Some(Self::Addresses(range.parse().ok()?)),
+            (SetKind::Clients(_), [range]) => Some(Self::Addresses(range.parse().ok()?)),
             (
-                SetKind::Forward | SetKind::Spread(_) | SetKind::Backends | SetKind::Listeners,
+                SetKind::Forward(_) | SetKind::Spread(..) | SetKind::Backends | SetKind::Listeners,
                 [address, port],
             ) => Some(Self::AddrPort(endpoint(address, port)?)),
             _ => None,

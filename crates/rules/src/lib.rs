@@ -24,10 +24,10 @@ pub mod transaction;
 
 pub use diff::{Action, Actual, ForwardChange, RulesetDiff, diff};
 pub use name::{ForwardId, IfName, NameError};
-pub use render::{Forward, Gateway, Snat, render};
+pub use render::{AccessList, Forward, Gateway, Snat, render};
 pub use ruleset::{
-    AddrPort, AddressRange, Chain, Element, Elements, Family, Flowtable, Key, Rule, Ruleset, Set, SetKind,
-    SnatTo, SpreadIndex,
+    AddrPort, AddressRange, Chain, Element, Elements, Family, Flowtable, Key, ListIndex, Rule, Ruleset, Set,
+    SetKind, SnatTo, SpreadIndex,
 };
 pub use sysctl::{Switch, Sysctl, SysctlChange};
 pub use text::SyntaxError;

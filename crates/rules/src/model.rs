@@ -1,6 +1,6 @@
 //! What the kernel makes of a transaction, without a kernel.
 
-use crate::ruleset::{Element, Key, Rule, Ruleset, Set, SetKind};
+use crate::ruleset::{Element, Key, Rule, Ruleset, Set};
 use crate::transaction::{Operation, Transaction};
 
 /// How an operation fails on a given state; the words of the kernel's errno (errno(3)).
@@ -104,7 +104,7 @@ fn step(state: &mut Option<Ruleset>, operation: &Operation) -> Result<(), Refusa
 
 fn fits(set: Set, key: &Key, element: &Element) -> bool {
     let is_of_addresses = matches!(key, Key::Addresses(_));
-    is_of_addresses == (set.kind == SetKind::Clients) && element.data.is_some() == set.is_map()
+    is_of_addresses == set.is_interval() && element.data.is_some() == set.is_map()
 }
 
 /// Whether two different keys cover a common value, which an interval set refuses.

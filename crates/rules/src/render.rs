@@ -7,8 +7,8 @@ use ipnet::IpNet;
 
 use crate::name::{ForwardId, IfName};
 use crate::ruleset::{
-    AddrPort, AddressRange, Chain, Element, Elements, Family, Flowtable, Key, Rule, Ruleset, Set, SetKind,
-    SnatTo, SpreadIndex, TARGETS,
+    AddrPort, AddressRange, Chain, Element, Elements, Family, Flowtable, Key, ListIndex, Rule, Ruleset, Set,
+    SetKind, SnatTo, SpreadIndex, TARGETS,
 };
 
 /// A listener of the gateway and what it leads to.
@@ -23,31 +23,77 @@ pub struct Forward {
     pub targets: Vec<AddrPort>,
 }
 
+/// Clients, and the listeners that they may connect to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccessList {
+    /// The clients' networks, in any order; they may overlap.
+    pub clients: Vec<IpNet>,
+    /// What they reach.
+    pub forwards: Vec<Forward>,
+}
+
+impl AccessList {
+    /// The list of those clients and forwards.
+    pub fn new(clients: &[IpNet], forwards: &[Forward]) -> Self {
+        Self { clients: clients.to_vec(), forwards: forwards.to_vec() }
+    }
+}
+
 /// What the source of forwarded packets becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Snat {
-    /// Addresses of the gateway; new connections spread evenly over several of a family.
-    ///
-    /// From one address NAT has 64,512 ports to one target. Of more than [`TARGETS`] of a family the first serve.
-    Addresses(Vec<IpAddr>),
+    /// Addresses of the gateway, by the interface that packets leave by towards the nodes.
+    Fixed {
+        /// New connections spread evenly over several addresses of a family: from one address NAT has 64,512 ports to one
+        /// target. Of more than [`TARGETS`] of a family the first serve.
+        addresses: BTreeMap<IfName, Vec<IpAddr>>,
+        /// Whether what leaves by another interface is masqueraded; else it keeps its source.
+        masquerade_elsewhere: bool,
+    },
     /// The primary address of the interface that the packet leaves by, chosen by the kernel for each connection.
     Masquerade,
-    /// Left as it is: the nodes' subnets route the clients' addresses back through the gateway.
+    /// Unchanged: the nodes' subnets route the clients' addresses back through the gateway.
     Off,
 }
 
 impl Snat {
-    /// What it becomes in a family, and whose turn each is, in the order of the rules.
-    fn to(&self, family: Family) -> Vec<(SnatTo, Option<SpreadIndex>)> {
+    /// Addresses of one interface, and nothing for others.
+    pub fn fixed(interface: IfName, addresses: Vec<IpAddr>) -> Self {
+        Self::Fixed { addresses: [(interface, addresses)].into(), masquerade_elsewhere: false }
+    }
+
+    /// Whether a node's answers come back, when packets to it leave by that interface.
+    pub fn covers(&self, interface: &str, family: Family) -> bool {
         match self {
-            Self::Addresses(addresses) => {
-                let of_family = addresses.iter().filter(|&&address| Family::of(address) == family);
-                let numbered = of_family.zip(1..=usize::from(TARGETS)).collect::<Vec<_>>().into_iter().rev();
-                numbered
-                    .map(|(address, number)| (SnatTo::Address(*address), SpreadIndex::new(number)))
-                    .collect()
+            Self::Fixed { masquerade_elsewhere: true, .. } | Self::Masquerade | Self::Off => true,
+            Self::Fixed { addresses, masquerade_elsewhere: false } => {
+                addresses.iter().any(|(name, addresses)| {
+                    name.as_str() == interface
+                        && addresses.iter().any(|&address| Family::of(address) == family)
+                })
             }
-            Self::Masquerade => vec![(SnatTo::Masquerade, None)],
+        }
+    }
+
+    /// The rules of a family, in order.
+    fn rules(&self, family: Family) -> Vec<Rule> {
+        let masquerade = Rule::Snat { interface: None, family, to: SnatTo::Masquerade, place: None };
+        match self {
+            Self::Fixed { addresses, masquerade_elsewhere } => {
+                let fixed = addresses.iter().flat_map(|(interface, addresses)| {
+                    let of_family = addresses.iter().filter(|&&address| Family::of(address) == family);
+                    let numbered: Vec<_> = of_family.zip(1..=usize::from(TARGETS)).collect();
+                    // The first takes what the others left over.
+                    numbered.into_iter().rev().map(move |(&address, number)| Rule::Snat {
+                        interface: Some(interface.clone()),
+                        family,
+                        to: SnatTo::Address(address),
+                        place: SpreadIndex::new(number),
+                    })
+                });
+                fixed.chain(masquerade_elsewhere.then_some(masquerade)).collect()
+            }
+            Self::Masquerade => vec![masquerade],
             Self::Off => vec![],
         }
     }
@@ -56,46 +102,45 @@ impl Snat {
 /// The gateway as the rules see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gateway {
-    /// The interface that clients' packets come in by, and that packets leave by towards the nodes.
-    pub interface: IfName,
+    /// The interfaces that clients' packets come in by.
+    pub ingress: Vec<IfName>,
     /// The families in which it has an address to listen on.
     pub families: Vec<Family>,
     /// The way back.
     pub snat: Snat,
 }
 
-/// Renders the ruleset that forwards `clients` to the targets of `forwards`.
+/// Renders the ruleset that forwards the clients of each list to the targets of its forwards.
 ///
-/// Its shape depends on the families and on the most targets that a listener has, and on nothing else; nodes are
-/// elements. `forwards` have a listener each.
-pub fn render(forwards: &[Forward], clients: &[IpNet], gateway: &Gateway) -> Ruleset {
+/// Its shape depends on the interfaces, the families, the number of lists and the most targets that a listener has, and on
+/// nothing else; nodes are elements. The forwards of all lists have a listener each. Of more than [`ListIndex::MAX`]
+/// lists the first count.
+pub fn render(lists: &[AccessList], gateway: &Gateway) -> Ruleset {
     let mut ruleset = Ruleset::default();
     for &family in &gateway.families {
+        let prerouting = ruleset.chains.entry(Chain::Prerouting).or_default();
+        for (list, access) in ListIndex::all().zip(lists) {
+            let forwards: Vec<&Forward> = of_family(&access.forwards, family).collect();
+            let clients = client_ranges(&access.clients, family);
+            ruleset.sets.insert(Set::new(SetKind::Clients(list), family), clients);
+            ruleset.sets.insert(Set::new(SetKind::Forward(list), family), targets(&forwards, 1));
+            let most = forwards.iter().map(|forward| forward.targets.len()).max().unwrap_or(0);
+            for place in SpreadIndex::all().rev().filter(|place| usize::from(place.number()) <= most) {
+                let elements = targets(&forwards, place.number().into());
+                ruleset.sets.insert(Set::new(SetKind::Spread(list, place), family), elements);
+                let rule = |interface| Rule::Spread { interface, family, list, place };
+                prerouting.extend(gateway.ingress.iter().cloned().map(rule));
+            }
+            let rule = |interface| Rule::Forward { interface, family, list };
+            prerouting.extend(gateway.ingress.iter().cloned().map(rule));
+        }
         let forwards: Vec<&Forward> =
-            forwards.iter().filter(|forward| Family::of(forward.listen.address) == family).collect();
-        let most = forwards.iter().map(|forward| forward.targets.len()).max().unwrap_or(0);
-        let interface = || gateway.interface.clone();
-
-        ruleset.sets.insert(Set::new(SetKind::Clients, family), client_ranges(clients, family));
-        ruleset.sets.insert(Set::new(SetKind::Forward, family), targets(&forwards, 1));
+            lists.iter().flat_map(|access| of_family(&access.forwards, family)).collect();
         ruleset.sets.insert(Set::new(SetKind::Backends, family), backends(&forwards));
         ruleset.sets.insert(Set::new(SetKind::Listeners, family), listeners(&forwards));
-        let prerouting = ruleset.chains.entry(Chain::Prerouting).or_default();
-        for place in SpreadIndex::all().rev().filter(|place| usize::from(place.number()) <= most) {
-            let elements = targets(&forwards, place.number().into());
-            ruleset.sets.insert(Set::new(SetKind::Spread(place), family), elements);
-            prerouting.push(Rule::Spread { interface: interface(), family, place });
-        }
-        prerouting.push(Rule::Forward { interface: interface(), family });
-        let sources = gateway.snat.to(family);
-        if !sources.is_empty() {
-            let rules = sources.into_iter().map(|(to, place)| Rule::Snat {
-                interface: interface(),
-                family,
-                to,
-                place,
-            });
-            ruleset.chains.entry(Chain::Postrouting).or_default().extend(rules);
+        let way_back = gateway.snat.rules(family);
+        if !way_back.is_empty() {
+            ruleset.chains.entry(Chain::Postrouting).or_default().extend(way_back);
             let input = [Rule::DropInvalidAnswers { family }, Rule::DropInvalidRequests { family }];
             ruleset.chains.entry(Chain::Input).or_default().extend(input);
         }
@@ -103,33 +148,74 @@ pub fn render(forwards: &[Forward], clients: &[IpNet], gateway: &Gateway) -> Rul
     ruleset
 }
 
+fn of_family(forwards: &[Forward], family: Family) -> impl Iterator<Item = &Forward> {
+    forwards.iter().filter(move |forward| Family::of(forward.listen.address) == family)
+}
+
 impl Ruleset {
-    /// The interface that clients' packets come in by, if any rule names one.
-    pub fn ingress(&self) -> Option<&IfName> {
-        let rules = self.chains.get(&Chain::Prerouting).into_iter().flatten();
-        let mut named = rules.filter_map(|rule| match rule {
-            Rule::Forward { interface, .. } | Rule::Spread { interface, .. } => Some(interface),
-            _ => None,
-        });
-        named.next()
+    /// The interfaces that clients' packets come in by, in the order of the rules.
+    pub fn ingress(&self) -> Vec<&IfName> {
+        let mut named = Vec::new();
+        for rule in self.chains.get(&Chain::Prerouting).into_iter().flatten() {
+            if let Rule::Forward { interface, .. } = rule
+                && !named.contains(&interface)
+            {
+                named.push(interface);
+            }
+        }
+        named
     }
 
-    /// What the source of forwarded packets becomes in a family: one of these; empty: it stays.
-    pub fn sources(&self, family: Family) -> Vec<SnatTo> {
+    /// What the source of packets becomes that leave by an interface: one of these; empty: it stays.
+    pub fn sources(&self, family: Family, output: &str) -> Vec<SnatTo> {
         let rules = self.chains.get(&Chain::Postrouting).into_iter().flatten();
-        let of_family = rules.filter_map(|rule| match rule {
-            Rule::Snat { family: of, to, .. } if *of == family => Some(*to),
-            _ => None,
-        });
-        of_family.collect()
+        let of_family: Vec<(Option<&IfName>, SnatTo)> = rules
+            .filter_map(|rule| match rule {
+                Rule::Snat { interface, family: of, to, .. } if *of == family => {
+                    Some((interface.as_ref(), *to))
+                }
+                _ => None,
+            })
+            .collect();
+        let fixed: Vec<SnatTo> = of_family
+            .iter()
+            .filter(|(name, _)| name.is_some_and(|name| name.as_str() == output))
+            .map(|&(_, to)| to)
+            .collect();
+        let elsewhere = || of_family.iter().filter(|(name, _)| name.is_none()).map(|&(_, to)| to).collect();
+        if fixed.is_empty() { elsewhere() } else { fixed }
     }
 
-    /// The forwards that the maps hold, by listener and id; the opposite of [`render`].
+    /// The forwards that the maps hold, by listener and id.
     ///
     /// Elements whose comment is no id are none of ours, and left out.
     pub fn forwards(&self) -> Vec<Forward> {
+        self.forwards_of(|_| true)
+    }
+
+    /// The lists of clients with the forwards of each, by their numbers; the opposite of [`render`].
+    pub fn access_lists(&self) -> BTreeMap<ListIndex, AccessList> {
+        let lists: BTreeSet<ListIndex> = self.sets.keys().filter_map(|set| set.list()).collect();
+        let access = |list| {
+            let clients = [Family::Ipv4, Family::Ipv6]
+                .into_iter()
+                .flat_map(|family| self.elements(SetKind::Clients(list), family))
+                .filter_map(|(key, _)| if let Key::Addresses(range) = key { Some(*range) } else { None })
+                .flat_map(AddressRange::networks)
+                .collect();
+            AccessList { clients, forwards: self.forwards_of(|set| set.list() == Some(list)) }
+        };
+        lists.into_iter().map(|list| (list, access(list))).collect()
+    }
+
+    /// Whether anything is forwarded in a family.
+    pub fn has_forwards(&self, family: Family) -> bool {
+        self.elements(SetKind::Listeners, family).next().is_some()
+    }
+
+    fn forwards_of(&self, counts: impl Fn(&Set) -> bool) -> Vec<Forward> {
         let mut found: BTreeMap<(AddrPort, ForwardId), Vec<AddrPort>> = BTreeMap::new();
-        let maps = self.sets.iter().filter(|(set, _)| set.is_map());
+        let maps = self.sets.iter().filter(|(set, _)| set.is_map() && counts(set));
         for (key, element) in maps.flat_map(|(_, elements)| elements) {
             let Key::AddrPort(listen) = *key else { continue };
             let id = element.comment.clone().and_then(|comment| comment.try_into().ok());
@@ -155,7 +241,7 @@ impl Ruleset {
             let used = match set.kind {
                 SetKind::Backends => &targets,
                 SetKind::Listeners => &listeners,
-                SetKind::Clients | SetKind::Forward | SetKind::Spread(_) => continue,
+                SetKind::Clients(_) | SetKind::Forward(_) | SetKind::Spread(..) => continue,
             };
             elements.retain(|key, _| matches!(key, Key::AddrPort(endpoint) if used.contains(endpoint)));
         }
@@ -244,7 +330,7 @@ mod tests {
     }
 
     fn gateway(families: &[Family], snat: Snat) -> Gateway {
-        Gateway { interface: "eth0".parse().unwrap(), families: families.to_vec(), snat }
+        Gateway { ingress: vec!["eth0".parse().unwrap()], families: families.to_vec(), snat }
     }
 
     #[test]
@@ -255,8 +341,8 @@ mod tests {
             forward("my-cluster-003", "10.0.0.55:6381", &["10.0.1.232:6379"]),
         ];
         let clients = ["198.51.100.27/32".parse().unwrap()];
-        let snat = Snat::Addresses(vec!["10.0.0.55".parse().unwrap()]);
-        let ruleset = render(&forwards, &clients, &gateway(&[Family::Ipv4], snat));
+        let snat = Snat::fixed("eth0".parse().unwrap(), vec!["10.0.0.55".parse().unwrap()]);
+        let ruleset = render(&[AccessList::new(&clients, &forwards)], &gateway(&[Family::Ipv4], snat));
         expect![[r#"
             add table inet cachenat
             delete table inet cachenat
@@ -318,7 +404,10 @@ mod tests {
             forward("d-001", "[fd00::55]:6391", &["[fd00:1::9]:6379"]),
         ];
         let clients = ["10.9.0.0/25".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
-        let ruleset = render(&forwards, &clients, &gateway(&[Family::Ipv4, Family::Ipv6], Snat::Masquerade));
+        let ruleset = render(
+            &[AccessList::new(&clients, &forwards)],
+            &gateway(&[Family::Ipv4, Family::Ipv6], Snat::Masquerade),
+        );
         expect![[r#"
             table inet cachenat {
             	comment "made by cachenat: changes are undone by its next run"
@@ -391,12 +480,124 @@ mod tests {
 
             	chain postrouting {
             		type nat hook postrouting priority srcnat; policy accept;
-            		oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 masquerade
-            		oifname "eth0" ct status dnat ip6 daddr . tcp dport @backends6 ct original ip6 daddr . ct original proto-dst @listeners6 masquerade
+            		ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 masquerade
+            		ct status dnat ip6 daddr . tcp dport @backends6 ct original ip6 daddr . ct original proto-dst @listeners6 masquerade
             	}
             }
         "#]]
         .assert_eq(&ruleset.to_string());
+    }
+
+    #[test]
+    fn several_lists_and_interfaces_have_a_rule_each() {
+        let lists = [
+            AccessList {
+                clients: vec!["198.51.100.27/32".parse().unwrap()],
+                forwards: vec![forward("a-001", "10.0.0.55:6379", &["10.0.1.230:6379"])],
+            },
+            AccessList {
+                clients: vec!["198.51.100.28/32".parse().unwrap()],
+                forwards: vec![forward(
+                    "b/reader",
+                    "10.0.0.55:6390",
+                    &["10.0.3.240:6379", "10.0.3.241:6379"],
+                )],
+            },
+        ];
+        let snat = Snat::Fixed {
+            addresses: [("eth0".parse().unwrap(), vec!["10.0.0.55".parse().unwrap()])].into(),
+            masquerade_elsewhere: true,
+        };
+        let ingress = ["eth0", "eth2"].map(|name| name.parse().unwrap()).into();
+        let ruleset = render(&lists, &Gateway { ingress, families: vec![Family::Ipv4], snat });
+        expect![[r#"
+            table inet cachenat {
+            	comment "made by cachenat: changes are undone by its next run"
+
+            	set clients4 {
+            		type ipv4_addr
+            		flags interval
+            		elements = { 198.51.100.27 }
+            	}
+
+            	set clients4_2 {
+            		type ipv4_addr
+            		flags interval
+            		elements = { 198.51.100.28 }
+            	}
+
+            	map forward4 {
+            		type ipv4_addr . inet_service : ipv4_addr . inet_service
+            		counter
+            		elements = { 10.0.0.55 . 6379 comment "a-001" : 10.0.1.230 . 6379 }
+            	}
+
+            	map forward4_2 {
+            		type ipv4_addr . inet_service : ipv4_addr . inet_service
+            		counter
+            		elements = { 10.0.0.55 . 6390 comment "b/reader" : 10.0.3.240 . 6379 }
+            	}
+
+            	map spread4_2_2 {
+            		type ipv4_addr . inet_service : ipv4_addr . inet_service
+            		counter
+            		elements = { 10.0.0.55 . 6390 comment "b/reader" : 10.0.3.241 . 6379 }
+            	}
+
+            	set backends4 {
+            		type ipv4_addr . inet_service
+            		elements = { 10.0.1.230 . 6379,
+            			     10.0.3.240 . 6379,
+            			     10.0.3.241 . 6379 }
+            	}
+
+            	set listeners4 {
+            		type ipv4_addr . inet_service
+            		elements = { 10.0.0.55 . 6379,
+            			     10.0.0.55 . 6390 }
+            	}
+
+            	chain prerouting {
+            		type nat hook prerouting priority dstnat; policy accept;
+            		iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4
+            		iifname "eth2" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4
+            		iifname "eth0" numgen random mod 2 0 ip saddr @clients4_2 dnat ip to ip daddr . tcp dport map @spread4_2_2
+            		iifname "eth2" numgen random mod 2 0 ip saddr @clients4_2 dnat ip to ip daddr . tcp dport map @spread4_2_2
+            		iifname "eth0" ip saddr @clients4_2 dnat ip to ip daddr . tcp dport map @forward4_2
+            		iifname "eth2" ip saddr @clients4_2 dnat ip to ip daddr . tcp dport map @forward4_2
+            	}
+
+            	chain input {
+            		type filter hook input priority filter; policy accept;
+            		ct state invalid ip saddr . tcp sport @backends4 drop
+            		ct state invalid ip daddr . tcp dport @listeners4 drop
+            	}
+
+            	chain postrouting {
+            		type nat hook postrouting priority srcnat; policy accept;
+            		oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 snat ip to 10.0.0.55
+            		ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 masquerade
+            	}
+            }
+        "#]]
+        .assert_eq(&ruleset.to_string());
+        for set in ruleset.sets.keys() {
+            assert_eq!(Set::from_name(&set.name()), Some(*set));
+        }
+        for name in [
+            "forward4_1",
+            "forward4_02",
+            "forward4_17",
+            "forward5",
+            "spread4",
+            "spread4_1",
+            "spread4_2_1",
+            "backends4_2",
+        ] {
+            assert_eq!(Set::from_name(name), None, "{name}");
+        }
+        let read = ruleset.access_lists();
+        assert_eq!(read.into_values().collect::<Vec<_>>(), lists);
     }
 
     #[test]
@@ -405,7 +606,8 @@ mod tests {
             forward("c-001", "10.0.0.55:6379", &["10.0.1.230:6379"]),
             forward("d-001", "[fd00::55]:6379", &["[fd00:1::9]:6379"]),
         ];
-        let mut ruleset = render(&forwards, &[], &gateway(&[Family::Ipv4, Family::Ipv6], Snat::Off));
+        let mut ruleset =
+            render(&[AccessList::new(&[], &forwards)], &gateway(&[Family::Ipv4, Family::Ipv6], Snat::Off));
         let before = ruleset.to_string();
         ruleset.offload(&"eth0".parse().unwrap());
         let after = ruleset.to_string();
@@ -450,7 +652,8 @@ mod tests {
             let more: Vec<&str> = more.iter().map(String::as_str).collect();
             let forwards = [forward("r", "10.0.0.55:1", &targets), forward("s", "10.0.0.55:2", &more)];
             let clients = ["198.51.100.27/32".parse().unwrap()];
-            let ruleset = render(&forwards, &clients, &gateway(&[Family::Ipv4], Snat::Masquerade));
+            let ruleset =
+                render(&[AccessList::new(&clients, &forwards)], &gateway(&[Family::Ipv4], Snat::Masquerade));
             let packet = Packet {
                 input: "eth0".parse().unwrap(),
                 output: "eth0".parse().unwrap(),
@@ -479,8 +682,7 @@ mod tests {
         let targets: Vec<String> = (1..=20).map(|host| format!("10.0.1.{host}:6379")).collect();
         let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
         let ruleset = render(
-            &[forward("r", "10.0.0.55:1", &targets)],
-            &[],
+            &[AccessList::new(&[], &[forward("r", "10.0.0.55:1", &targets)])],
             &gateway(&[Family::Ipv4], Snat::Masquerade),
         );
         assert_eq!(ruleset.elements(SetKind::Backends, Family::Ipv4).count(), usize::from(TARGETS));
@@ -494,10 +696,12 @@ mod tests {
             forward("a-001", "10.0.0.55:6379", &["10.0.1.230:6379"]),
             forward("a/reader", "10.0.0.55:6380", &["10.0.1.230:6379", "10.0.1.231:6379"]),
         ];
-        let of = |forwards: &[Forward]| render(forwards, &[], &gateway(&[Family::Ipv4], Snat::Masquerade));
+        let of = |forwards: &[Forward]| {
+            render(&[AccessList::new(&[], forwards)], &gateway(&[Family::Ipv4], Snat::Masquerade))
+        };
         let mut without = of(&forwards);
         without.retain_forwards(|id| id.as_str() == "a-001");
-        let spread = Set::new(SetKind::Spread(SpreadIndex::new(2).unwrap()), Family::Ipv4);
+        let spread = Set::new(SetKind::Spread(ListIndex::FIRST, SpreadIndex::new(2).unwrap()), Family::Ipv4);
         assert_eq!(without.sets.remove(&spread), Some(Elements::new()));
         assert_eq!(without.sets, of(&forwards[..1]).sets);
     }

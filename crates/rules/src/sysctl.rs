@@ -7,7 +7,7 @@ use std::str::FromStr;
 use smol_str::SmolStr;
 
 use crate::name::IfName;
-use crate::ruleset::{Family, Ruleset, SetKind};
+use crate::ruleset::{Family, Ruleset};
 
 /// A kernel setting, and the value that forwarding needs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -174,7 +174,7 @@ impl Sysctl {
 
     /// The settings that `ruleset` needs: forwarding for each family that it forwards in.
     pub fn needed_by(ruleset: &Ruleset) -> Vec<Self> {
-        let has = |family| ruleset.elements(SetKind::Forward, family).next().is_some();
+        let has = |family| ruleset.has_forwards(family);
         // Without a single forward the gateway is still one, and IPv4 is what it was built for.
         let ipv6 = has(Family::Ipv6).then_some(Self::Ipv6Forward);
         std::iter::once(Self::Ipv4Forward).chain(ipv6).collect()

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use smol_str::{SmolStr, SmolStrBuilder};
 
 use crate::ruleset::{
-    AddrPort, AddressRange, Chain, Element, Family, Flowtable, Key, Rule, Ruleset, Set, SetKind, SnatTo,
-    SpreadIndex, TABLE, TABLE_COMMENT,
+    AddrPort, AddressRange, Chain, Element, Family, Flowtable, Key, ListIndex, Rule, Ruleset, Set, SetKind,
+    SnatTo, SpreadIndex, TABLE, TABLE_COMMENT,
 };
 
 impl Family {
@@ -168,7 +168,7 @@ impl Display for ElementText<'_> {
 
 impl Display for Set {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(&self.name())
     }
 }
 
@@ -182,9 +182,9 @@ impl Set {
     pub(crate) fn declaration(self) -> Vec<String> {
         let address = self.family.address_type();
         let kind = match self.kind {
-            SetKind::Clients => format!("type {address}"),
+            SetKind::Clients(_) => format!("type {address}"),
             SetKind::Backends | SetKind::Listeners => format!("type {address} . inet_service"),
-            SetKind::Forward | SetKind::Spread(_) => {
+            SetKind::Forward(_) | SetKind::Spread(..) => {
                 format!("type {address} . inet_service : {address} . inet_service")
             }
         };
@@ -228,18 +228,20 @@ impl Flowtable {
 impl Display for Rule {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Forward { interface, family } => {
+            Self::Forward { interface, family, list } => {
                 write!(f, "iifname \"{interface}\" ")?;
-                translated(f, Set::new(SetKind::Forward, *family))
+                translated(f, Set::new(SetKind::Forward(*list), *family), *list)
             }
-            Self::Spread { interface, family, place } => {
+            Self::Spread { interface, family, list, place } => {
                 write!(f, "iifname \"{interface}\" ")?;
                 turn_of(f, *place)?;
-                translated(f, Set::new(SetKind::Spread(*place), *family))
+                translated(f, Set::new(SetKind::Spread(*list, *place), *family), *list)
             }
             Self::Snat { interface, family, to, place } => {
                 let ip = family.keyword();
-                write!(f, "oifname \"{interface}\" ")?;
+                if let Some(interface) = interface {
+                    write!(f, "oifname \"{interface}\" ")?;
+                }
                 if let Some(place) = place {
                     turn_of(f, *place)?;
                 }
@@ -275,8 +277,8 @@ fn turn_of(f: &mut Formatter<'_>, place: SpreadIndex) -> fmt::Result {
 }
 
 /// What a map leads clients' packets to.
-fn translated(f: &mut Formatter<'_>, map: Set) -> fmt::Result {
-    let (ip, clients) = (map.family.keyword(), Set::new(SetKind::Clients, map.family));
+fn translated(f: &mut Formatter<'_>, map: Set, list: ListIndex) -> fmt::Result {
+    let (ip, clients) = (map.family.keyword(), Set::new(SetKind::Clients(list), map.family));
     write!(f, "{ip} saddr @{clients} dnat {ip} to {ip} daddr . tcp dport map @{map}")
 }
 

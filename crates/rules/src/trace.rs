@@ -40,16 +40,16 @@ pub fn trace(ruleset: &Ruleset, packet: &Packet, hits: impl Fn(u8) -> bool) -> (
 }
 
 fn dnat(ruleset: &Ruleset, rule: &Rule, packet: &Packet, hits: impl Fn(u8) -> bool) -> Option<AddrPort> {
-    let (interface, family, map) = match rule {
-        Rule::Forward { interface, family } => (interface, *family, SetKind::Forward),
-        Rule::Spread { interface, family, place } if hits(place.number()) => {
-            (interface, *family, SetKind::Spread(*place))
+    let (interface, family, list, map) = match rule {
+        Rule::Forward { interface, family, list } => (interface, *family, *list, SetKind::Forward(*list)),
+        Rule::Spread { interface, family, list, place } if hits(place.number()) => {
+            (interface, *family, *list, SetKind::Spread(*list, *place))
         }
         _ => return None,
     };
     let ours = packet.tcp && *interface == packet.input && Family::of(packet.source) == family;
     let listed = ruleset
-        .elements(SetKind::Clients, family)
+        .elements(SetKind::Clients(list), family)
         .any(|(key, _)| matches!(key, Key::Addresses(range) if range.contains(packet.source)));
     if !ours || !listed {
         return None;
@@ -69,7 +69,8 @@ fn snat(
         let set = ruleset.sets.get(&Set::new(kind, *family));
         set.is_some_and(|elements| elements.contains_key(&Key::AddrPort(endpoint)))
     };
-    let leaves = packet.tcp && *interface == packet.output && Family::of(target.address) == *family;
+    let by = interface.as_ref().is_none_or(|interface| *interface == packet.output);
+    let leaves = packet.tcp && by && Family::of(target.address) == *family;
     let ours = has(SetKind::Backends, target) && has(SetKind::Listeners, packet.destination);
     let has_turn = place.is_none_or(|place| hits(place.number()));
     (leaves && ours && has_turn).then_some(*to)

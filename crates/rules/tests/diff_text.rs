@@ -2,7 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use expect_test::expect;
-use rules::{Actual, Family, Forward, Gateway, Ruleset, RulesetDiff, Snat, diff, render};
+use rules::{AccessList, Actual, Family, Forward, Gateway, Ruleset, RulesetDiff, Snat, diff, render};
 
 fn ruleset(forwards: &[(&str, &str, &[&str])], snat: Snat) -> Ruleset {
     let forward = |&(id, listen, targets): &(&str, &str, &[&str])| Forward {
@@ -11,8 +11,8 @@ fn ruleset(forwards: &[(&str, &str, &[&str])], snat: Snat) -> Ruleset {
         targets: targets.iter().map(|target| target.parse().unwrap()).collect(),
     };
     let forwards: Vec<Forward> = forwards.iter().map(forward).collect();
-    let gateway = Gateway { interface: "eth0".parse().unwrap(), families: vec![Family::Ipv4], snat };
-    render(&forwards, &["198.51.100.27/32".parse().unwrap()], &gateway)
+    let gateway = Gateway { ingress: vec!["eth0".parse().unwrap()], families: vec![Family::Ipv4], snat };
+    render(&[AccessList::new(&["198.51.100.27/32".parse().unwrap()], &forwards)], &gateway)
 }
 
 fn between(before: &Ruleset, after: &Ruleset) -> RulesetDiff {
@@ -79,11 +79,11 @@ fn a_reader_that_gains_a_replica_moves() {
 fn a_new_snat_address_replaces_the_rule_and_leaves_the_elements() {
     let nodes: &[(&str, &str, &[&str])] = &[("a-001", "10.0.0.55:6379", &["10.0.1.230:6379"])];
     let before = ruleset(nodes, Snat::Masquerade);
-    let after = ruleset(nodes, Snat::Addresses(vec!["10.0.0.55".parse().unwrap()]));
+    let after = ruleset(nodes, Snat::fixed("eth0".parse().unwrap(), vec!["10.0.0.55".parse().unwrap()]));
     expect![[r#"
           table inet cachenat
               chain postrouting
-        -         oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 masquerade
+        -         ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 masquerade
         +         oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 snat ip to 10.0.0.55
         ---
         ---
@@ -207,7 +207,7 @@ fn creation_and_removal_show_all_there_is() {
         +         ct state invalid ip saddr . tcp sport @backends4 drop
         +         ct state invalid ip daddr . tcp dport @listeners4 drop
         +     chain postrouting
-        +         oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 masquerade
+        +         ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 masquerade
         ---
         add a-001 10.0.0.55:6379 to 10.0.1.230:6379
         ---
@@ -226,7 +226,7 @@ fn creation_and_removal_show_all_there_is() {
         add rule inet cachenat prerouting iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4
         add rule inet cachenat input ct state invalid ip saddr . tcp sport @backends4 drop
         add rule inet cachenat input ct state invalid ip daddr . tcp dport @listeners4 drop
-        add rule inet cachenat postrouting oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 masquerade
+        add rule inet cachenat postrouting ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 masquerade
     "#]].assert_eq(&all_of(&diff(None, Some(&wanted))));
     let actual = Actual { ruleset: wanted, strangers: vec![] };
     expect![[r#"
@@ -245,7 +245,7 @@ fn creation_and_removal_show_all_there_is() {
         -         ct state invalid ip saddr . tcp sport @backends4 drop
         -         ct state invalid ip daddr . tcp dport @listeners4 drop
         -     chain postrouting
-        -         oifname "eth0" ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 masquerade
+        -         ct status dnat ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4 masquerade
         ---
         remove a-001 10.0.0.55:6379, which led to 10.0.1.230:6379
         ---
@@ -261,7 +261,7 @@ fn the_reviewers_iptables_form_is_the_aws_procedure_with_its_gaps_closed() {
             ("my-cluster-001", "10.0.0.55:6379", &["10.0.1.230:6379"]),
             ("my-cluster/reader", "10.0.0.55:6390", &["10.0.1.231:6379", "10.0.1.232:6379"]),
         ],
-        Snat::Addresses(vec!["10.0.0.55".parse().unwrap()]),
+        Snat::fixed("eth0".parse().unwrap(), vec!["10.0.0.55".parse().unwrap()]),
     );
     expect![[r##"
         # for review: 'cachenat apply' writes nftables, not this

@@ -11,7 +11,8 @@ use rules::json::DesiredState;
 use rules::model::carry_out;
 use rules::trace::{Packet, trace};
 use rules::{
-    Actual, AddrPort, Family, Flowtable, Forward, ForwardId, Gateway, Ruleset, Snat, Sysctl, diff, render,
+    AccessList, Actual, AddrPort, Family, Flowtable, Forward, ForwardId, Gateway, IfName, Ruleset, Snat,
+    Sysctl, diff, render,
 };
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 55);
@@ -44,25 +45,54 @@ fn clients() -> impl Strategy<Value = Vec<IpNet>> {
     proptest::collection::vec(network, 0..5)
 }
 
+/// One to three lists; no two listeners are the same.
+fn lists() -> impl Strategy<Value = Vec<AccessList>> {
+    let of =
+        (forwards(), proptest::collection::vec(clients(), 1..4), proptest::collection::vec(0usize..3, 12));
+    of.prop_map(|(forwards, clients, whose)| {
+        let mut lists: Vec<AccessList> =
+            clients.into_iter().map(|clients| AccessList { clients, forwards: vec![] }).collect();
+        for (forward, list) in forwards.into_iter().zip(whose) {
+            let list = list % lists.len();
+            lists.get_mut(list).unwrap().forwards.push(forward);
+        }
+        lists
+    })
+}
+
+fn interfaces() -> impl Strategy<Value = Vec<IfName>> {
+    let names = |names: &[&str]| Just(names.iter().map(|name| name.parse().unwrap()).collect());
+    prop_oneof![names(&["eth0"]), names(&["eth0", "eth2"])]
+}
+
 fn snat() -> impl Strategy<Value = Snat> {
-    let addresses = |last: &[u8]| {
-        Just(Snat::Addresses(last.iter().map(|&last| IpAddr::from([10, 0, 0, last])).collect()))
+    let addresses = |last: &[u8]| last.iter().map(|&last| IpAddr::from([10, 0, 0, last])).collect::<Vec<_>>();
+    let fixed = move |interfaces: &[(&str, &[u8])], masquerade_elsewhere| {
+        let addresses =
+            interfaces.iter().map(|(name, last)| (name.parse().unwrap(), addresses(last))).collect();
+        Just(Snat::Fixed { addresses, masquerade_elsewhere })
     };
-    prop_oneof![Just(Snat::Off), Just(Snat::Masquerade), addresses(&[55]), addresses(&[55, 56, 57])]
+    prop_oneof![
+        Just(Snat::Off),
+        Just(Snat::Masquerade),
+        fixed(&[("eth0", &[55])], true),
+        fixed(&[("eth0", &[55, 56, 57])], false),
+        fixed(&[("eth0", &[55]), ("eth1", &[66, 67])], false),
+    ]
 }
 
 prop_compose! {
     fn rulesets()(
-        forwards in forwards(),
-        clients in clients(),
+        lists in lists(),
+        ingress in interfaces(),
         snat in snat(),
         v6 in any::<bool>(),
         offload in proptest::option::of((prop_oneof![Just("eth0"), Just("eth1")], any::<bool>())),
         drops_others in any::<bool>(),
     ) -> Ruleset {
         let families = if v6 { vec![Family::Ipv4, Family::Ipv6] } else { vec![Family::Ipv4] };
-        let gateway = Gateway { interface: "eth0".parse().unwrap(), families, snat };
-        let mut ruleset = render(&forwards, &clients, &gateway);
+        let gateway = Gateway { ingress, families, snat };
+        let mut ruleset = render(&lists, &gateway);
         if let Some((interface, same_device)) = offload {
             ruleset.offload(&interface.parse().unwrap());
             if !same_device {
@@ -115,47 +145,63 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_the_input_does_not_show(forwards in forwards(), clients in clients(), snat in snat()) {
-        let gateway = Gateway { interface: "eth0".parse().unwrap(), families: vec![Family::Ipv4], snat };
-        let (mut backwards, mut others) = (forwards.clone(), clients.clone());
-        backwards.reverse();
-        others.reverse();
-        prop_assert_eq!(render(&forwards, &clients, &gateway), render(&backwards, &others, &gateway));
+    fn the_order_of_the_input_does_not_show(lists in lists(), snat in snat(), ingress in interfaces()) {
+        let gateway = Gateway { ingress, families: vec![Family::Ipv4], snat };
+        let mut backwards = lists.clone();
+        for list in &mut backwards {
+            list.clients.reverse();
+            list.forwards.reverse();
+        }
+        prop_assert_eq!(render(&lists, &gateway), render(&backwards, &gateway));
+    }
+
+    #[test]
+    fn the_lists_read_back(lists in lists(), snat in snat()) {
+        let gateway = Gateway { ingress: vec!["eth0".parse().unwrap()], families: vec![Family::Ipv4], snat };
+        let ruleset = render(&lists, &gateway);
+        let again: Vec<AccessList> = ruleset.access_lists().into_values().collect();
+        prop_assert_eq!(render(&again, &gateway), ruleset);
     }
 
     #[test]
     fn a_packet_to_a_listener_reaches_its_own_node_and_no_other_packet_is_changed(
-        forwards in forwards(),
-        clients in clients(),
+        lists in lists(),
         from in (0u8..4, 0u8..255),
         to in prop_oneof![Just(GATEWAY), Just(Ipv4Addr::new(203, 0, 113, 9)), Just(Ipv4Addr::new(10, 0, 1, 3))],
         port in 1u16..45,
         tcp in prop::bool::weighted(0.9),
-        interface in prop_oneof![9 => Just("eth0"), 1 => Just("eth1")],
+        ingress in interfaces(),
+        input in prop_oneof![8 => Just("eth0"), 1 => Just("eth1"), 1 => Just("eth2")],
+        output in prop_oneof![Just("eth0"), Just("eth1")],
         hits in 0u32..1 << 17,
         offload: bool,
     ) {
-        let snat = Snat::Addresses(vec![GATEWAY.into()]);
-        let gateway = Gateway { interface: "eth0".parse().unwrap(), families: vec![Family::Ipv4], snat };
+        let snat = Snat::Fixed {
+            addresses: [("eth0".parse().unwrap(), vec![GATEWAY.into()])].into(),
+            masquerade_elsewhere: true,
+        };
+        let gateway = Gateway { ingress, families: vec![Family::Ipv4], snat };
         let source = IpAddr::from([198, 51, from.0, from.1]);
         let packet = Packet {
-            input: interface.parse().unwrap(),
-            output: "eth0".parse().unwrap(),
+            input: input.parse().unwrap(),
+            output: output.parse().unwrap(),
             tcp,
             source,
             destination: endpoint(to, port),
         };
-        let mut ruleset = render(&forwards, &clients, &gateway);
+        let mut ruleset = render(&lists, &gateway);
         if offload {
-            ruleset.offload(&gateway.interface);
+            ruleset.offload(&"eth0".parse().unwrap());
         }
         let (new_source, destination) = trace(&ruleset, &packet, |place| hits & 1 << place != 0);
 
-        let admitted = tcp && interface == "eth0" && clients.iter().any(|client| client.contains(&source));
-        match forwards.iter().find(|forward| admitted && forward.listen == packet.destination) {
+        let comes_in = tcp && gateway.ingress.contains(&packet.input);
+        let reaches = |list: &&AccessList| comes_in && list.clients.iter().any(|client| client.contains(&source));
+        let mut forwards = lists.iter().filter(reaches).flat_map(|list| &list.forwards);
+        match forwards.find(|forward| forward.listen == packet.destination) {
             Some(forward) => {
                 prop_assert!(forward.targets.contains(&destination));
-                prop_assert_eq!(new_source, Some(GATEWAY.into()));
+                prop_assert_eq!(new_source, (output == "eth0").then_some(GATEWAY.into()));
             }
             None => prop_assert_eq!((new_source, destination), (Some(source), packet.destination)),
         }

@@ -56,6 +56,47 @@ impl Network {
         ));
     }
 
+    /// Gives the NAT instance one more network interface, on the bridge `public` or `private`, with an address there.
+    pub fn attach(&self, interface: &str, bridge: &str, address: Ipv4Addr) {
+        let port = format!("port{}", self.ports.fetch_add(1, Ordering::Relaxed));
+        self.vpc.ip(&format!(
+            "link add {port} type veth peer name {interface} netns {host}\n\
+             link set {port} master {bridge} up",
+            host = self.nat.path(),
+        ));
+        self.nat.ip(&format!("address add {address}/24 dev {interface}\nlink set {interface} up"));
+        // A VPC has no ARP flux: each network interface answers for its own addresses only.
+        self.nat.set_sysctl("net/ipv4/conf/all/arp_ignore", "1");
+    }
+
+    /// Has the VPC check sources and destinations of the NAT instance's interfaces, `(interface, own addresses)`, as AWS does
+    /// unless told otherwise. The counters of the table `bridge sdc` say how many packets that stopped.
+    pub fn check_sources(&self, own: &[(&str, &str)]) {
+        let links = self.nat.command("ip").args(["-o", "link"]).output().expect("ip is installed").stdout;
+        let links = String::from_utf8_lossy(&links).into_owned();
+        let (mut from, mut to) = (String::new(), String::new());
+        for (interface, addresses) in own {
+            // `7: eth0@if12: ...`: the other end is the port on the bridge.
+            let line = links.lines().find(|line| line.contains(&format!(" {interface}@if")));
+            let index = line.and_then(|line| line.split("@if").nth(1)?.split(':').next());
+            let index = index.expect("the interface is one end of a veth");
+            from.push_str(&format!("iif {index} ip saddr != {{ {addresses} }} counter drop\n"));
+            to.push_str(&format!("oif {index} ip daddr != {{ {addresses} }} counter drop\n"));
+        }
+        self.vpc.nft(&format!(
+            "table bridge sdc {{
+                chain from {{
+                    type filter hook prerouting priority filter; policy accept;
+                    {from}
+                }}
+                chain to {{
+                    type filter hook postrouting priority filter; policy accept;
+                    {to}
+                }}
+            }}"
+        ));
+    }
+
     /// A new host on the internet.
     pub fn internet_host(&self, address: Ipv4Addr) -> Namespace {
         let host = Namespace::new();

@@ -255,7 +255,8 @@ fn judged(nat: &Namespace) -> (bool, Vec<String>) {
         (foreign, host::index(&"eth0".parse().unwrap()))
     });
     let flow = Flow {
-        interface: Interface { name: "eth0".parse().unwrap(), index },
+        input: Interface { name: "eth0".parse().unwrap(), index },
+        output: Interface { name: "eth0".parse().unwrap(), index },
         client: "198.51.100.27/32".parse().unwrap(),
         listener: "10.0.0.55:6379".parse().unwrap(),
         target: "10.0.1.230:6379".parse().unwrap(),

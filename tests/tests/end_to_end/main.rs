@@ -30,4 +30,5 @@ mod strangers;
 mod syscalls;
 mod turns;
 mod watch;
+mod ways_in;
 mod writers;

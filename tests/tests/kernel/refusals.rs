@@ -4,7 +4,7 @@ use applier::kernel::{CommitError, DumpError, Generation, Netfilter as _};
 use applier::netlink::Kernel;
 use applier::sync::sync;
 use cachenat_tests::lab::namespace::Namespace;
-use rules::ruleset::{Element, Family, Key, Set, SetKind};
+use rules::ruleset::{Element, Family, Key, ListIndex, Set, SetKind};
 use rules::{Actual, Operation, Transaction, diff};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
@@ -21,7 +21,7 @@ fn one_refused_element_among_thousands_is_named() {
     let mut operations = diff(Some(&Actual { ruleset: example(), strangers: vec![] }), Some(&nodes(3_000)));
     operations.sets.values_mut().for_each(|change| change.removed.clear());
     let mut operations = operations.transaction().operations;
-    let forward4 = Set::new(SetKind::Forward, Family::Ipv4);
+    let forward4 = Set::new(SetKind::Forward(ListIndex::FIRST), Family::Ipv4);
     let taken = Key::AddrPort(at("10.0.0.55:6380"));
     operations.retain(|operation| {
         matches!(operation, Operation::AddElement(set, key, _) if *set == forward4 && (*key == taken || *key < Key::AddrPort(at("10.0.0.55:4000"))))

@@ -6,7 +6,7 @@ use cachenat_tests::lab::namespace::Namespace;
 use cachenat_tests::lab::shell::run;
 use rules::Snat;
 use rules::diff::TableChange;
-use rules::ruleset::{Family, Key, Ruleset, Set, SetKind};
+use rules::ruleset::{Family, Key, ListIndex, Ruleset, Set, SetKind};
 use serde_json::Value;
 
 use crate::rulesets::{at, client, everything, example, nodes, redirect, to_gateway, to_several};
@@ -130,7 +130,7 @@ fn client_ranges_change_into_any_others() {
     ];
     let with = |ranges: &[&str]| {
         let mut ruleset = example();
-        ruleset.sets.get_mut(&Set::new(SetKind::Clients, Family::Ipv4)).unwrap().clear();
+        ruleset.sets.get_mut(&Set::new(SetKind::Clients(ListIndex::FIRST), Family::Ipv4)).unwrap().clear();
         ranges.iter().for_each(|range| client(&mut ruleset, range, None));
         ruleset
     };
@@ -172,7 +172,8 @@ fn a_replaced_node_sends_only_its_element() {
     assert_eq!(synced.changes.transaction().operations.len(), 4, "{}", synced.changes);
 
     assert_eq!(objects(&namespace), handles);
-    let moved = (Set::new(SetKind::Forward, Family::Ipv4), Key::AddrPort(at("10.0.0.55:1524")));
+    let moved =
+        (Set::new(SetKind::Forward(ListIndex::FIRST), Family::Ipv4), Key::AddrPort(at("10.0.0.55:1524")));
     for (place, counter) in &synced.dump.counters {
         let expected = if *place == moved { (0, 0) } else { (7, 420) };
         assert_eq!((counter.packets, counter.bytes), expected, "{}", place.1);

@@ -6,8 +6,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
 
-use rules::ruleset::{AddrPort, Element, Family, Key, Ruleset, Set, SetKind};
-use rules::{AddressRange, Forward, Gateway, Snat, render};
+use rules::ruleset::{AddrPort, Element, Family, Key, ListIndex, Ruleset, Set, SetKind};
+use rules::{AccessList, AddressRange, Forward, Gateway, Snat, render};
 
 /// `10.0.0.55:6379`, `[2001:db8::55]:6379`
 pub(crate) fn at(text: &str) -> AddrPort {
@@ -22,18 +22,18 @@ pub(crate) fn forward(id: &str, listen: &str, targets: &[&str]) -> Forward {
 
 /// The gateway of the example: eth0, 10.0.0.55.
 pub(crate) fn gateway(families: &[Family], snat: Snat) -> Gateway {
-    Gateway { interface: "eth0".parse().unwrap(), families: families.to_vec(), snat }
+    Gateway { ingress: vec!["eth0".parse().unwrap()], families: families.to_vec(), snat }
 }
 
 /// SNAT to the gateway's own addresses.
 pub(crate) fn to_gateway() -> Snat {
-    Snat::Addresses(vec!["10.0.0.55".parse().unwrap(), "2001:db8::55".parse().unwrap()])
+    Snat::fixed("eth0".parse().unwrap(), vec!["10.0.0.55".parse().unwrap(), "2001:db8::55".parse().unwrap()])
 }
 
 /// SNAT to several of its addresses.
 pub(crate) fn to_several() -> Snat {
     let addresses = ["10.0.0.55", "10.0.0.56", "2001:db8::55", "2001:db8::56", "2001:db8::57"];
-    Snat::Addresses(addresses.map(|address| address.parse().unwrap()).to_vec())
+    Snat::fixed("eth0".parse().unwrap(), addresses.map(|address| address.parse().unwrap()).to_vec())
 }
 
 /// The example: three nodes on ports 6379 to 6381.
@@ -43,7 +43,10 @@ pub(crate) fn example() -> Ruleset {
         forward("my-cluster-002", "10.0.0.55:6380", &["10.0.1.231:6379"]),
         forward("my-cluster-003", "10.0.0.55:6381", &["10.0.1.232:6379"]),
     ];
-    render(&forwards, &["198.51.100.27/32".parse().unwrap()], &gateway(&[Family::Ipv4], to_gateway()))
+    render(
+        &[AccessList::new(&["198.51.100.27/32".parse().unwrap()], &forwards)],
+        &gateway(&[Family::Ipv4], to_gateway()),
+    )
 }
 
 /// What nft adds to a table with `forward` rules so that `10.0.0.55:6390` and `[2001:db8::55]:6390` lead to nodes 1 and 2 as
@@ -74,7 +77,10 @@ pub(crate) fn nodes(count: u16) -> Ruleset {
             Forward { id: format!("node-{at:05}").parse().unwrap(), listen, targets: vec![target] }
         })
         .collect();
-    render(&forwards, &["198.51.100.27/32".parse().unwrap()], &gateway(&[Family::Ipv4], to_gateway()))
+    render(
+        &[AccessList::new(&["198.51.100.27/32".parse().unwrap()], &forwards)],
+        &gateway(&[Family::Ipv4], to_gateway()),
+    )
 }
 
 /// Everything that a ruleset can hold: both families, spreads, networks, ranges to both ends of the address space.
@@ -94,7 +100,8 @@ pub(crate) fn everything(snat: Snat) -> Ruleset {
     let clients =
         ["198.51.100.27/32", "203.0.113.0/25", "0.0.0.0/8", "255.255.255.0/24", "2001:db8::/32", "ffff::/16"];
     let clients = clients.map(|client| client.parse().unwrap());
-    let mut ruleset = render(&forwards, &clients, &gateway(&[Family::Ipv4, Family::Ipv6], snat));
+    let mut ruleset =
+        render(&[AccessList::new(&clients, &forwards)], &gateway(&[Family::Ipv4, Family::Ipv6], snat));
     // A range that is no network, beside one that it touches.
     for text in ["192.0.2.10-192.0.2.20", "192.0.2.21-192.0.2.21", "192.0.2.22-192.0.2.100"] {
         client(&mut ruleset, text, Some("office"));
@@ -105,7 +112,7 @@ pub(crate) fn everything(snat: Snat) -> Ruleset {
 /// Adds a range to the IPv4 clients.
 pub(crate) fn client(ruleset: &mut Ruleset, range: &str, comment: Option<&str>) {
     let range: AddressRange = range.parse().unwrap();
-    let set = Set::new(SetKind::Clients, Family::of(range.first()));
+    let set = Set::new(SetKind::Clients(ListIndex::FIRST), Family::of(range.first()));
     let element = Element { data: None, comment: comment.map(Into::into) };
     ruleset.sets.entry(set).or_default().insert(Key::Addresses(range), element);
 }
@@ -113,8 +120,12 @@ pub(crate) fn client(ruleset: &mut Ruleset, range: &str, comment: Option<&str>) 
 /// Leads the listener to another target, as when a node was replaced.
 pub(crate) fn redirect(ruleset: &mut Ruleset, listen: &str, target: &str) {
     let set = |kind| Set::new(kind, Family::Ipv4);
-    let element =
-        ruleset.sets.get_mut(&set(SetKind::Forward)).unwrap().get_mut(&Key::AddrPort(at(listen))).unwrap();
+    let element = ruleset
+        .sets
+        .get_mut(&set(SetKind::Forward(ListIndex::FIRST)))
+        .unwrap()
+        .get_mut(&Key::AddrPort(at(listen)))
+        .unwrap();
     let old = element.data.replace(at(target)).unwrap();
     let backends = ruleset.sets.get_mut(&set(SetKind::Backends)).unwrap();
     backends.remove(&Key::AddrPort(old));

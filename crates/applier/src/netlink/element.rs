@@ -8,7 +8,7 @@ use std::num::NonZeroU16;
 
 use nix::libc;
 use rules::Family;
-use rules::ruleset::{AddrPort, AddressRange, Element, Elements, Key, Set, SetKind};
+use rules::ruleset::{AddrPort, AddressRange, Element, Elements, Key, Set};
 use smol_str::SmolStr;
 
 use super::attribute::{Fields, Malformed, Writer};
@@ -125,7 +125,7 @@ pub(super) fn parse(set: Set, bytes: &[u8]) -> Result<Found, Malformed> {
     }
     let Some(key) = value(&fields, attr::KEY)? else { return Ok(Found::Stranger) };
     let comment = fields.get(attr::USERDATA).and_then(userdata::comment).map(SmolStr::new);
-    if set.kind == SetKind::Clients {
+    if set.is_interval() {
         let plain = fields.only(&[attr::KEY, attr::FLAGS, attr::USERDATA, attr::PAD]);
         let bound = address(set.family, key).filter(|_| plain).and_then(|address| match flags {
             0 => Some(Bound { address, side: BoundSide::Start(comment) }),

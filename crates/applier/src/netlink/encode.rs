@@ -137,7 +137,7 @@ fn pack(operations: &[Operation], sequence: u32) -> Packed {
         return Packed { message: Vec::new(), ends };
     };
     let message = build_in_table(kind, flags, sequence, |writer| {
-        writer.name(elements::SET, set.name());
+        writer.name(elements::SET, &set.name());
         writer.nest(elements::LIST, |writer| {
             let start = writer.0.len();
             for operation in operations {
@@ -219,7 +219,7 @@ fn add_set(set: Set, sequence: u32) -> Vec<u8> {
 }
 
 fn delete_set(set: Set, sequence: u32) -> Vec<u8> {
-    build_in_table(message::DELSET, 0, sequence, |writer| writer.name(set_attr::NAME, set.name()))
+    build_in_table(message::DELSET, 0, sequence, |writer| writer.name(set_attr::NAME, &set.name()))
 }
 
 /// nftnl does not support flowtables.

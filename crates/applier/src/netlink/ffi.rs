@@ -76,7 +76,7 @@ pub(super) fn lookup(set: Set, destination: Option<u32>) -> NonNull<sys::nftnl_e
     if let Some(register) = destination {
         expression.set(sys::NFTNL_EXPR_LOOKUP_DREG, register);
     }
-    expression.set_name(sys::NFTNL_EXPR_LOOKUP_SET, set.name());
+    expression.set_name(sys::NFTNL_EXPR_LOOKUP_SET, &set.name());
     expression.0
 }
 

@@ -1,7 +1,7 @@
 //! Converts rules to lists of expressions, as nft does from the rule's text, and back.
 
 use nix::libc;
-use rules::ruleset::{Rule, Set, SetKind, SnatTo, SpreadIndex};
+use rules::ruleset::{ListIndex, Rule, Set, SetKind, SnatTo, SpreadIndex};
 use rules::{Family, IfName};
 
 use super::expression::{AddressSide, Expression, MetaKey, Register};
@@ -24,17 +24,18 @@ const IFNAMSIZ: usize = 16;
 /// The expressions of a rule, as `nft --debug=netlink` shows them.
 pub(super) fn lower(rule: &Rule) -> Vec<Expression> {
     match rule {
-        Rule::Forward { interface, family } => {
-            let set = Set::new(SetKind::Forward, *family);
-            [from(interface), clients(*family), endpoint(*family), dnat(set)].concat()
+        Rule::Forward { interface, family, list } => {
+            let set = Set::new(SetKind::Forward(*list), *family);
+            [from(interface), clients(*family, *list), endpoint(*family), dnat(set)].concat()
         }
-        Rule::Spread { interface, family, place } => {
-            let set = Set::new(SetKind::Spread(*place), *family);
-            [from(interface), turn_of(*place), clients(*family), endpoint(*family), dnat(set)].concat()
+        Rule::Spread { interface, family, list, place } => {
+            let (turn, set) = (turn_of(*place), Set::new(SetKind::Spread(*list, *place), *family));
+            [from(interface), turn, clients(*family, *list), endpoint(*family), dnat(set)].concat()
         }
         Rule::Snat { interface, family, to: way_back, place } => {
+            let output = interface.as_ref().map(to).unwrap_or_default();
             let turn = place.map(turn_of).unwrap_or_default();
-            [to(interface), turn, dnated(*family), ours(*family), snat(*family, way_back)].concat()
+            [output, turn, dnated(*family), ours(*family), snat(*family, way_back)].concat()
         }
         Rule::Offload { interface, family } => {
             let offload = vec![Expression::Offload];
@@ -67,14 +68,12 @@ pub(super) fn recognise(expressions: &[Expression]) -> Option<Rule> {
             .flat_map(|family| [Rule::DropInvalidAnswers { family }, Rule::DropInvalidRequests { family }]);
         return rules.find(|rule| lower(rule) == expressions);
     }
-    let (Some(Expression::Meta(_)), Some(Expression::Equal(name))) =
-        (expressions.first(), expressions.get(1))
-    else {
-        return None;
+    let named = match (expressions.first(), expressions.get(1)) {
+        (Some(Expression::Meta(_)), Some(Expression::Equal(name))) => interface(name),
+        _ => None,
     };
-    let interface = interface(name)?;
     if expressions.last() == Some(&Expression::Drop) {
-        let rule = Rule::DropOthers { interface };
+        let rule = Rule::DropOthers { interface: named? };
         return (lower(&rule) == expressions).then_some(rule);
     }
     let set = expressions.iter().rev().find_map(|expression| match expression {
@@ -83,15 +82,15 @@ pub(super) fn recognise(expressions: &[Expression]) -> Option<Rule> {
     })?;
     let family = set.family;
     let rule = match set.kind {
-        SetKind::Forward => Rule::Forward { interface, family },
-        SetKind::Spread(place) => Rule::Spread { interface, family, place },
+        SetKind::Forward(list) => Rule::Forward { interface: named?, family, list },
+        SetKind::Spread(list, place) => Rule::Spread { interface: named?, family, list, place },
         SetKind::Listeners if expressions.last() == Some(&Expression::Offload) => {
-            Rule::Offload { interface, family }
+            Rule::Offload { interface: named?, family }
         }
         SetKind::Listeners => {
-            Rule::Snat { interface, family, to: source(expressions)?, place: turn(expressions) }
+            Rule::Snat { interface: named, family, to: source(expressions)?, place: turn(expressions) }
         }
-        SetKind::Clients | SetKind::Backends => return None,
+        SetKind::Clients(_) | SetKind::Backends => return None,
     };
     // The rule was guessed from a few expressions; it must match all of them.
     (lower(&rule) == expressions).then_some(rule)
@@ -119,12 +118,12 @@ fn source(expressions: &[Expression]) -> Option<SnatTo> {
 }
 
 /// `ip saddr @clients4`, of TCP packets
-fn clients(family: Family) -> Vec<Expression> {
+fn clients(family: Family, list: ListIndex) -> Vec<Expression> {
     vec![
         Expression::Meta(MetaKey::NetworkProtocol),
         network_protocol(family),
         Expression::Address(AddressSide::Source, family),
-        Expression::Member(Set::new(SetKind::Clients, family)),
+        Expression::Member(Set::new(SetKind::Clients(list), family)),
         Expression::Meta(MetaKey::TransportProtocol),
         tcp(),
     ]

@@ -310,5 +310,5 @@ fn in_table(writer: &mut Writer) {
 
 fn of_set(writer: &mut Writer, set: Set) {
     in_table(writer);
-    writer.name(uapi::elements::SET, set.name());
+    writer.name(uapi::elements::SET, &set.name());
 }

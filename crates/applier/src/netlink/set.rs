@@ -48,9 +48,9 @@ impl Declaration {
         };
         let port = (INET_SERVICE, 2);
         let (flags, key) = match set.kind {
-            SetKind::Clients => (libc::NFT_SET_INTERVAL as u32, DataType::of(&[address])),
+            SetKind::Clients(_) => (libc::NFT_SET_INTERVAL as u32, DataType::of(&[address])),
             SetKind::Backends | SetKind::Listeners => (0, DataType::of(&[address, port])),
-            SetKind::Forward | SetKind::Spread(_) => {
+            SetKind::Forward(_) | SetKind::Spread(..) => {
                 (libc::NFT_SET_MAP as u32, DataType::of(&[address, port]))
             }
         };
@@ -62,7 +62,7 @@ impl Declaration {
 /// Writes the attributes that declare `set`, in nft's order, after the table's name.
 pub(super) fn declare(set: Set, writer: &mut Writer) {
     let declaration = Declaration::of(set);
-    writer.name(attr::NAME, set.name());
+    writer.name(attr::NAME, &set.name());
     writer.be32(attr::FLAGS, declaration.flags);
     writer.be32(attr::KEY_TYPE, declaration.key.number);
     writer.be32(attr::KEY_LEN, declaration.key.length());

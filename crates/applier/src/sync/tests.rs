@@ -1,7 +1,7 @@
 use nix::errno::Errno;
 use rules::diff::TableChange;
-use rules::ruleset::{AddrPort, Chain, Element, Key, Set, SetKind};
-use rules::{Family, Forward, Gateway, Snat, Transaction, render};
+use rules::ruleset::{AddrPort, Chain, Element, Key, ListIndex, Set, SetKind};
+use rules::{AccessList, Family, Forward, Gateway, Snat, Transaction, render};
 
 use super::*;
 use crate::fake::{CarriedOut, Fake};
@@ -19,11 +19,14 @@ fn nodes(hosts: &[&str]) -> Ruleset {
         targets: vec![at(&format!("10.0.1.{host}:6379"))],
     });
     let gateway = Gateway {
-        interface: "eth0".parse().unwrap(),
+        ingress: vec!["eth0".parse().unwrap()],
         families: vec![Family::Ipv4],
-        snat: Snat::Addresses(vec!["10.0.0.55".parse().unwrap()]),
+        snat: Snat::fixed("eth0".parse().unwrap(), vec!["10.0.0.55".parse().unwrap()]),
     };
-    render(&forwards.collect::<Vec<_>>(), &["198.51.100.27/32".parse().unwrap()], &gateway)
+    render(
+        &[AccessList::new(&["198.51.100.27/32".parse().unwrap()], &forwards.collect::<Vec<_>>())],
+        &gateway,
+    )
 }
 
 fn ours(ruleset: Ruleset) -> Table {
@@ -57,8 +60,12 @@ fn a_table_in_step_sends_nothing() {
 #[test]
 fn a_moved_node_resets_only_its_own_counter() {
     let mut kernel = Fake::with(ours(nodes(&["230", "231"])));
-    let place =
-        |port| (Set::new(SetKind::Forward, Family::Ipv4), Key::AddrPort(at(&format!("10.0.0.55:{port}"))));
+    let place = |port| {
+        (
+            Set::new(SetKind::Forward(ListIndex::FIRST), Family::Ipv4),
+            Key::AddrPort(at(&format!("10.0.0.55:{port}"))),
+        )
+    };
     for port in [6379, 6380] {
         let (set, key) = place(port);
         kernel.connect(set, key);
@@ -243,7 +250,12 @@ impl Netfilter for Growing {
         let mut dump = self.kernel.dump()?;
         if let (Table::Ours(actual), Some(left)) = (&mut dump.table, self.partial.checked_sub(1)) {
             self.partial = left;
-            actual.ruleset.sets.get_mut(&Set::new(SetKind::Forward, Family::Ipv4)).unwrap().pop_first();
+            actual
+                .ruleset
+                .sets
+                .get_mut(&Set::new(SetKind::Forward(ListIndex::FIRST), Family::Ipv4))
+                .unwrap()
+                .pop_first();
         }
         Ok(dump)
     }
@@ -322,8 +334,10 @@ fn a_moved_node_reads_back_only_its_elements() {
     let desired = nodes(&["230", "240"]);
     let synced = sync(&mut kernel, Some(&desired)).unwrap();
     let key = |text: &str| Key::AddrPort(at(text));
-    let (forward, backends) =
-        (Set::new(SetKind::Forward, Family::Ipv4), Set::new(SetKind::Backends, Family::Ipv4));
+    let (forward, backends) = (
+        Set::new(SetKind::Forward(ListIndex::FIRST), Family::Ipv4),
+        Set::new(SetKind::Backends, Family::Ipv4),
+    );
     let read = [
         (forward, key("10.0.0.55:6380")),
         (backends, key("10.0.1.231:6379")),
@@ -341,7 +355,8 @@ fn large_changes_are_read_back_completely() {
     let mut without_snat = nodes(&["230"]);
     without_snat.chains.remove(&Chain::Postrouting);
     let mut more_clients = nodes(&["230"]);
-    let clients = more_clients.sets.get_mut(&Set::new(SetKind::Clients, Family::Ipv4)).unwrap();
+    let clients =
+        more_clients.sets.get_mut(&Set::new(SetKind::Clients(ListIndex::FIRST), Family::Ipv4)).unwrap();
     clients.insert(Key::Addresses("203.0.113.9".parse().unwrap()), Element::default());
     for desired in [many, without_snat, more_clients, Ruleset::default()] {
         let mut kernel = watched(&["230"]);

@@ -214,7 +214,7 @@ fn with_ens5(host: &Host, forwarding: &str, accept_ra: &str) -> Sysctls {
     let ens5: IfName = "ens5".parse().unwrap();
     host.set(Sysctl::Ipv4ForwardOf(ens5.clone()), forwarding);
     host.set(Sysctl::AcceptRa(ens5.clone()), accept_ra);
-    let interfaces = Interfaces { ingress: Some(ens5.clone()), advertised: vec![ens5] };
+    let interfaces = Interfaces { ingress: vec![ens5.clone()], advertised: vec![ens5] };
     host.sysctls.clone().of_interfaces(interfaces)
 }
 

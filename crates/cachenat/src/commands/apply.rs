@@ -13,6 +13,7 @@ use plan::{OnEmptyAnswer, Plan};
 use rules::sysctl::SysctlTarget;
 
 use crate::args::Global;
+use crate::client_lists::Ask;
 use crate::clock::now;
 use crate::converge::{Done, Until, carry_out, plan, remember, report};
 use crate::inventory;
@@ -146,7 +147,7 @@ fn ask(context: &mut RunContext, global: &Global, deadline: Instant) -> anyhow::
     loop {
         let moment = Moment::now();
         if asked > 0 && !context.config.is_current().unwrap_or(false) {
-            *context = RunContext::read(global)?;
+            *context = RunContext::read(global, Ask::All)?;
             context.check_host()?;
         }
         let last_good = State::open(&context.config.state_dir).last_good;

@@ -2,7 +2,7 @@
 
 mod greet;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
@@ -18,15 +18,15 @@ use applier::sysctl::{Applied, Sysctls};
 use applier::{host, lock};
 use discovery::{Imds, InstanceFacts, Inventory, Source, Survey};
 use doctor::{Finding, access, aws, chains, host as kernel_settings, nodes, schedule};
-use ipnet::IpNet;
-use plan::{OnEmptyAnswer, Plan};
-use rules::Ruleset;
+use plan::{Client, Clients, OnEmptyAnswer, Plan};
 use rules::foreign::{Foreign, Interface};
 use rules::json::DesiredState;
 use rules::sysctl::SysctlTarget;
+use rules::{IfName, Ruleset};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::args::Global;
+use crate::client_lists::{self, Ask};
 use crate::clock::now;
 use crate::config::{Config, SnatConfig};
 use crate::gateway;
@@ -59,8 +59,10 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
         Err(error) => return Ok(vec![Finding::error("configuration", &error)]),
     };
     found.push(Finding::ok("configuration", config.file.display().to_string()));
-    found.push(access::clients(&config.clients));
     let imds = Imds::default();
+    let clients = client_lists::read(&config, &imds, Ask::All);
+    found.extend(clients.lists.iter().map(|clients| access::clients(clients)));
+    found.extend(of_clients(&config, &clients));
     let gateway = match gateway::resolve(&config, || ask(&imds)) {
         Ok(gateway) => gateway,
         Err(error) => {
@@ -68,7 +70,7 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
             return Ok(found);
         }
     };
-    let context = RunContext::new(config, gateway, imds, output);
+    let context = RunContext::new(config, clients, gateway, imds, output);
     found.extend(of_gateway(&context)?);
     let runtime = Builder::new_current_thread().enable_all().build().context("starting tokio")?;
     let instance = runtime.block_on(context.imds.facts());
@@ -77,7 +79,7 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
         &context.config.gateway.public_addresses(),
         &context.gateway.addresses,
         instance,
-        &context.config.clients,
+        &context.clients.lists.concat(),
     ));
     // A file stands in for AWS as a whole.
     let survey = match global.inventory {
@@ -163,7 +165,7 @@ fn of_gateway(context: &RunContext) -> anyhow::Result<Vec<Finding>> {
 /// The ports of the pool that the nodes can't have.
 fn of_pool(context: &RunContext) -> anyhow::Result<Finding> {
     let host = context.host(&context.gateway, Effect::Shown)?;
-    let config = context.config.plan();
+    let config = context.plan_config();
     let in_pool = |listener: &&plan::ListenPort| config.uses(listener.port);
     let taken: Vec<String> = host.listening.keys().filter(in_pool).map(ToString::to_string).collect();
     Ok(if taken.is_empty() {
@@ -193,13 +195,41 @@ fn of_kernel(found: &mut Vec<Finding>) -> Option<(Dump, Foreign)> {
 fn of_chains(context: &RunContext, dump: &Dump, foreign: &Foreign, desired: Option<&Plan>) -> Vec<Finding> {
     let in_force = ours(dump).ok().flatten().map(|actual| &actual.ruleset);
     let ruleset = desired.map(|desired| &desired.wanted.ruleset).or(in_force);
-    let interface = &context.gateway.interface;
-    let interface = Interface { name: interface.clone(), index: host::index(interface) };
     let nothing = Ruleset::default();
-    let flows = chains::flows(ruleset.unwrap_or(&nothing), &context.config.clients, &interface);
+    let routes = context.host(&context.gateway, Effect::Shown).map(|host| host.admission).unwrap_or_default();
+    let output = |target: IpAddr| interface(&context.gateway.output(&routes, target));
+    let ingress: Vec<Interface> = context.gateway.ingress.iter().map(interface).collect();
+    let flows = chains::flows(ruleset.unwrap_or(&nothing), &ingress, output);
     let mut found = chains::forward(foreign, &flows);
     found.extend(chains::nat(foreign, &flows));
     found
+}
+
+fn interface(name: &IfName) -> Interface {
+    Interface { name: name.clone(), index: host::index(name) }
+}
+
+/// What each name and file of clients stands for, or why it does not.
+fn of_clients(config: &Config, clients: &Clients) -> Vec<Finding> {
+    let entries: BTreeSet<&Client> = config.clients.iter().flatten().collect();
+    let finding = |entry: &&Client| {
+        let name = format!("client {entry}");
+        match (clients.kept.get(entry), clients.known.get(entry)) {
+            (Some(why), _) => Some(Finding::warn(
+                name,
+                why.clone(),
+                "put the name or file right, or take the entry out of the configuration",
+            )),
+            (None, Some(known)) if !matches!(entry, Client::Network(_)) => {
+                let networks: Vec<String> = known.networks.iter().take(4).map(ToString::to_string).collect();
+                let more = known.networks.len().saturating_sub(4);
+                let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+                Some(Finding::ok(name, format!("{}{more}", networks.join(", "))))
+            }
+            _ => None,
+        }
+    };
+    entries.iter().filter_map(finding).collect()
 }
 
 /// What is wanted; `None`, with a finding, if there can be no plan.
@@ -245,7 +275,7 @@ fn of_inventory(
         }
         found.extend(places);
     }
-    found.push(access::encryption(inventory, &context.config.clients));
+    found.push(access::encryption(inventory, &context.clients.lists.concat()));
     found
 }
 
@@ -264,7 +294,7 @@ fn of_host(context: &RunContext, wanted: &DesiredState) -> Vec<Finding> {
                 let is_off = changes
                     .iter()
                     .any(|change| change.sysctl == *sysctl && change.place == SysctlTarget::Live);
-                let at_boot = sysctls::at_boot(&context.config, sysctl, ingress);
+                let at_boot = sysctls::at_boot(&context.config, sysctl, &ingress);
                 found.push(kernel_settings::sysctl(sysctl, !is_off, at_boot.as_ref()));
             }
         }
@@ -273,29 +303,22 @@ fn of_host(context: &RunContext, wanted: &DesiredState) -> Vec<Finding> {
     let settings = Sysctls::new(&context.config.sysctl_dir);
     let has_switched_on = needed.iter().any(|sysctl| settings.has_switched_on(sysctl).unwrap_or(false));
     found.push(kernel_settings::forward_others(context.config.gateway.forward_others, has_switched_on));
-    let interface = &context.gateway.interface;
-    let elsewhere = elsewhere(&context.config.clients, interface.as_str());
-    found.push(kernel_settings::rp_filter(interface, host_facts::is_rp_filter_strict(interface), &elsewhere));
+    let clients = context.clients.lists.concat();
+    for interface in &context.gateway.ingress {
+        let elsewhere = gateway::answered_elsewhere(&clients, interface.as_str());
+        let is_strict = host_facts::is_rp_filter_strict(interface);
+        let is_further = *interface != context.gateway.interface;
+        found.push(kernel_settings::rp_filter(interface, is_further, is_strict, &elsewhere));
+    }
     found.push(kernel_settings::conntrack(host_facts::conntrack_fill()));
     if context.config.gateway.snat != SnatConfig::Off
         && let Ok(counts) = Conntrack::open().and_then(|mut conntrack| conntrack.count())
     {
-        found.push(kernel_settings::nat_ports(conntrack::busiest(&counts), &wanted.ruleset));
+        let busiest = conntrack::busiest(&counts);
+        let output = context.output_towards(busiest.map(|(target, _)| target.address));
+        found.push(kernel_settings::nat_ports(busiest, &wanted.ruleset, &output));
     }
     found
-}
-
-/// The IPv4 clients that the way back to does not lead out by this interface; of each range one stands for all.
-fn elsewhere(clients: &[IpNet], interface: &str) -> Vec<String> {
-    let Ok(addresses) = host::addresses() else { return vec![] };
-    let interfaces: BTreeMap<IpAddr, String> =
-        addresses.into_iter().map(|local| (local.address, local.interface)).collect();
-    let leaves_by = |client: &IpNet| {
-        let source = host_facts::source_towards(client.hosts().next()?)?;
-        interfaces.get(&source).map(String::as_str)
-    };
-    let ipv4 = clients.iter().filter(|client| client.addr().is_ipv4());
-    ipv4.filter(|client| leaves_by(client) != Some(interface)).map(ToString::to_string).collect()
 }
 
 fn of_rules(dump: &Dump, desired: &Plan) -> Finding {

@@ -14,6 +14,7 @@ use rules::sysctl::{SysctlChange, SysctlTarget};
 use rules::{Actual, Sysctl, diff};
 
 use crate::args::{DiffFormat, Global};
+use crate::client_lists::Ask;
 use crate::clock::now;
 use crate::converge::{check_known, in_force};
 use crate::output::Exit;
@@ -22,7 +23,7 @@ use crate::run_context::{Effect, RunContext};
 use crate::sysctls;
 
 pub(super) fn run(global: &Global, format: DiffFormat, against: Option<&Path>) -> anyhow::Result<Exit> {
-    let context = RunContext::read(global)?;
+    let context = RunContext::read(global, Ask::All)?;
     let (report, whole) = match against {
         Some(file) => against_file(&context, global, file)?,
         None => {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use discovery::{Admission, Imds, Inventory, Node};
 use plan::is_whole;
 
+use plan::Clients;
+
 use crate::args::Global;
 use crate::config::Config;
 use crate::gateway;
@@ -19,7 +21,9 @@ pub(super) fn run(global: &Global, json: bool) -> anyhow::Result<Exit> {
     // Discovery works off the gateway too; only there are addresses known that can be no target.
     let imds = Imds::default();
     let options = match gateway::resolve(&config, || ask(&imds)) {
-        Ok(gateway) => RunContext::new(config.clone(), gateway, imds, output).options()?,
+        Ok(gateway) => {
+            RunContext::new(config.clone(), Clients::default(), gateway, imds, output).options()?
+        }
         Err(_) => inventory::options(&config, Admission::default(), &imds),
     };
     let inventory = inventory::take(&config, &options, inventory::given(global)?, None, Duration::ZERO)?;

@@ -9,12 +9,13 @@ use plan::{OnEmptyAnswer, Plan};
 
 use super::render::remembered;
 use crate::args::Global;
+use crate::client_lists::Ask;
 use crate::inventory;
 use crate::output::Exit;
 use crate::run_context::{Effect, RunContext};
 
 pub(super) fn run(global: &Global, format: Format, cluster: Option<&str>) -> anyhow::Result<Exit> {
-    let context = RunContext::read(global)?;
+    let context = RunContext::read(global, Ask::Files)?;
     let desired = known(&context, global)?;
     let mut inventory = desired.inventory;
     let foreign = keep_own(&mut inventory, context.config.asked());

@@ -8,6 +8,7 @@ use rules::Ruleset;
 use rules::iptables::iptables_restore;
 
 use crate::args::{Global, RenderFormat};
+use crate::client_lists::Ask;
 use crate::clock::now;
 use crate::gateway;
 use crate::output::Exit;
@@ -15,7 +16,7 @@ use crate::run_context::{Effect, RunContext};
 use crate::state::State;
 
 pub(super) fn run(global: &Global, format: RenderFormat) -> anyhow::Result<Exit> {
-    let context = RunContext::read(global)?;
+    let context = RunContext::read(global, Ask::All)?;
     if gateway::absent_addresses(&context.gateway)?.is_empty() {
         gateway::check_pins(&context.gateway, &context.config)?;
     }

@@ -14,14 +14,16 @@ use applier::sync::{difference, ours};
 use discovery::{Inventory, Node, SourceReport};
 use doctor::age;
 use doctor::{Level, host as kernel_settings};
-use plan::OnEmptyAnswer;
+use ipnet::IpNet;
+use plan::{Known, OnEmptyAnswer};
 use rules::diff::Action;
 use rules::flows::ConntrackFill;
 use rules::ruleset::Key;
-use rules::{AddrPort, Forward, ForwardId, Ruleset, RulesetDiff};
+use rules::{AccessList, AddrPort, Forward, ForwardId, ListIndex, Ruleset, RulesetDiff};
 use serde::Serialize;
 
 use crate::args::{Global, StatusFormat};
+use crate::client_lists::Ask;
 use crate::clock::now;
 use crate::moves::Moves;
 use crate::output::{Exit, columns, size, with_cause};
@@ -44,6 +46,8 @@ pub(super) struct Status {
     last_run: Option<u64>,
     listeners: Vec<ListenerStatus>,
     sources: Vec<SourceStatus>,
+    /// What the names and files of clients stand for.
+    clients: Vec<ClientStatus>,
     /// What separates the two, in nft's words and as settings.
     drift: Vec<String>,
     #[serde(skip)]
@@ -63,6 +67,9 @@ struct ListenerStatus {
     /// Where clients connect to, where that is known to be another address.
     public: Option<String>,
     listen: String,
+    /// The number of the list of clients that may connect, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    list: Option<u8>,
     targets: Vec<String>,
     /// Connections made since the element was added.
     connections: u64,
@@ -89,8 +96,19 @@ struct SourceStatus {
     failing_for: Option<u64>,
 }
 
+#[derive(Serialize)]
+struct ClientStatus {
+    /// `dns home.example.net`, `file /etc/cachenat/clients.txt`
+    entry: String,
+    networks: Vec<IpNet>,
+    /// When it last had other networks, in seconds since 1970.
+    since: u64,
+    /// When it was last read, in seconds since 1970.
+    seen: u64,
+}
+
 pub(super) fn run(global: &Global, format: StatusFormat) -> anyhow::Result<Exit> {
-    let context = RunContext::read(global)?;
+    let context = RunContext::read(global, Ask::Files)?;
     let mut warnings = Vec::new();
     let mut status = gather(&context, context.state(), &mut warnings)?;
     warnings.iter().for_each(|line| context.output.warn(line));
@@ -151,8 +169,9 @@ pub(super) fn gather(
         .collect();
     let drift: BTreeMap<(&str, AddrPort), Action> =
         report.forwards.iter().map(|change| ((&*change.id, change.listen), change.action)).collect();
+    let lists = lists(in_force);
     let moves = Moves::read(&context.config.state_dir);
-    let Open { flows, busiest } = open(in_force, warnings);
+    let Open { flows, busiest } = open(context, in_force, warnings);
     let connections = connections(&dump);
     let listener = |Forward { id, listen, targets: to }: Forward| {
         let node = nodes.get(id.as_str());
@@ -165,6 +184,7 @@ pub(super) fn gather(
             role: node.and_then(|node| node.role),
             public: None,
             listen: listen.to_string(),
+            list: lists.get(&listen).copied(),
             targets: to.iter().map(ToString::to_string).collect(),
             connections: connections.get(&listen).copied().unwrap_or_default(),
             flows: flows.map(|flows| flows.open),
@@ -192,6 +212,7 @@ pub(super) fn gather(
         last_run: last_run.map(|at| at.as_secs()),
         listeners: in_force.forwards().into_iter().chain(missing).map(listener).collect(),
         sources: sources(&last_good, now()),
+        clients: clients(context),
         drift: report.text().lines().map(str::to_owned).collect(),
         conntrack: host_facts::conntrack_fill(),
         busiest,
@@ -233,11 +254,12 @@ struct Open {
 }
 
 /// Counts them.
-fn open(in_force: &Ruleset, warnings: &mut Vec<String>) -> Open {
+fn open(context: &RunContext, in_force: &Ruleset, warnings: &mut Vec<String>) -> Open {
     match Conntrack::open().and_then(|mut conntrack| conntrack.count()) {
         Ok(counts) => {
             let busiest = conntrack::busiest(&counts);
-            let amiss = kernel_settings::nat_ports(busiest, in_force);
+            let output = context.output_towards(busiest.map(|(target, _)| target.address));
+            let amiss = kernel_settings::nat_ports(busiest, in_force, &output);
             if let (Level::Warn | Level::Fail, Some(remedy)) = (amiss.verdict, &amiss.remedy) {
                 warnings.push(format!("{}; {remedy}", amiss.what));
             }
@@ -245,8 +267,9 @@ fn open(in_force: &Ruleset, warnings: &mut Vec<String>) -> Open {
             for ((listen, _), count) in counts {
                 flows.entry(listen).or_default().add(count);
             }
-            let each =
-                |(target, open): (AddrPort, u64)| open.div_ceil(kernel_settings::sources(in_force, target));
+            let each = |(target, open): (AddrPort, u64)| {
+                open.div_ceil(kernel_settings::sources(in_force, target, &output))
+            };
             Open { flows: Some(flows), busiest: busiest.map(each) }
         }
         Err(error) => {
@@ -254,6 +277,30 @@ fn open(in_force: &Ruleset, warnings: &mut Vec<String>) -> Open {
             Open::default()
         }
     }
+}
+
+fn clients(context: &RunContext) -> Vec<ClientStatus> {
+    let known = context.clients.known.iter();
+    known
+        .map(|(entry, Known { networks, since, seen, .. })| ClientStatus {
+            entry: entry.to_owned(),
+            networks: networks.clone(),
+            since: *since,
+            seen: *seen,
+        })
+        .collect()
+}
+
+/// The list of each listener, where there are several lists.
+fn lists(in_force: &Ruleset) -> BTreeMap<AddrPort, u8> {
+    let lists = in_force.access_lists();
+    if lists.len() < 2 {
+        return BTreeMap::new();
+    }
+    let of_list = |(list, access): (ListIndex, AccessList)| {
+        access.forwards.into_iter().map(move |forward| (forward.listen, list.number()))
+    };
+    lists.into_iter().flat_map(of_list).collect()
 }
 
 fn sources(last_good: &Inventory, now: u64) -> Vec<SourceStatus> {
@@ -301,7 +348,15 @@ fn text(status: &Status) -> String {
     ];
     let nothing = if status.installed { "" } else { "no table inet cachenat: nothing is forwarded\n" };
     let last_change = status.last_change.map(|at| format!("last change {} ago\n", ago(at)));
-    columns(header, status.listeners.iter().map(row)) + nothing + &last_change.unwrap_or_default()
+    let client = |client: &ClientStatus| {
+        let shown: Vec<String> = client.networks.iter().take(4).map(ToString::to_string).collect();
+        let more = client.networks.len().saturating_sub(4);
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        let (shown, since, seen) = (shown.join(", "), ago(client.since), ago(client.seen));
+        format!("client {}: {shown}{more} for {since}, read {seen} ago\n", client.entry)
+    };
+    let clients: String = status.clients.iter().map(client).collect();
+    columns(header, status.listeners.iter().map(row)) + nothing + &clients + &last_change.unwrap_or_default()
 }
 
 /// What stands in a listener's way, in a word: what `apply` would do about it.

@@ -17,7 +17,7 @@ use applier::lock::LockError;
 use applier::monitor::{Monitor, MonitorError, Noticed, Port};
 use applier::netlink::Kernel;
 use discovery::{Inventory, Listed, Options, Source, SourceName};
-use plan::{OnEmptyAnswer, readd_unread_nodes};
+use plan::{ClientAnswers, OnEmptyAnswer, readd_unread_nodes};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 
 use crate::args::Global;
+use crate::client_lists::{self, Ask};
 use crate::clock::now;
 use crate::converge::{Done, Until, carry_out, plan, remember};
 use crate::inventory;
@@ -41,6 +42,12 @@ use metrics::{Metrics, SyncOutcome};
 
 /// A name server that gives out TTLs of zero is not asked more often than this.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The names of clients are asked once in so many intervals of the nodes' names, unless their answers hold for longer.
+const NAMES_INTERVALS: u32 = 15;
+
+/// However long an answer holds, a client that has moved is let in again after this.
+const LONGEST_TTL: Duration = Duration::from_secs(600);
 
 /// How soon a convergence is tried again that another run or an error was in the way of.
 const RETRY: Duration = Duration::from_secs(1);
@@ -193,6 +200,7 @@ impl<'a> Watch<'a> {
         let mut notices = notices(self.kernel.port())?;
         let mut watchdog = watchdog();
         let (mut listing, mut resolving) = (PollTask::now(), PollTask::now());
+        let (mut client_files, mut client_names) = (PollTask::now(), PollTask::now());
         loop {
             tokio::select! {
                 _ = terminate.recv() => break,
@@ -201,7 +209,20 @@ impl<'a> Watch<'a> {
                     if self.reload() {
                         self.rounds.restart();
                         listing.again_in(Duration::ZERO);
+                        client_names.again_in(Duration::ZERO);
                     }
+                }
+                answers = client_files.answer(|| client_files_of(Arc::clone(&self.context))),
+                    if self.context.config.has_client_files() =>
+                {
+                    client_files.again_in(dns_interval);
+                    self.take_clients(&answers);
+                }
+                (answers, ttl) = client_names.answer(|| client_lists::ask_names(client_lists::names(&self.context.config), self.context.imds.clone())),
+                    if self.context.config.has_client_names() =>
+                {
+                    client_names.again_in(ttl.unwrap_or_default().min(LONGEST_TTL).max(dns_interval * NAMES_INTERVALS));
+                    self.take_clients(&answers);
                 }
                 (asked, answers) = listing.answer(|| list(self.rounds.due(&self.sources), current(&self.context, &self.options))) => {
                     self.metrics.listed(&answers);
@@ -246,6 +267,7 @@ impl<'a> Watch<'a> {
                 listing.again_in(Duration::ZERO);
                 // What the other run found may be older than what the names lead to by now.
                 resolving.again_in(Duration::ZERO);
+                client_names.again_in(Duration::ZERO);
             }
         }
         notify(&[NotifyState::Stopping]);
@@ -285,6 +307,19 @@ impl<'a> Watch<'a> {
         }
         self.is_overtaken = true;
         Ok(())
+    }
+
+    /// Takes what names or files of clients say now; what is no longer listed goes at once.
+    fn take_clients(&mut self, answers: &ClientAnswers) {
+        let clients = client_lists::settle(&self.context.config, answers, &self.context.clients);
+        let is_new = (&clients.lists, &clients.kept, clients.is_open)
+            != (&self.context.clients.lists, &self.context.clients.kept, self.context.clients.is_open);
+        self.context = Arc::new(RunContext { clients, ..RunContext::clone(&self.context) });
+        if is_new {
+            self.metrics.reloaded(Arc::clone(&self.context));
+            self.heard = Some(Instant::now());
+            self.converge();
+        }
     }
 
     /// Converges if another process has touched our table since it was last read.
@@ -344,6 +379,10 @@ impl<'a> Watch<'a> {
         let lock_file = self.context.config.lock_file.clone();
         let refused = self.refresh().err().map(|error| kept(&error));
         if self.context.config.lock_file != lock_file {
+            return Ok(SyncOutcome::Busy);
+        }
+        if self.context.clients.is_open {
+            // Without its answer the clients of a name that has just been configured would lose their connections.
             return Ok(SyncOutcome::Busy);
         }
         let own = self.context.config.digest();
@@ -409,7 +448,8 @@ fn kept(error: &anyhow::Error) -> String {
 }
 
 fn read(global: &Global) -> anyhow::Result<(Arc<RunContext>, Vec<Source>, Options)> {
-    checked(RunContext::read(global)?)
+    // The loop does not wait for a name server: names are asked beside it.
+    checked(RunContext::read(global, Ask::Files)?)
 }
 
 fn checked(context: RunContext) -> anyhow::Result<(Arc<RunContext>, Vec<Source>, Options)> {
@@ -423,6 +463,10 @@ fn checked(context: RunContext) -> anyhow::Result<(Arc<RunContext>, Vec<Source>,
 /// How to ask on this host as it is now; as it was when it can't be told.
 fn current(context: &RunContext, last: &Options) -> Options {
     context.options().unwrap_or_else(|_| last.clone())
+}
+
+async fn client_files_of(context: Arc<RunContext>) -> ClientAnswers {
+    client_lists::files(&context.config)
 }
 
 /// What the sources say, and when they were asked.

@@ -3,20 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use discovery::Source;
-use ipnet::IpNet;
-use plan::{Addresses, ListenPort, SSH};
-use rules::ForwardId;
+use plan::{Addresses, Client, ListenPort, SSH};
 use rules::ruleset::TARGETS;
+use rules::{ForwardId, IfName};
 
 use super::document::{Document, Fields, Node};
 use super::sources;
-use super::values::{network, pool};
-use super::{Auto, Config, GatewayConfig, OnMove, PublicAddress, SnatConfig};
+use super::values::{CLIENTS, ClientLists, client_list, pool};
+use crate::span::{DAY, Span};
 
-const KEYS: [&str; 11] = [
+use super::{Auto, Config, GatewayConfig, OnGone, PublicAddress, SnatConfig};
+
+const KEYS: [&str; 13] = [
     "clients",
+    "clients_keep",
+    "on_client_gone",
     "gateway",
     "ports",
     "aws",
@@ -33,16 +37,20 @@ const KEYS: [&str; 11] = [
 pub(super) fn config(document: &Document<'_>, file: &Path, text: &str) -> Config {
     let fields = document.root().fields(&KEYS);
     let gateway = fields.get("gateway").map(|node| gateway(&node)).unwrap_or_default();
+    let mut lists = ClientLists::new(clients(&fields));
+    let sources = sources::all(&fields, &mut lists);
     let config = Config {
         file: file.to_owned(),
         text: text.to_owned(),
-        clients: clients(&fields),
+        clients: lists.distinct,
+        clients_keep: fields.get("clients_keep").and_then(|node| keep(&node)).unwrap_or(KEEP),
+        on_client_gone: fields.get("on_client_gone").and_then(|node| on_gone(&node)).unwrap_or_default(),
         ports: fields.get("ports").and_then(|node| pool(&node)).unwrap_or_default(),
         region: fields.get("aws").and_then(|node| region(&node)),
-        sources: sources::all(&fields),
+        sources,
         pins: fields.get("pins").map(|node| pins(&node, &gateway)).unwrap_or_default(),
         gateway,
-        on_move: fields.get("on_move").and_then(|node| on_move(&node)).unwrap_or_default(),
+        on_move: fields.get("on_move").and_then(|node| on_gone(&node)).unwrap_or_default(),
         removal_guard: fields.get("removal_guard").and_then(|node| removal_guard(&node)).unwrap_or(50),
         state_dir: path(&fields, "state_dir", "/var/lib/cachenat"),
         sysctl_dir: path(&fields, "sysctl_dir", "/etc/sysctl.d"),
@@ -54,14 +62,8 @@ pub(super) fn config(document: &Document<'_>, file: &Path, text: &str) -> Config
     config
 }
 
-fn clients(fields: &Fields<'_>) -> Vec<IpNet> {
-    let what = "a list of addresses or networks, such as [198.51.100.27/32]";
-    let Some(node) = fields.require("clients", what) else { return vec![] };
-    let items = node.list(what);
-    if items.is_empty() && !node.is_mapping() {
-        node.mistake("nobody may connect", "name at least one client, such as 198.51.100.27/32");
-    }
-    items.iter().filter_map(network).collect()
+fn clients(fields: &Fields<'_>) -> Vec<Client> {
+    fields.require("clients", CLIENTS).map(|node| client_list(&node)).unwrap_or_default()
 }
 
 /// An address, of IPv4 also where it is written as IPv6.
@@ -73,9 +75,7 @@ fn gateway(node: &Node<'_>) -> GatewayConfig {
     let fields =
         node.fields(&["interface", "addresses", "public_address", "snat", "flowtable", "forward_others"]);
     let gateway = GatewayConfig {
-        interface: auto(&fields, "interface", |node| {
-            node.parsed("auto or an interface's name, such as ens5", |text| text.parse().ok())
-        }),
+        interface: auto(&fields, "interface", interfaces),
         addresses: auto(&fields, "addresses", addresses),
         public_address: auto(&fields, "public_address", public_address),
         snat: fields.get("snat").and_then(|node| snat(&node)).unwrap_or_default(),
@@ -86,6 +86,20 @@ fn gateway(node: &Node<'_>) -> GatewayConfig {
         public_address_of_each(&gateway, &node);
     }
     gateway
+}
+
+fn interfaces(node: &Node<'_>) -> Option<Vec<IfName>> {
+    let what = "auto, an interface's name such as ens5, or a list of names";
+    let mut names: Vec<IfName> = Vec::new();
+    for item in node.one_or_more(what) {
+        match item.parsed(what, |text| text.parse().ok()) {
+            Some(name) if names.contains(&name) => {
+                item.mistake(format!("{name} is listed twice"), "take one of them away");
+            }
+            name => names.extend(name),
+        }
+    }
+    (!names.is_empty()).then_some(names)
 }
 
 fn truth(node: &Node<'_>) -> Option<bool> {
@@ -172,23 +186,41 @@ fn public_address_of_each(gateway: &GatewayConfig, node: &Node<'_>) {
 
 fn snat(node: &Node<'_>) -> Option<SnatConfig> {
     if node.is_list() {
-        let what = "an address of the gateway, such as 10.0.0.55";
-        let addresses: Vec<IpAddr> =
-            node.list(what).iter().filter_map(|node| node.scalar(what, address)).collect();
-        if addresses.iter().collect::<BTreeSet<_>>().len() < addresses.len() {
-            node.mistake("an address stands there twice", "write each once");
-        }
-        if addresses.len() > usize::from(TARGETS) {
-            node.mistake(format!("{} addresses", addresses.len()), format!("write {TARGETS} at most"));
-        }
-        return (!addresses.is_empty()).then_some(SnatConfig::Addresses(addresses));
+        return snat_addresses(node).map(SnatConfig::Addresses);
     }
-    node.scalar("auto, masquerade, off or an address of the gateway, or several", |text| match text {
+    if node.is_mapping() {
+        let mut by_interface = BTreeMap::new();
+        for (key, node) in node.entries("a mapping") {
+            match (key.parse::<IfName>(), snat_addresses(&node)) {
+                (Ok(interface), Some(addresses)) => drop(by_interface.insert(interface, addresses)),
+                (Err(error), _) => node.mistake(error.to_string(), "write an interface's name, such as eth1"),
+                (_, None) => {}
+            }
+        }
+        return (!by_interface.is_empty()).then_some(SnatConfig::ByInterface(by_interface));
+    }
+    let what = "auto, masquerade, off, an address of the gateway or several, or addresses by interface: \
+                {eth0: 10.0.0.55, eth1: 10.0.1.55}";
+    node.scalar(what, |text| match text {
         "auto" => Some(SnatConfig::Auto),
         "masquerade" => Some(SnatConfig::Masquerade),
         "off" | "false" => Some(SnatConfig::Off),
         text => address(text).map(|address| SnatConfig::Addresses(vec![address])),
     })
+}
+
+/// The addresses that connections are shared among; at least one.
+fn snat_addresses(node: &Node<'_>) -> Option<Vec<IpAddr>> {
+    let what = "an address of the gateway, such as 10.0.0.55";
+    let addresses: Vec<IpAddr> =
+        node.one_or_more(what).iter().filter_map(|node| node.scalar(what, address)).collect();
+    if addresses.iter().collect::<BTreeSet<_>>().len() < addresses.len() {
+        node.mistake("an address is listed twice", "write each once");
+    }
+    if addresses.len() > usize::from(TARGETS) {
+        node.mistake(format!("{} addresses", addresses.len()), format!("write {TARGETS} at most"));
+    }
+    (!addresses.is_empty()).then_some(addresses)
 }
 
 fn region(node: &Node<'_>) -> Option<String> {
@@ -276,10 +308,18 @@ fn may_name(source: &Source, id: &ForwardId) -> bool {
     }
 }
 
-fn on_move(node: &Node<'_>) -> Option<OnMove> {
+/// How long a client's last good addresses stay unless the file says otherwise.
+const KEEP: Duration = Duration::from_secs(DAY);
+
+fn keep(node: &Node<'_>) -> Option<Duration> {
+    let span = node.scalar("a time from 0s to 720h, such as 24h", |text| text.parse().ok())?;
+    Some(Span::<0, { 30 * DAY }>::get(span))
+}
+
+fn on_gone(node: &Node<'_>) -> Option<OnGone> {
     node.parsed("cut or drain", |text| match text {
-        "cut" => Some(OnMove::Cut),
-        "drain" => Some(OnMove::Drain),
+        "cut" => Some(OnGone::Cut),
+        "drain" => Some(OnGone::Drain),
         _ => None,
     })
 }

@@ -5,14 +5,15 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use discovery::{Also, Expose, HostPort, NodeId, RedisSeed, Secret, Seed, Source, StaticNode, TlsTrust};
+use rules::ruleset::ListIndex;
 
 use super::ConfiguredSource;
 use super::document::{Fields, Node};
-use super::values::{NETWORK, network, pool};
+use super::values::{ClientLists, NETWORK, client_list, network, pool};
 
 const KINDS: [&str; 6] =
     ["replication_group", "cache_cluster", "serverless_cache", "tags", "in_band", "static"];
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "replication_group",
     "cache_cluster",
     "serverless_cache",
@@ -21,17 +22,18 @@ const KEYS: [&str; 8] = [
     "static",
     "expose",
     "ports",
+    "clients",
 ];
 
 /// Every source that can be read.
-pub(super) fn all(fields: &Fields<'_>) -> Vec<ConfiguredSource> {
+pub(super) fn all(fields: &Fields<'_>, lists: &mut ClientLists) -> Vec<ConfiguredSource> {
     let what = "a list, such as [{replication_group: my-cluster}]";
     // Without sources an inventory file can still be applied; whoever discovers asks for one.
     let Some(node) = fields.get("sources") else { return vec![] };
     let mut sources: Vec<ConfiguredSource> = Vec::new();
     let (mut names, mut static_ids) = (HashSet::new(), BTreeSet::new());
     for item in node.list(what) {
-        let Some(configured) = one(&item) else { continue };
+        let Some(configured) = one(&item, lists) else { continue };
         let name = configured.source.name();
         if !names.insert(name.clone()) {
             item.mistake(format!("{name} stands here twice"), "name each source once");
@@ -47,14 +49,20 @@ pub(super) fn all(fields: &Fields<'_>) -> Vec<ConfiguredSource> {
         }
         sources.push(configured);
     }
+    let limit = usize::from(ListIndex::MAX);
+    if lists.distinct.len() > limit {
+        let what = format!("{} different lists of clients", lists.distinct.len());
+        node.mistake(what, format!("write {limit} at most; sources with equal lists share one"));
+    }
     sources
 }
 
-fn one(node: &Node<'_>) -> Option<ConfiguredSource> {
+fn one(node: &Node<'_>, lists: &mut ClientLists) -> Option<ConfiguredSource> {
     let fields = node.fields(&KEYS);
     let kinds: Vec<(&str, Node<'_>)> =
         KINDS.iter().filter_map(|&kind| Some((kind, fields.get(kind)?))).collect();
     let ports = fields.get("ports").and_then(|node| pool(&node));
+    let list = fields.get("clients").map_or(0, |node| lists.index(client_list(&node)));
     let [(kind, value)] = kinds.as_slice() else {
         let found =
             if kinds.is_empty() { "no kind of source" } else { "several kinds of source in one entry" };
@@ -76,7 +84,7 @@ fn one(node: &Node<'_>) -> Option<ConfiguredSource> {
         "in_band" => in_band(value)?,
         _ => static_nodes(value)?,
     };
-    Some(ConfiguredSource { source, ports })
+    Some(ConfiguredSource { source, ports, list })
 }
 
 /// A cache's identifier: letters, digits and hyphens, at most 50 (ElastiCache API, `CreateReplicationGroup`); the

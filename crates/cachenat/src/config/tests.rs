@@ -1,3 +1,5 @@
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::*;
 use expect_test::expect;
 
@@ -14,10 +16,10 @@ const SMALLEST: &str = "clients: [198.51.100.27]\nsources: [{replication_group: 
 #[test]
 fn the_smallest_file_has_the_documented_defaults() {
     let config = parse(SMALLEST).unwrap();
-    assert_eq!(config.clients, ["198.51.100.27/32".parse().unwrap()]);
+    assert_eq!(config.clients, [vec![network("198.51.100.27/32")]]);
     assert_eq!(config.gateway, GatewayConfig::default());
     assert_eq!(config.ports.to_string(), "6379-7378");
-    assert_eq!(config.on_move, OnMove::Cut);
+    assert_eq!(config.on_move, OnGone::Cut);
     assert_eq!(config.state_dir, Path::new("/var/lib/cachenat"));
     assert_eq!(config.sysctl_dir, Path::new("/etc/sysctl.d"));
     assert_eq!(config.lock_file, Path::new("/run/cachenat.lock"));
@@ -60,8 +62,8 @@ lock_file: /tmp/lock
     );
     assert_eq!(config.gateway.snat, SnatConfig::Masquerade);
     assert_eq!(config.region.as_deref(), Some("us-east-2"));
-    assert_eq!(config.on_move, OnMove::Drain);
-    let plan = config.plan();
+    assert_eq!(config.on_move, OnGone::Drain);
+    let plan = config.plan(&[]);
     let own = plan.sources.iter().map(|source| (source.ports.is_some(), source.is_asked));
     assert_eq!(own.take(2).collect::<Vec<_>>(), [(true, true), (false, true)]);
 }
@@ -87,7 +89,7 @@ fn several_mistakes_are_told_in_one_go_with_line_key_and_remedy() {
           config.yaml:1: clients[0]: 198.51.100.27/24 has bits behind its prefix; write 198.51.100.0/24 for the network or 198.51.100.27/32 for the one address
           config.yaml:1: clients[1]: found "nobody"; write an address or network, such as 198.51.100.27 or 198.51.100.0/24
           config.yaml:3: gateway.interfce: unknown key; did you mean interface?
-          config.yaml:4: gateway.snat: found "maybe"; write auto, masquerade, off or an address of the gateway, or several
+          config.yaml:4: gateway.snat: found "maybe"; write auto, masquerade, off, an address of the gateway or several, or addresses by interface: {eth0: 10.0.0.55, eth1: 10.0.1.55}
           config.yaml:5: ports: the pool 20-30 takes port 22, the way into this host (SSH); choose a range without 22, such as 6379-7378
           config.yaml:7: sources[0].replication_group: found "my cluster"; write the cache's identifier, such as my-cluster
           config.yaml:8: sources[1]: several kinds of source in one entry; write one of replication_group, cache_cluster, serverless_cache, tags, in_band, static
@@ -115,6 +117,102 @@ state_dir: here
     ));
 }
 
+fn network(text: &str) -> Client {
+    Client::Network(text.parse().unwrap())
+}
+
+#[test]
+fn a_client_may_be_a_name_or_a_file() {
+    let config = parse(
+        "clients: [198.51.100.27, {dns: Home.Example.net.}, {file: /etc/cachenat/ci.txt}]
+clients_keep: 2h
+on_client_gone: drain
+",
+    )
+    .unwrap();
+    let expected = [
+        network("198.51.100.27/32"),
+        Client::Name("home.example.net".to_owned()),
+        Client::File("/etc/cachenat/ci.txt".into()),
+    ];
+    assert_eq!(config.clients, [expected.to_vec()]);
+    assert_eq!((config.clients_keep.as_secs(), config.on_client_gone), (7200, OnGone::Drain));
+    for (client, words) in [
+        (
+            "{dns: localhost}",
+            "clients[0].dns: found \"localhost\"; write a domain name, such as home.example.net",
+        ),
+        ("{dns: 198.51.100.27}", "clients[0].dns: found"),
+        ("{file: ci.txt}", "clients[0].file: found \"ci.txt\"; write an absolute path"),
+        (
+            "{dns: a.example, file: /b}",
+            "clients[0]: a client is one thing; write a network, {dns: NAME} or {file: PATH}",
+        ),
+        ("{name: a.example}", "clients[0].name: unknown key"),
+    ] {
+        let refused = error(&format!("clients: [{client}]\n"));
+        assert!(refused.contains(words), "{refused}");
+    }
+    let refused = error("clients: [{dns: a.example}]\nclients_keep: forever\n");
+    assert!(refused.contains("clients_keep: found \"forever\"; write a time from 0s to 720h"), "{refused}");
+}
+
+#[test]
+fn sources_with_equal_clients_share_a_list() {
+    let config = parse(
+        "clients: [198.51.100.0/25, 198.51.100.128/25]
+sources:
+  - {replication_group: a}
+  - {replication_group: b, clients: [198.51.100.28]}
+  - {replication_group: c, clients: [198.51.100.0/24]}
+  - {replication_group: d, clients: ['198.51.100.28/32']}
+",
+    )
+    .unwrap();
+    let lists = config.sources.iter().map(|source| source.list);
+    assert_eq!(lists.collect::<Vec<_>>(), [0, 1, 0, 1]);
+    assert_eq!(config.clients.len(), 2);
+    let many: String = (1..=16)
+        .map(|last| format!("  - {{cache_cluster: m-{last}, clients: [192.0.2.{last}]}}\n"))
+        .collect();
+    expect![["config.yaml:3: sources: 17 different lists of clients; write 16 at most; sources with equal lists share one"]]
+        .assert_eq(&error(&format!("clients: [198.51.100.27]\n\nsources:\n{many}")));
+    expect!["config.yaml:2: sources[0].clients: nobody may connect; name at least one client, such as 198.51.100.27/32"]
+        .assert_eq(&error("clients: [198.51.100.27]\nsources: [{cache_cluster: m, clients: []}]\n"));
+}
+
+#[test]
+fn clients_come_in_by_one_interface_or_several() {
+    let interface = |value: &str| {
+        parse(&format!("{SMALLEST}gateway: {{interface: {value}}}\n")).map(|config| config.gateway.interface)
+    };
+    let names = |names: &[&str]| Auto::Set(names.iter().map(|name| name.parse().unwrap()).collect());
+    assert_eq!(interface("auto").unwrap(), Auto::Auto);
+    assert_eq!(interface("ens5").unwrap(), names(&["ens5"]));
+    assert_eq!(interface("[eth0, eth2]").unwrap(), names(&["eth0", "eth2"]));
+    let twice = interface("[eth0, eth0]").unwrap_err().to_string();
+    assert!(twice.contains("gateway.interface[1]: eth0 is listed twice"), "{twice}");
+}
+
+#[test]
+fn snat_may_differ_by_interface() {
+    let snat = |value: &str| parse(&format!("{SMALLEST}gateway: {{snat: {value}}}\n"));
+    let SnatConfig::ByInterface(found) =
+        snat("{eth0: 10.0.0.55, eth1: [10.0.1.55, 10.0.1.56]}").unwrap().gateway.snat
+    else {
+        panic!("a mapping is by interface")
+    };
+    let found: Vec<String> = found.iter().map(|(name, addresses)| format!("{name}: {addresses:?}")).collect();
+    assert_eq!(found, ["eth0: [10.0.0.55]", "eth1: [10.0.1.55, 10.0.1.56]"]);
+    for (value, words) in [
+        ("{eth0: masquerade}", "gateway.snat.eth0: found \"masquerade\"; write an address of the gateway"),
+        ("{'a b': 10.0.0.55}", "write an interface's name, such as eth1"),
+    ] {
+        let refused = snat(value).unwrap_err().to_string();
+        assert!(refused.contains(words), "{refused}");
+    }
+}
+
 #[test]
 fn snat_is_one_address_or_several() {
     let snat = |value: &str| parse(&format!("{SMALLEST}gateway: {{snat: {value}}}\n"));
@@ -124,7 +222,7 @@ fn snat_is_one_address_or_several() {
     let several = ["10.0.0.55", "10.0.0.56", "2001:db8::55"];
     assert_eq!(snat("[10.0.0.55, 10.0.0.56, '2001:db8::55']").unwrap().gateway.snat, addresses(&several));
     for (value, words) in [
-        ("[10.0.0.55, 10.0.0.55]", "an address stands there twice; write each once"),
+        ("[10.0.0.55, 10.0.0.55]", "an address is listed twice; write each once"),
         ("[10.0.0.55, masquerade]", "snat[1]: found \"masquerade\"; write an address of the gateway"),
     ] {
         let refused = snat(value).unwrap_err().to_string();
@@ -176,7 +274,7 @@ fn missing_and_misspelt_keys_name_what_is_wanted() {
         .assert_eq(&error("clients: []\nsources: []\n"));
     expect![[r#"
         2 mistakes in config.yaml
-          config.yaml:1: found nothing; write a mapping with the keys clients, gateway, ports, aws, sources, pins, on_move, removal_guard, state_dir, sysctl_dir, lock_file
+          config.yaml:1: found nothing; write a mapping with the keys clients, clients_keep, on_client_gone, gateway, ports, aws, sources, pins, on_move, removal_guard, state_dir, sysctl_dir, lock_file
           config.yaml:1: clients is missing; add clients: a list of addresses or networks, such as [198.51.100.27/32]"#]].assert_eq(&error(""));
     expect![[r#"
         2 mistakes in config.yaml
@@ -236,13 +334,16 @@ pins:
     let listening =
         listening.iter().map(|&(port, who)| (NonZeroU16::new(port).unwrap(), who.to_owned())).collect();
     expect![[r#"config.yaml:5: pins.one-001: port 8000 is taken on this host: nginx (pid 9) on :: listens on it; pin one-001 to another port, or move that service"#]].assert_eq(&config.check_pins(&listening).unwrap_err().to_string());
-    let uses = |port| config.plan().uses(NonZeroU16::new(port).unwrap());
+    let uses = |port| config.plan(&[]).uses(NonZeroU16::new(port).unwrap());
     assert!(uses(8000) && !uses(8001));
 }
 
 #[test]
 fn the_aws_words_for_everybody_are_taken_only_when_written_out() {
-    assert_eq!(parse(&SMALLEST.replace("198.51.100.27", "0.0.0.0/0")).unwrap().clients[0].prefix_len(), 0);
+    assert_eq!(
+        parse(&SMALLEST.replace("198.51.100.27", "0.0.0.0/0")).unwrap().clients[0],
+        [network("0.0.0.0/0")]
+    );
     assert!(parse(&SMALLEST.replace("[198.51.100.27]", "any")).is_err());
 }
 
@@ -323,10 +424,10 @@ fn what_yaml_takes_for_a_number_or_a_truth_value_is_to_be_quoted() {
 fn an_ipv4_client_that_is_written_as_ipv6_is_that_client() {
     let clients = |text: &str| parse(&SMALLEST.replace("198.51.100.27", text)).map(|config| config.clients);
     for mapped in ["'::ffff:198.51.100.27'", "'::ffff:198.51.100.27/128'", "'::ffff:c633:641b'"] {
-        assert_eq!(clients(mapped).unwrap(), ["198.51.100.27/32".parse().unwrap()], "{mapped}");
+        assert_eq!(clients(mapped).unwrap()[0], [network("198.51.100.27/32")], "{mapped}");
     }
-    assert_eq!(clients("'::ffff:198.51.100.0/120'").unwrap(), ["198.51.100.0/24".parse().unwrap()]);
-    assert_eq!(clients("'::/0'").unwrap(), ["::/0".parse().unwrap()]);
+    assert_eq!(clients("'::ffff:198.51.100.0/120'").unwrap()[0], [network("198.51.100.0/24")]);
+    assert_eq!(clients("'::/0'").unwrap()[0], [network("::/0")]);
 }
 
 #[test]

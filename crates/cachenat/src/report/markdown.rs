@@ -95,7 +95,8 @@ fn fenced(language: &str, text: &str) -> String {
 mod tests {
     use expect_test::expect;
     use rules::{
-        Actual, AddrPort, Family, Forward, Gateway, Ruleset, Snat, Sysctl, SysctlChange, diff, render,
+        AccessList, Actual, AddrPort, Family, Forward, Gateway, Ruleset, Snat, Sysctl, SysctlChange, diff,
+        render,
     };
 
     use super::*;
@@ -113,8 +114,8 @@ mod tests {
         };
         let forwards: Vec<Forward> = nodes.iter().map(forward).collect();
         let families = vec![Family::Ipv4];
-        let gateway = Gateway { interface: "eth0".parse().unwrap(), families, snat: Snat::Masquerade };
-        render(&forwards, &["198.51.100.27/32".parse().unwrap()], &gateway)
+        let gateway = Gateway { ingress: vec!["eth0".parse().unwrap()], families, snat: Snat::Masquerade };
+        render(&[AccessList::new(&["198.51.100.27/32".parse().unwrap()], &forwards)], &gateway)
     }
 
     fn report(before: &[(&str, u16, &str)], after: &[(&str, u16, &str)]) -> Report {

@@ -15,6 +15,7 @@ fn without_own_pool() -> PlanConfig {
 fn gateway(addresses: &[&str]) -> Gateway {
     Gateway {
         interface: "eth0".parse().unwrap(),
+        ingress: vec!["eth0".parse().unwrap()],
         addresses: Addresses::new(addresses.iter().map(|address| address.parse().unwrap()).collect()),
         snat: rules::Snat::Masquerade,
     }
@@ -370,11 +371,11 @@ fn a_target_that_the_gate_refuses_is_not_forwarded_wherever_it_comes_from() {
             targets: vec![AddrPort { address: address.parse().unwrap(), port: 80.try_into().unwrap() }],
         };
         let frame = rules::Gateway {
-            interface: "eth0".parse().unwrap(),
+            ingress: vec!["eth0".parse().unwrap()],
             families: vec![Family::Ipv4],
             snat: rules::Snat::Masquerade,
         };
-        world.actual = rules::render(&[planted], &world.config.clients, &frame);
+        world.actual = rules::render(&[AccessList::new(&world.config.clients[0], &[planted])], &frame);
         world.lose_state();
         assert!(world.run(&failed).is_empty(), "{address}");
         refused(&world);

@@ -32,8 +32,10 @@ const NAME: usize = 16;
 /// Connections that a forward is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// Where they come in, and leave for the node.
-    pub interface: Interface,
+    /// Where they come in from the client.
+    pub input: Interface,
+    /// Where they leave to the node.
+    pub output: Interface,
     /// Who makes them.
     pub client: IpNet,
     /// Where they are made to.
@@ -48,7 +50,7 @@ pub struct Flow {
 #[derive(Clone, Debug)]
 pub struct Flows {
     each: Vec<Flow>,
-    /// One of each family that there are any of.
+    /// One of each family and pair of interfaces that there are any of.
     as_one: Vec<Course>,
 }
 
@@ -138,7 +140,7 @@ impl Flows {
     pub fn new(each: Vec<Flow>) -> Self {
         let mut as_one: Vec<Course> = Vec::new();
         for course in each.iter().map(Course::of) {
-            match as_one.iter_mut().find(|all| all.family == course.family) {
+            match as_one.iter_mut().find(|all| all.takes_the_way_of(&course)) {
                 Some(all) => *all = all.join(&course),
                 None => as_one.push(course),
             }
@@ -163,7 +165,7 @@ impl Flows {
         self.each.iter().map(|flow| (flow, Course::of(flow)))
     }
 
-    /// For each family one course of which only that is known that all have in common.
+    /// For each family and pair of interfaces one course of which only that is known that all have in common.
     pub(super) fn as_one(&self) -> &[Course] {
         &self.as_one
     }
@@ -173,7 +175,8 @@ impl Flows {
 #[derive(Clone, Debug)]
 pub(super) struct Course {
     pub(super) family: Family,
-    interface: Interface,
+    input: Interface,
+    output: Interface,
     client: Peer,
     listener: Peer,
     target: Peer,
@@ -194,7 +197,8 @@ impl Course {
         };
         Self {
             family: Family::of(flow.target.address),
-            interface: flow.interface.clone(),
+            input: flow.input.clone(),
+            output: flow.output.clone(),
             client,
             listener: Peer::at(flow.listener),
             target: Peer::at(flow.target),
@@ -203,7 +207,12 @@ impl Course {
         }
     }
 
-    /// What is known whichever of the two it is, of one family.
+    /// Whether both are of one family and pass the same interfaces.
+    fn takes_the_way_of(&self, other: &Self) -> bool {
+        (self.family, &self.input, &self.output) == (other.family, &other.input, &other.output)
+    }
+
+    /// What is known whichever of the two it is, of those that take the same way.
     fn join(&self, other: &Self) -> Self {
         Self {
             client: self.client.join(&other.client),
@@ -216,7 +225,12 @@ impl Course {
 
     /// The packet as a base chain meets it; `None` if it does not.
     pub(super) fn packet(&self, message: Message, base: &Base) -> Option<Packet> {
-        let listens = |device: &String| *device == self.interface.name.as_str();
+        let (input, output) = match message {
+            Message::New | Message::Established => (&self.input, &self.output),
+            Message::Reply => (&self.output, &self.input),
+        };
+        let passed = if base.hook == Hook::Egress { output } else { input };
+        let listens = |device: &String| *device == passed.name.as_str();
         let is_first = message == Message::New;
         if (base.is_nat && !is_first) || !(base.devices.is_empty() || base.devices.iter().any(listens)) {
             return None;
@@ -263,7 +277,6 @@ impl Course {
         });
         let none = Side { index: Bits::known(&[0; 4]), name: Bits::known(&[0; NAME]) };
         let unknown = Side { index: Bits::unknown(4), name: Bits::unknown(NAME) };
-        let interface = self.interface.side();
         let is_at_gateway = is_before_routing && !is_given_destination;
         Some(Packet {
             family: self.family,
@@ -272,9 +285,9 @@ impl Course {
             // Older kernels do not say behind routing where a packet came in.
             input: match hook {
                 Hook::Postrouting | Hook::Egress => unknown,
-                _ => interface.clone(),
+                _ => input.side(),
             },
-            output: if is_before_routing { none } else { interface },
+            output: if is_before_routing { none } else { output.side() },
             is_source_local: is_given_source && (is_reply || answers_gateway),
             is_destination_local: is_at_gateway && (!is_reply || answers_gateway),
             tracked,

@@ -325,7 +325,8 @@ mod tests {
 
     fn flow(client: &str, port: u16) -> Flow {
         Flow {
-            interface: Interface { name: "eth0".parse().unwrap(), index: Some(2) },
+            input: Interface { name: "eth0".parse().unwrap(), index: Some(2) },
+            output: Interface { name: "eth0".parse().unwrap(), index: Some(2) },
             client: client.parse().unwrap(),
             listener: format!("10.0.0.55:{port}").parse().unwrap(),
             target: "10.0.1.230:6379".parse().unwrap(),

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
-use rules::ruleset::{AddrPort, Ruleset, SetKind};
-use rules::{Family, Forward, Gateway, Snat, diff, render};
+use rules::ruleset::{AddrPort, ListIndex, Ruleset, SetKind};
+use rules::{AccessList, Family, Forward, Gateway, Snat, diff, render};
 
 use super::*;
 use crate::kernel::Generation;
@@ -24,8 +24,8 @@ fn everything(snat: Snat) -> Ruleset {
     ];
     let clients = ["198.51.100.27/32", "0.0.0.0/8", "255.255.255.0/24", "2001:db8::/32"];
     let families = vec![Family::Ipv4, Family::Ipv6];
-    let gateway = Gateway { interface: "eth0".parse().unwrap(), families, snat };
-    render(&forwards, &clients.map(|client| client.parse().unwrap()), &gateway)
+    let gateway = Gateway { ingress: vec!["eth0".parse().unwrap()], families, snat };
+    render(&[AccessList::new(&clients.map(|client| client.parse().unwrap()), &forwards)], &gateway)
 }
 
 /// The messages that build `ruleset`: type within the subsystem, and attributes.
@@ -48,7 +48,10 @@ fn take(decoder: &mut Decoder, message: u8, attributes: &[u8]) -> Result<(), Mal
         kind::NEWSETELEM => {
             let name = Fields::<4>::parse(attributes)?.name(2);
             let set = std::str::from_utf8(name).ok().and_then(Set::from_name);
-            decoder.elements(set.unwrap_or(Set::new(SetKind::Clients, Family::Ipv4)), attributes)
+            decoder.elements(
+                set.unwrap_or(Set::new(SetKind::Clients(ListIndex::FIRST), Family::Ipv4)),
+                attributes,
+            )
         }
         kind::NEWRULE => decoder.rule(attributes),
         kind::NEWOBJ => decoder.object(attributes),
@@ -60,7 +63,7 @@ fn take(decoder: &mut Decoder, message: u8, attributes: &[u8]) -> Result<(), Mal
 fn an_encoded_ruleset_decodes_unchanged() {
     let addresses =
         ["10.0.0.55", "10.0.0.56", "10.0.0.57", "2001:db8::55"].map(|address| address.parse().unwrap());
-    let addresses = Snat::Addresses(addresses.to_vec());
+    let addresses = Snat::fixed("eth0".parse().unwrap(), addresses.to_vec());
     for snat in [addresses, Snat::Masquerade, Snat::Off] {
         let mut ruleset = everything(snat);
         if ruleset.chains.contains_key(&Chain::Postrouting) {
@@ -126,7 +129,7 @@ fn duplicate_or_missing_elements_make_a_dump_incomplete() {
     let elements = messages.iter().find(forward4).unwrap();
     let read = |count: u32, times: usize| {
         let mut decoder = Decoder::default();
-        decoder.missing.insert(Set::new(SetKind::Forward, Family::Ipv4), count.into());
+        decoder.missing.insert(Set::new(SetKind::Forward(ListIndex::FIRST), Family::Ipv4), count.into());
         for (message, attributes) in messages.iter().chain(std::iter::repeat_n(elements, times)) {
             take(&mut decoder, *message, attributes).unwrap();
         }
@@ -181,7 +184,7 @@ fn an_invalid_comment_makes_a_stranger() {
 
 #[test]
 fn unpaired_ranges_are_strangers() {
-    let clients4 = Set::new(SetKind::Clients, Family::Ipv4);
+    let clients4 = Set::new(SetKind::Clients(ListIndex::FIRST), Family::Ipv4);
     let strangers = |bounds: &[(u8, bool)]| {
         let mut decoder = Decoder::default();
         decoder.actual.ruleset.sets.insert(clients4, BTreeMap::new());

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use expect_test::{Expect, expect};
 use rules::Family;
-use rules::ruleset::{AddrPort, Element, Key, SetKind, SnatTo, SpreadIndex};
+use rules::ruleset::{AddrPort, Element, Key, ListIndex, SetKind, SnatTo, SpreadIndex};
 
 use super::*;
 use crate::netlink::message::{HEADER, Messages};
@@ -65,7 +65,7 @@ fn set(kind: SetKind, family: Family) -> Set {
 }
 
 fn spread(place: usize) -> SetKind {
-    SetKind::Spread(SpreadIndex::new(place).unwrap())
+    SetKind::Spread(ListIndex::FIRST, SpreadIndex::new(place).unwrap())
 }
 
 fn element(target: Option<&str>, comment: Option<&str>) -> Element {
@@ -85,8 +85,9 @@ fn begin_names_the_generation_and_the_subsystem() {
 #[test]
 fn messages_are_numbered_and_request_no_acknowledgement() {
     let chain = Chain::Prerouting;
-    let rule = Rule::Forward { interface: "eth0".parse().unwrap(), family: Family::Ipv4 };
-    let clients4 = set(SetKind::Clients, Family::Ipv4);
+    let rule =
+        Rule::Forward { interface: "eth0".parse().unwrap(), family: Family::Ipv4, list: ListIndex::FIRST };
+    let clients4 = set(SetKind::Clients(ListIndex::FIRST), Family::Ipv4);
     let range = Key::Addresses("198.51.100.0/24".parse().unwrap());
     let operations = vec![
         Operation::AddTable,
@@ -140,7 +141,7 @@ fn a_table() {
 fn sets_and_maps() {
     // add set inet cachenat clients4 { type ipv4_addr; flags interval; }
     check(
-        Operation::AddSet(set(SetKind::Clients, Family::Ipv4)),
+        Operation::AddSet(set(SetKind::Clients(ListIndex::FIRST), Family::Ipv4)),
         &expect![[r#"
         1 "cachenat"
         2 "clients4"
@@ -153,7 +154,7 @@ fn sets_and_maps() {
     );
     // add set inet cachenat clients6 { type ipv6_addr; flags interval; }
     check(
-        Operation::AddSet(set(SetKind::Clients, Family::Ipv6)),
+        Operation::AddSet(set(SetKind::Clients(ListIndex::FIRST), Family::Ipv6)),
         &expect![[r#"
         1 "cachenat"
         2 "clients6"
@@ -166,7 +167,7 @@ fn sets_and_maps() {
     );
     // add map inet cachenat forward4 { type ipv4_addr . inet_service : ipv4_addr . inet_service; counter; }
     check(
-        Operation::AddSet(set(SetKind::Forward, Family::Ipv4)),
+        Operation::AddSet(set(SetKind::Forward(ListIndex::FIRST), Family::Ipv4)),
         &expect![[r#"
         1 "cachenat"
         2 "forward4"
@@ -185,7 +186,7 @@ fn sets_and_maps() {
     );
     // add map inet cachenat forward6 { type ipv6_addr . inet_service : ipv6_addr . inet_service; counter; }
     check(
-        Operation::AddSet(set(SetKind::Forward, Family::Ipv6)),
+        Operation::AddSet(set(SetKind::Forward(ListIndex::FIRST), Family::Ipv6)),
         &expect![[r#"
         1 "cachenat"
         2 "forward6"
@@ -213,7 +214,7 @@ fn sets_and_maps() {
             5 00000008
             6 000001cd
             7 00000008
-            10 00000009
+            10 00000005
             13 000400000000010400000000030800040d0000000100040800040d0000000100060400000000
             17 {
               1 "counter"
@@ -232,7 +233,7 @@ fn sets_and_maps() {
             5 00000014
             6 0000020d
             7 00000014
-            10 00000026
+            10 00000022
             13 000400000000010400000000030800040d0000000100040800040d0000000100060400000000
             17 {
               1 "counter"
@@ -249,7 +250,7 @@ fn sets_and_maps() {
             3 00000000
             4 000001cd
             5 00000008
-            10 00000005
+            10 00000221
             13 000400000000030800040d0000000100
         "#]],
     );
@@ -262,7 +263,7 @@ fn sets_and_maps() {
             3 00000000
             4 0000020d
             5 00000014
-            10 00000006
+            10 00000222
             13 000400000000030800040d0000000100
         "#]],
     );
@@ -274,7 +275,7 @@ fn elements_of_hashes() {
     let (key, data) =
         (Key::AddrPort(at("10.0.0.55:6379")), element(Some("10.0.1.230:6379"), Some("my-cluster-001")));
     check(
-        Operation::AddElement(set(SetKind::Forward, Family::Ipv4), key, data),
+        Operation::AddElement(set(SetKind::Forward(ListIndex::FIRST), Family::Ipv4), key, data),
         &expect![[r#"
         1 "cachenat"
         2 "forward4"
@@ -285,7 +286,7 @@ fn elements_of_hashes() {
     );
     // delete element inet cachenat forward4 { 10.0.0.55 . 6379 }
     check(
-        Operation::DeleteElement(set(SetKind::Forward, Family::Ipv4), key),
+        Operation::DeleteElement(set(SetKind::Forward(ListIndex::FIRST), Family::Ipv4), key),
         &expect![[r#"
         1 "cachenat"
         2 "forward4"
@@ -310,7 +311,7 @@ fn elements_of_hashes() {
 
 #[test]
 fn ranges_are_two_elements_except_the_highest() {
-    let clients4 = set(SetKind::Clients, Family::Ipv4);
+    let clients4 = set(SetKind::Clients(ListIndex::FIRST), Family::Ipv4);
     // add element inet cachenat clients4 { 203.0.113.0/25 }
     let range = Key::Addresses("203.0.113.0/25".parse().unwrap());
     check(
@@ -465,7 +466,7 @@ fn rules() {
     let interface = || "eth0".parse().unwrap();
     let add = |chain, rule: Rule, golden: &Expect| check(Operation::AddRule(chain, rule), golden);
     // add rule inet cachenat prerouting iifname "eth0" ip saddr @clients4 dnat ip to ip daddr . tcp dport map @forward4
-    let rule = Rule::Forward { interface: interface(), family: Family::Ipv4 };
+    let rule = Rule::Forward { interface: interface(), family: Family::Ipv4, list: ListIndex::FIRST };
     add(
         Chain::Prerouting,
         rule,
@@ -490,7 +491,7 @@ fn rules() {
     );
     // add rule inet cachenat prerouting iifname "eth0" numgen random mod 3 0 ip6 saddr @clients6 dnat ip6 to ip6 daddr . tcp dport map @spread6_3
     let place = SpreadIndex::new(3).unwrap();
-    let rule = Rule::Spread { interface: interface(), family: Family::Ipv6, place };
+    let rule = Rule::Spread { interface: interface(), family: Family::Ipv6, list: ListIndex::FIRST, place };
     add(
         Chain::Prerouting,
         rule,
@@ -519,7 +520,7 @@ fn rules() {
     let to = SnatTo::Address("10.0.0.55".parse().unwrap());
     add(
         Chain::Postrouting,
-        Rule::Snat { interface: interface(), family: Family::Ipv4, to, place: None },
+        Rule::Snat { interface: Some(interface()), family: Family::Ipv4, to, place: None },
         &expect![[r#"
             1 "cachenat"
             2 "postrouting"
@@ -545,8 +546,12 @@ fn rules() {
         "#]],
     );
     // add rule inet cachenat postrouting oifname "eth0" ct status dnat ip6 daddr . tcp dport @backends6 masquerade
-    let rule =
-        Rule::Snat { interface: interface(), family: Family::Ipv6, to: SnatTo::Masquerade, place: None };
+    let rule = Rule::Snat {
+        interface: Some(interface()),
+        family: Family::Ipv6,
+        to: SnatTo::Masquerade,
+        place: None,
+    };
     add(
         Chain::Postrouting,
         rule,
@@ -577,8 +582,8 @@ fn rules() {
 
 #[test]
 fn packed_offsets_map_back_to_operations() {
-    let forward4 = set(SetKind::Forward, Family::Ipv4);
-    let clients4 = set(SetKind::Clients, Family::Ipv4);
+    let forward4 = set(SetKind::Forward(ListIndex::FIRST), Family::Ipv4);
+    let clients4 = set(SetKind::Clients(ListIndex::FIRST), Family::Ipv4);
     let mut operations = vec![Operation::AddTable];
     operations.extend((1..=2_000).map(|port| {
         let listen = format!("10.0.0.55:{port}");
