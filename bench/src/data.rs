@@ -45,7 +45,13 @@ impl Nodes {
         };
         let forwards: Vec<Forward> = (0..self.size).map(forward).collect();
         let snat = Snat::fixed("eth0".parse().unwrap(), vec![GATEWAY.into()]);
-        let gateway = Gateway { ingress: vec!["lo".parse().unwrap()], families: vec![Family::Ipv4], snat };
+        let gateway = Gateway {
+            ingress: vec!["lo".parse().unwrap()],
+            families: vec![Family::Ipv4],
+            snat,
+            tunnels: vec![],
+            max_segment: None,
+        };
         render(&[AccessList::new(&["198.51.100.27/32".parse().unwrap()], &forwards)], &gateway)
     }
 

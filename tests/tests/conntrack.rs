@@ -10,7 +10,7 @@ mod segment;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use applier::conntrack::{Bytes, Conntrack, ConntrackError};
+use applier::conntrack::{Bytes, Conntrack, ConntrackError, Which};
 use applier::kernel::{Netfilter as _, Table};
 use applier::netlink::Kernel;
 use applier::sync::{ours, sync};
@@ -50,12 +50,12 @@ fn conntrack(namespace: &Namespace) -> Conntrack {
 fn follow(segment: &Segment, forwards: &[Forward]) -> usize {
     let (before, now) = (apply(segment, forwards), rendered(forwards));
     let former = Former::of(&before, &now);
-    conntrack(&segment.gateway).cut(|flow| former.fate(&now, flow) != Fate::Stays).unwrap()
+    conntrack(&segment.gateway).cut(Which::Translated, |flow| former.fate(&now, flow) != Fate::Stays).unwrap()
 }
 
 /// The open flows as we count them.
 fn open(conntrack: &mut Conntrack) -> Counts {
-    conntrack.count().unwrap().into_iter().map(|(pair, flows)| (pair, flows.open)).collect()
+    conntrack.count(Which::Translated).unwrap().into_iter().map(|(pair, flows)| (pair, flows.open)).collect()
 }
 
 /// The DNATed TCP flows that conntrack(8) lists, by original destination and reply source, without the ended ones.
@@ -291,7 +291,10 @@ fn flows_stay_while_every_target_exists() {
     // Another listener of that target, and another target of that listener, are not what the flow belongs to.
     let near =
         [Pair { listen: at(listen), target: at(B) }, Pair { listen: at("10.0.0.55:6380"), target: at(A) }];
-    assert_eq!(conntrack(&segment.gateway).cut(|flow| near.contains(&flow.pair)).unwrap(), 0);
+    assert_eq!(
+        conntrack(&segment.gateway).cut(Which::Translated, |flow| near.contains(&flow.pair)).unwrap(),
+        0
+    );
     connection.speak();
 }
 
@@ -327,7 +330,8 @@ fn bytes_are_unknown_without_conntrack_accounting() {
     apply(&segment, &[forward("c-001", listen, &[A])]);
     let unaccounted = segment.connect(listen, &one);
     let mut conntrack = conntrack(&segment.gateway);
-    let bytes = |conntrack: &mut Conntrack| conntrack.count().unwrap()[&(at(listen), at(A))].bytes;
+    let bytes =
+        |conntrack: &mut Conntrack| conntrack.count(Which::Translated).unwrap()[&(at(listen), at(A))].bytes;
     assert_eq!(bytes(&mut conntrack), None);
 
     segment.gateway.set_sysctl("net/netfilter/nf_conntrack_acct", "1");
@@ -367,10 +371,13 @@ fn ten_thousand_of_fifty_thousand_flows_are_deleted() {
     let (listen, target) = pair(3);
     expected.remove(&(listen, target));
     let begin = std::time::Instant::now();
-    assert_eq!(conntrack.cut(|flow| flow.pair == Pair { listen, target }).unwrap(), 10_000);
+    assert_eq!(
+        conntrack.cut(Which::Translated, |flow| flow.pair == Pair { listen, target }).unwrap(),
+        10_000
+    );
     println!("10,000 of 50,000 flows cut in {:?}", begin.elapsed());
     assert_eq!(listed(&namespace), expected);
-    assert_eq!(conntrack.cut(|flow| flow.pair == Pair { listen, target }).unwrap(), 0);
+    assert_eq!(conntrack.cut(Which::Translated, |flow| flow.pair == Pair { listen, target }).unwrap(), 0);
 }
 
 #[test]
@@ -381,7 +388,7 @@ fn missing_cap_net_admin_is_named() {
         let mut sets = capabilities(None).unwrap();
         sets.effective.remove(CapabilitySet::NET_ADMIN);
         set_capabilities(None, sets).unwrap();
-        let error = Conntrack::open().unwrap().count().unwrap_err();
+        let error = Conntrack::open().unwrap().count(Which::Translated).unwrap_err();
         assert!(matches!(error, ConntrackError::Denied(_)), "{error}");
     });
 }

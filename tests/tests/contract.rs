@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use rules::ruleset::{AddrPort, Chain, Element, Key, ListIndex, Rule, Ruleset, Set, SetKind, SpreadIndex};
-use rules::{AccessList, Actual, Family, Forward, Operation, Snat, Transaction, diff, render};
+use rules::{AccessList, Actual, Family, Forward, Operation, Snat, Transaction, Tunnel, diff, render};
 use rulesets::{at, everything, example, gateway, nodes, redirect, to_gateway, to_several};
 
 /// Runs each claim on the fake, and on the kernel in a namespace of its own.
@@ -300,16 +300,28 @@ fn arbitrary_ruleset() -> impl Strategy<Value = Ruleset> {
     let forwards = prop::collection::vec(any_forward, 0..12);
     let clients = prop::collection::vec((0..16u8, 28..=32u8), 0..4);
     let snat = prop_oneof![Just(to_gateway()), Just(to_several()), Just(Snat::Masquerade), Just(Snat::Off)];
-    (forwards, clients, snat, any::<bool>()).prop_map(|(mut forwards, clients, snat, both)| {
-        forwards.sort_by_key(|forward| forward.listen);
-        forwards.dedup_by_key(|forward| forward.listen);
-        let clients: Vec<_> = clients
-            .iter()
-            .map(|(host, length)| format!("198.51.100.{host}/{length}").parse().unwrap())
-            .collect();
-        let families = if both { &[Family::Ipv4, Family::Ipv6][..] } else { &[Family::Ipv4] };
-        render(&[AccessList::new(&clients, &forwards)], &gateway(families, snat))
-    })
+    let shape = (any::<bool>(), 0..3usize, any::<bool>(), prop::option::of(any::<bool>()));
+    (forwards, clients, snat, shape).prop_map(
+        |(mut forwards, clients, snat, (both, split, clamps, confine))| {
+            forwards.sort_by_key(|forward| forward.listen);
+            forwards.dedup_by_key(|forward| forward.listen);
+            let clients: Vec<_> = clients
+                .iter()
+                .map(|(host, length)| format!("198.51.100.{host}/{length}").parse().unwrap())
+                .collect();
+            let families = if both { &[Family::Ipv4, Family::Ipv6][..] } else { &[Family::Ipv4] };
+            let mut gateway = gateway(families, snat);
+            gateway.max_segment = clamps.then_some(1360);
+            let tunnel = |confine| Tunnel { interface: "wg0".parse().unwrap(), confine };
+            gateway.tunnels = confine.map(tunnel).into_iter().collect();
+            let (first, second) = forwards.split_at(split.min(forwards.len()));
+            let mut lists = vec![AccessList::new(&clients, second)];
+            if split > 0 {
+                lists.push(AccessList::new(&["192.0.2.0/24".parse().unwrap()], first));
+            }
+            render(&lists, &gateway)
+        },
+    )
 }
 
 #[test]

@@ -39,6 +39,11 @@ pub fn source_towards(address: IpAddr) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip())
 }
 
+/// The largest packet that an interface sends, in bytes; `None`: there is no such interface.
+pub fn mtu(interface: &IfName) -> Option<u32> {
+    fs::read_to_string(format!("/sys/class/net/{interface}/mtu")).ok()?.trim().parse().ok()
+}
+
 /// The line in these directories that sets `sysctl` at the next boot; `None` if no line does.
 ///
 /// As in sysctl.d(5), a file hides files of the same name in later directories, the last line in the order of file names

@@ -21,7 +21,7 @@ use applier::plain_file::is_writable_by_all;
 use discovery::{Secret, Seed, Source};
 use ipnet::IpNet;
 use plan::{Addresses, Client, ListenPort, PlanConfig, PlanSource};
-use rules::{ForwardId, IfName};
+use rules::{ForwardId, IfName, Tunnel};
 use sha2::{Digest as _, Sha256};
 
 use document::{Document, Mistake, Step};
@@ -86,6 +86,10 @@ pub(crate) struct GatewayConfig {
     pub(crate) addresses: Auto<Addresses>,
     pub(crate) public_address: Auto<PublicAddress>,
     pub(crate) snat: SnatConfig,
+    /// Interfaces by which clients reach the nodes' own addresses.
+    pub(crate) tunnels: Vec<Tunnel>,
+    /// The most bytes of a TCP segment; `None`: off.
+    pub(crate) max_segment: Option<u16>,
     /// Whether established flows are offered to the kernel's fast path.
     pub(crate) flowtable: bool,
     /// Whether what is no client's connection to a cache is forwarded as well; `None`: that is left to the host.

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use applier::conntrack::{Conntrack, ConntrackError};
+use applier::conntrack::{Conntrack, ConntrackError, Which};
 use applier::plain_file;
 use rules::flows::{Fate, Former, Pair};
 use rules::{AddressRange, Ruleset};
@@ -24,6 +24,7 @@ pub(crate) struct Cut<'a> {
     now: &'a Ruleset,
     file: PathBuf,
     is_noted: bool,
+    which: Which,
 }
 
 /// Connections that the rules in force would not make are left open.
@@ -64,7 +65,9 @@ impl<'a> Cut<'a> {
         if config.on_client_gone == OnGone::Drain {
             former.clients.clear();
         }
-        let mut cut = Self { former, now, file, is_noted: false };
+        let has_tunnels = before.has_routed() || now.has_routed();
+        let which = if has_tunnels { Which::All } else { Which::Translated };
+        let mut cut = Self { former, now, file, is_noted: false, which };
         if !cut.former.is_empty() {
             cut.is_noted = cut.note().is_ok();
         } else if was_left {
@@ -84,7 +87,7 @@ impl<'a> Cut<'a> {
         }
         let (mut moved, mut delisted) = (0, 0);
         let cut = Conntrack::open().and_then(|mut conntrack| {
-            conntrack.cut(|flow| {
+            conntrack.cut(self.which, |flow| {
                 match self.former.fate(self.now, flow) {
                     Fate::Stays => return false,
                     Fate::Moved => moved += 1,
@@ -147,10 +150,10 @@ impl Note {
 
     /// What of it can have been ours: a planted line must not cut what others translate.
     fn former(&self, config: &Config) -> Former {
-        let plan = config.plan(&[]);
+        let (plan, has_tunnels) = (config.plan(&[]), !config.gateway.tunnels.is_empty());
         let pairs = self.pairs.iter().filter_map(|(listen, target)| {
             let pair = Pair { listen: listen.parse().ok()?, target: target.parse().ok()? };
-            plan.uses(pair.listen.port).then_some(pair)
+            (plan.uses(pair.listen.port) || (has_tunnels && pair.is_routed())).then_some(pair)
         });
         let clients = self.clients.iter().filter_map(|&(first, last)| AddressRange::new(first, last));
         Former { pairs: pairs.collect(), clients: clients.collect() }

@@ -61,8 +61,7 @@ pub(crate) fn resolve(
         check_interfaces(config, &ingress, "interface")?;
         return Err(GatewayError::NoAddress { interface, file: file() });
     }
-    let snat = snat(config, &interface, &addresses);
-    Ok(Gateway { interface, ingress, addresses, snat })
+    Ok(gateway_of(config, interface, ingress, addresses))
 }
 
 /// The gateway on the addresses that the rules in force are on, where `auto` reads another one off the interface
@@ -113,6 +112,8 @@ pub(crate) fn as_in_force(
 /// The mistake, with its key and line.
 pub(crate) fn check_configured(gateway: &Gateway, config: &Config) -> Result<(), GatewayError> {
     check_interfaces(config, &gateway.ingress, "interface")?;
+    let tunnels: Vec<IfName> = gateway.tunnels.iter().map(|tunnel| tunnel.interface.clone()).collect();
+    check_interfaces(config, &tunnels, "tunnels")?;
     let local = host::addresses()?;
     match &config.gateway.snat {
         SnatConfig::Addresses(sources) => {
@@ -169,7 +170,11 @@ fn check_snat_families(gateway: &Gateway, config: &Config, sources: &[IpAddr]) -
 pub(crate) fn of_saved(config: &Config, saved: &Ruleset) -> Result<Gateway, GatewayError> {
     let ingress = match &config.gateway.interface {
         Auto::Set(names) => names.clone(),
-        Auto::Auto => saved.ingress().into_iter().cloned().collect(),
+        Auto::Auto => {
+            let is_tunnel =
+                |name: &&IfName| config.gateway.tunnels.iter().any(|tunnel| tunnel.interface == **name);
+            saved.ingress().into_iter().filter(|name| !is_tunnel(name)).cloned().collect()
+        }
     };
     let no_interface = || GatewayError::NoInterface { file: config.file.display().to_string() };
     let interface = ingress.first().cloned().ok_or_else(no_interface)?;
@@ -189,8 +194,7 @@ pub(crate) fn of_saved(config: &Config, saved: &Ruleset) -> Result<Gateway, Gate
             Addresses::new(listen.into_iter().collect())
         }
     };
-    let snat = snat(config, &interface, &addresses);
-    Ok(Gateway { interface, ingress, addresses, snat })
+    Ok(gateway_of(config, interface, ingress, addresses))
 }
 
 /// Checks that no pin takes a port that something on this host listens on.
@@ -267,6 +271,12 @@ pub(crate) fn absent_addresses(gateway: &Gateway) -> Result<Vec<IpAddr>, Gateway
     Ok(gateway.addresses.iter().filter(|address| !here(address)).copied().collect())
 }
 
+fn gateway_of(config: &Config, interface: IfName, ingress: Vec<IfName>, addresses: Addresses) -> Gateway {
+    let snat = snat(config, &interface, &addresses);
+    let (tunnels, max_segment) = (config.gateway.tunnels.clone(), config.gateway.max_segment);
+    Gateway { interface, ingress, addresses, snat, tunnels, max_segment }
+}
+
 fn snat(config: &Config, interface: &IfName, addresses: &Addresses) -> rules::Snat {
     match config.gateway.snat {
         SnatConfig::Auto => {
@@ -304,7 +314,17 @@ fn check_interfaces(config: &Config, names: &[IfName], key: &str) -> Result<(), 
     let others = links.iter().filter(|link| link.name != "lo").map(|link| link.name.as_str());
     let others = others.collect::<Vec<_>>().join(", ");
     let what = format!("this host has no interface {missing} (it has {others})");
-    Err(config.gateway_mistake(key, what, "name one of them, or write auto").into())
+    Err(config
+        .gateway_mistake(
+            key,
+            what,
+            if key == "tunnels" {
+                "bring it up first (wg-quick, networkd), or name one of them"
+            } else {
+                "name one of them, or write auto"
+            },
+        )
+        .into())
 }
 
 /// An address that no host has (RFC 5737), to ask for the way to the internet.

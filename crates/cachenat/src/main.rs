@@ -23,6 +23,7 @@ mod report;
 mod rounds;
 mod run_context;
 mod runners;
+mod session;
 mod span;
 mod state;
 mod sysctls;

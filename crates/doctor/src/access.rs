@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use discovery::{InstanceFacts, Inventory};
 use ipnet::IpNet;
+use rules::IfName;
 
 use crate::Finding;
 
@@ -63,6 +64,37 @@ pub fn encryption(inventory: &Inventory, clients: &[IpNet]) -> Finding {
         }
         (None, _) => Finding::ok("encryption", "no client comes from the internet"),
         (_, []) => Finding::ok("encryption", "every cache has in-transit encryption"),
+    }
+}
+
+/// The largest MTU that fits into a path of 1,500 bytes, around WireGuard's 80 bytes over IPv6.
+const TUNNEL_MTU: u32 = 1420;
+
+/// Whether a tunnel is there, confined, and narrow enough for the paths of the internet.
+///
+/// `kind` is what made the interface; `None`: there is none of that name.
+pub fn tunnel(interface: &IfName, confine: bool, kind: Option<Option<&str>>, mtu: Option<u32>) -> Finding {
+    let name = format!("tunnel {interface}");
+    let Some(kind) = kind else {
+        return Finding::fail(name, "this host has no such interface", "bring it up: wg-quick, or networkd");
+    };
+    if !confine {
+        return Finding::warn(
+            name,
+            "confine is false: its peers reach every host and port that this host can",
+            "write confine: true under gateway.tunnels, unless other rules confine it",
+        );
+    }
+    match mtu.filter(|&mtu| mtu > TUNNEL_MTU) {
+        Some(mtu) => Finding::warn(
+            name,
+            format!("its MTU is {mtu}: packets of a full segment don't fit into a path of 1500 bytes"),
+            format!("set MTU = {TUNNEL_MTU} in the tunnel's [Interface] section"),
+        ),
+        None => Finding::ok(
+            name,
+            format!("{}; nothing but the caches is reached by it", kind.unwrap_or("a network card")),
+        ),
     }
 }
 

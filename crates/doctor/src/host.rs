@@ -166,8 +166,13 @@ mod tests {
                 "eth0".parse().unwrap(),
                 sources.iter().map(|source| source.parse().unwrap()).collect(),
             );
-            let gateway =
-                Gateway { ingress: vec!["eth0".parse().unwrap()], families: vec![Family::Ipv4], snat };
+            let gateway = Gateway {
+                ingress: vec!["eth0".parse().unwrap()],
+                families: vec![Family::Ipv4],
+                snat,
+                tunnels: vec![],
+                max_segment: None,
+            };
             render(&[AccessList::new(&[], &[])], &gateway)
         };
         let (one, two) = (of(&["10.0.0.55"]), of(&["10.0.0.55", "10.0.0.56"]));

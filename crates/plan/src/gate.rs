@@ -257,7 +257,13 @@ fn as_seen_by_rules(gateway: &Gateway, lists: &[AccessList]) -> rules::Gateway {
     let has_ipv6 = forwards.any(|forward| forward.listen.address.is_ipv6());
     let families: BTreeSet<Family> = gateway.addresses.iter().map(|&address| Family::of(address)).collect();
     let families = families.into_iter().filter(|&family| family == Family::Ipv4 || has_ipv6).collect();
-    rules::Gateway { ingress: gateway.ingress.clone(), families, snat: gateway.snat.clone() }
+    rules::Gateway {
+        ingress: gateway.ingress.clone(),
+        families,
+        snat: gateway.snat.clone(),
+        tunnels: gateway.tunnels.clone(),
+        max_segment: gateway.max_segment,
+    }
 }
 
 /// The networks that two lists have in common: of two that overlap the narrower.
@@ -327,6 +333,8 @@ mod tests {
                 ingress: vec![interface.parse().unwrap()],
                 families: vec![Family::Ipv4],
                 snat: Snat::fixed("eth0".parse().unwrap(), vec!["198.51.100.1".parse().unwrap()]),
+                tunnels: vec![],
+                max_segment: None,
             };
             let unique: BTreeMap<AddrPort, Forward> =
                 forwards.into_iter().map(|forward| (forward.listen, forward)).collect();
@@ -339,6 +347,8 @@ mod tests {
                 ingress: vec!["eth0".parse().unwrap()],
                 addresses: Addresses::new(vec!["10.0.0.55".parse().unwrap()]),
                 snat: Snat::Masquerade,
+                tunnels: vec![],
+                max_segment: None,
             };
             let own = ["10.0.0.55", "172.17.0.1"].map(|address| address.parse().unwrap()).to_vec();
             let admission = Admission { own, ..Admission::default() };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use discovery::Admission;
-use rules::IfName;
+use rules::{IfName, Tunnel};
 
 use crate::addresses::Addresses;
 use crate::leases::ListenPort;
@@ -20,6 +20,10 @@ pub struct Gateway {
     pub addresses: Addresses,
     /// What the nodes see as the source.
     pub snat: rules::Snat,
+    /// Interfaces by which clients also reach the nodes' own addresses.
+    pub tunnels: Vec<Tunnel>,
+    /// The most bytes of a TCP segment of what is forwarded; `None`: the ends agree on it.
+    pub max_segment: Option<u16>,
 }
 
 /// What of a host a plan goes by, asked for each plan.

@@ -107,6 +107,8 @@ impl World {
                 ingress: vec!["eth0".parse().unwrap()],
                 addresses: Addresses::new(vec!["10.0.0.55".parse().unwrap()]),
                 snat: rules::Snat::Masquerade,
+                tunnels: vec![],
+                max_segment: None,
             },
             rng: Rng::with_seed(seed),
             now: 1_800_000_000,

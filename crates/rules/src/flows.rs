@@ -32,7 +32,14 @@ pub struct Pair {
     pub target: AddrPort,
 }
 
-/// A connection whose destination was translated.
+impl Pair {
+    /// Whether it is a way to the target's own address, as clients go it through a tunnel.
+    pub fn is_routed(&self) -> bool {
+        self.listen == self.target
+    }
+}
+
+/// A connection that rules of ours may have made: its destination was translated, or is a target's own address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translated {
     /// Who connected.
@@ -68,7 +75,8 @@ impl Former {
         // Which of the lists of now lead what a list of before led.
         let mut successors: BTreeMap<(ListIndex, Family), BTreeSet<ListIndex>> = BTreeMap::new();
         let none = Elements::new();
-        for (set, elements) in before.sets.iter().filter(|(set, _)| set.is_map()) {
+        let leads = |set: &Set| set.is_map() || matches!(set.kind, SetKind::Routed(_));
+        for (set, elements) in before.sets.iter().filter(|(set, _)| leads(set)) {
             let Some(list) = set.list() else { continue };
             let successors = successors.entry((list, set.family)).or_default();
             let changed = lacking(elements, now.sets.get(set).unwrap_or(&none));
@@ -76,8 +84,8 @@ impl Former {
                 successors.insert(list);
             }
             for (key, element) in changed {
-                let (Key::AddrPort(listen), Some(target)) = (key, element.data) else { continue };
-                let pair = Pair { listen, target };
+                let Key::AddrPort(listen) = key else { continue };
+                let pair = Pair { listen, target: element.data.unwrap_or(listen) };
                 let lists: Vec<ListIndex> = now.lists_of(pair).collect();
                 if lists.is_empty() {
                     former.pairs.insert(pair);
@@ -123,6 +131,8 @@ impl Former {
         }
         match self.pairs.contains(&flow.pair) {
             true if !now.lists(flow.client) && was_listed() => Fate::Delisted,
+            // Others go there too, and not by rules of ours.
+            true if flow.pair.is_routed() && !now.lists(flow.client) => Fate::Stays,
             true => Fate::Moved,
             false => Fate::Stays,
         }
@@ -136,11 +146,17 @@ impl Ruleset {
     }
 
     /// The lists whose clients a listener leads to a target.
-    fn lists_of(&self, Pair { listen, target }: Pair) -> impl Iterator<Item = ListIndex> {
+    fn lists_of(&self, pair: Pair) -> impl Iterator<Item = ListIndex> {
+        let Pair { listen, target } = pair;
         let family = Family::of(listen.address);
-        let maps = self.sets.iter().filter(move |(set, _)| set.is_map() && set.family == family);
-        let leading = maps.filter(move |(_, elements)| {
-            elements.get(&Key::AddrPort(listen)).is_some_and(|element| element.data == Some(target))
+        let sets = self.sets.iter().filter(move |(set, _)| set.family == family);
+        let leading = sets.filter(move |(set, elements)| {
+            let element = elements.get(&Key::AddrPort(listen));
+            match set.kind {
+                SetKind::Routed(_) => pair.is_routed() && element.is_some(),
+                _ if set.is_map() => element.is_some_and(|element| element.data == Some(target)),
+                _ => false,
+            }
         });
         leading.filter_map(|(set, _)| set.list())
     }
@@ -148,6 +164,11 @@ impl Ruleset {
     /// Whether the rules would make the connection: a list has both its client and its way.
     pub fn makes(&self, flow: &Translated) -> bool {
         self.lists_of(flow.pair).any(|list| self.lists_in(list, flow.client))
+    }
+
+    /// Whether clients reach targets by their own addresses, through tunnels.
+    pub fn has_routed(&self) -> bool {
+        self.sets.keys().any(|set| matches!(set.kind, SetKind::Routed(_)))
     }
 
     /// Whether a client may connect to anything.
@@ -204,6 +225,8 @@ mod tests {
             ingress: vec!["eth0".parse().unwrap()],
             families: vec![Family::Ipv4],
             snat: Snat::Masquerade,
+            tunnels: vec![],
+            max_segment: None,
         };
         render(&[AccessList { clients, forwards }], &gateway)
     }
@@ -247,6 +270,8 @@ mod tests {
             ingress: vec!["eth0".parse().unwrap()],
             families: vec![Family::Ipv4],
             snat: Snat::Masquerade,
+            tunnels: vec![],
+            max_segment: None,
         };
         let all = ["198.51.100.27/32", "198.51.100.28/32"];
         let before = render(&[list(&all, &[6379, 6380])], &gateway);

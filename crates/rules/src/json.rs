@@ -270,7 +270,11 @@ impl Key {
         match (kind, fields.as_slice()) {
             (SetKind::Clients(_), [range]) => Some(Self::Addresses(range.parse().ok()?)),
             (
-                SetKind::Forward(_) | SetKind::Spread(..) | SetKind::Backends | SetKind::Listeners,
+                SetKind::Forward(_)
+                | SetKind::Spread(..)
+                | SetKind::Routed(_)
+                | SetKind::Backends
+                | SetKind::Listeners,
                 [address, port],
             ) => Some(Self::AddrPort(endpoint(address, port)?)),
             _ => None,

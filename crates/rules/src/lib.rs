@@ -24,7 +24,7 @@ pub mod transaction;
 
 pub use diff::{Action, Actual, ForwardChange, RulesetDiff, diff};
 pub use name::{ForwardId, IfName, NameError};
-pub use render::{AccessList, Forward, Gateway, Snat, render};
+pub use render::{AccessList, Forward, Gateway, Snat, Tunnel, render};
 pub use ruleset::{
     AddrPort, AddressRange, Chain, Element, Elements, Family, Flowtable, Key, ListIndex, Rule, Ruleset, Set,
     SetKind, SnatTo, SpreadIndex,

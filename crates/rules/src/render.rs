@@ -7,8 +7,8 @@ use ipnet::IpNet;
 
 use crate::name::{ForwardId, IfName};
 use crate::ruleset::{
-    AddrPort, AddressRange, Chain, Element, Elements, Family, Flowtable, Key, ListIndex, Rule, Ruleset, Set,
-    SetKind, SnatTo, SpreadIndex, TARGETS,
+    AddrPort, AddressRange, Chain, Direction, Element, Elements, Family, Flowtable, Key, ListIndex, Rule,
+    Ruleset, Set, SetKind, SnatTo, SpreadIndex, TARGETS,
 };
 
 /// A listener of the gateway and what it leads to.
@@ -108,6 +108,19 @@ pub struct Gateway {
     pub families: Vec<Family>,
     /// The way back.
     pub snat: Snat,
+    /// Interfaces by which clients also reach the nodes' own addresses.
+    pub tunnels: Vec<Tunnel>,
+    /// The most bytes of a segment of what is forwarded, where no ICMP says that a path is narrow.
+    pub max_segment: Option<u16>,
+}
+
+/// An interface by which clients come that are inside an encrypted tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// The interface, such as `wg0`.
+    pub interface: IfName,
+    /// Whether nothing but the caches is reached by it.
+    pub confine: bool,
 }
 
 /// Renders the ruleset that forwards the clients of each list to the targets of its forwards.
@@ -117,6 +130,8 @@ pub struct Gateway {
 /// lists the first count.
 pub fn render(lists: &[AccessList], gateway: &Gateway) -> Ruleset {
     let mut ruleset = Ruleset::default();
+    let tunnels = gateway.tunnels.iter().map(|tunnel| &tunnel.interface);
+    let ingress: Vec<IfName> = gateway.ingress.iter().chain(tunnels).cloned().collect();
     for &family in &gateway.families {
         let prerouting = ruleset.chains.entry(Chain::Prerouting).or_default();
         for (list, access) in ListIndex::all().zip(lists) {
@@ -129,10 +144,13 @@ pub fn render(lists: &[AccessList], gateway: &Gateway) -> Ruleset {
                 let elements = targets(&forwards, place.number().into());
                 ruleset.sets.insert(Set::new(SetKind::Spread(list, place), family), elements);
                 let rule = |interface| Rule::Spread { interface, family, list, place };
-                prerouting.extend(gateway.ingress.iter().cloned().map(rule));
+                prerouting.extend(ingress.iter().cloned().map(rule));
             }
             let rule = |interface| Rule::Forward { interface, family, list };
-            prerouting.extend(gateway.ingress.iter().cloned().map(rule));
+            prerouting.extend(ingress.iter().cloned().map(rule));
+            if !gateway.tunnels.is_empty() {
+                ruleset.sets.insert(Set::new(SetKind::Routed(list), family), backends(&forwards));
+            }
         }
         let forwards: Vec<&Forward> =
             lists.iter().flat_map(|access| of_family(&access.forwards, family)).collect();
@@ -143,8 +161,19 @@ pub fn render(lists: &[AccessList], gateway: &Gateway) -> Ruleset {
             ruleset.chains.entry(Chain::Postrouting).or_default().extend(way_back);
             let input = [Rule::DropInvalidAnswers { family }, Rule::DropInvalidRequests { family }];
             ruleset.chains.entry(Chain::Input).or_default().extend(input);
+            let routed = gateway
+                .tunnels
+                .iter()
+                .map(|tunnel| Rule::SnatRouted { interface: tunnel.interface.clone(), family });
+            ruleset.chains.entry(Chain::Postrouting).or_default().extend(routed);
+        }
+        if let Some(size) = gateway.max_segment {
+            let clamps =
+                [Direction::In, Direction::Out].map(|direction| Rule::Clamp { family, direction, size });
+            ruleset.chains.entry(Chain::Forward).or_default().extend(clamps);
         }
     }
+    ruleset.confine(&gateway.tunnels, &gateway.families);
     ruleset
 }
 
@@ -164,6 +193,14 @@ impl Ruleset {
             }
         }
         named
+    }
+
+    /// The tunnels by which nothing but the caches is reached.
+    pub fn confined(&self) -> Vec<&IfName> {
+        let rules = self.chains.get(&Chain::Confine).into_iter().flatten();
+        let named = rules
+            .filter_map(|rule| if let Rule::PassOthers { tunnels } = rule { Some(tunnels) } else { None });
+        named.flatten().collect()
     }
 
     /// What the source of packets becomes that leave by an interface: one of these; empty: it stays.
@@ -239,11 +276,36 @@ impl Ruleset {
         let listeners: BTreeSet<AddrPort> = forwards.iter().map(|forward| forward.listen).collect();
         for (set, elements) in &mut self.sets {
             let used = match set.kind {
-                SetKind::Backends => &targets,
+                SetKind::Backends | SetKind::Routed(_) => &targets,
                 SetKind::Listeners => &listeners,
                 SetKind::Clients(_) | SetKind::Forward(_) | SetKind::Spread(..) => continue,
             };
             elements.retain(|key, _| matches!(key, Key::AddrPort(endpoint) if used.contains(endpoint)));
+        }
+    }
+
+    /// Adds what tunnels have beyond other interfaces: segments that fit, and for those that are confined no way but to the
+    /// caches, and none in.
+    fn confine(&mut self, tunnels: &[Tunnel], families: &[Family]) {
+        let confined: Vec<IfName> =
+            tunnels.iter().filter(|tunnel| tunnel.confine).map(|tunnel| tunnel.interface.clone()).collect();
+        if !tunnels.is_empty() {
+            let clamps = tunnels.iter().flat_map(|tunnel| {
+                [Direction::In, Direction::Out]
+                    .map(|direction| Rule::ClampToRoute { interface: tunnel.interface.clone(), direction })
+            });
+            let shut = confined.iter().map(|interface| Rule::DropInto { interface: interface.clone() });
+            self.chains.entry(Chain::Forward).or_default().extend(clamps.chain(shut));
+        }
+        if !confined.is_empty() {
+            let lists: BTreeSet<ListIndex> = self.sets.keys().filter_map(|set| set.list()).collect();
+            let passed = families
+                .iter()
+                .flat_map(|&family| lists.iter().map(move |&list| Rule::PassRouted { family, list }));
+            let mut rules = vec![Rule::PassOthers { tunnels: confined }, Rule::PassEstablished];
+            rules.extend(passed);
+            rules.push(Rule::DropRest);
+            self.chains.insert(Chain::Confine, rules);
         }
     }
 
@@ -330,7 +392,13 @@ mod tests {
     }
 
     fn gateway(families: &[Family], snat: Snat) -> Gateway {
-        Gateway { ingress: vec!["eth0".parse().unwrap()], families: families.to_vec(), snat }
+        Gateway {
+            ingress: vec!["eth0".parse().unwrap()],
+            families: families.to_vec(),
+            snat,
+            tunnels: vec![],
+            max_segment: None,
+        }
     }
 
     #[test]
@@ -509,7 +577,10 @@ mod tests {
             masquerade_elsewhere: true,
         };
         let ingress = ["eth0", "eth2"].map(|name| name.parse().unwrap()).into();
-        let ruleset = render(&lists, &Gateway { ingress, families: vec![Family::Ipv4], snat });
+        let ruleset = render(
+            &lists,
+            &Gateway { ingress, families: vec![Family::Ipv4], snat, tunnels: vec![], max_segment: None },
+        );
         expect![[r#"
             table inet cachenat {
             	comment "made by cachenat: changes are undone by its next run"

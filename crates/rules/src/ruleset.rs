@@ -115,6 +115,9 @@ pub enum SetKind {
     Spread(ListIndex, SpreadIndex),
     /// `set backends4 { type ipv4_addr . inet_service; }`: the targets, whose packets need the way back.
     Backends,
+    /// `set routed4 { type ipv4_addr . inet_service; }`: the targets that a list's clients reach through a tunnel by their own
+    /// addresses.
+    Routed(ListIndex),
     /// `set listeners4 { type ipv4_addr . inet_service; }`: where clients connect to, which tells the flows that we
     /// translated from those of others to the same target.
     Listeners,
@@ -225,7 +228,7 @@ impl Set {
     pub fn all() -> impl Iterator<Item = Self> {
         let of_list = |list| {
             let spread = SpreadIndex::all().map(move |place| SetKind::Spread(list, place));
-            [SetKind::Clients(list), SetKind::Forward(list)].into_iter().chain(spread)
+            [SetKind::Clients(list), SetKind::Forward(list), SetKind::Routed(list)].into_iter().chain(spread)
         };
         let kinds = ListIndex::all().flat_map(of_list).chain([SetKind::Backends, SetKind::Listeners]);
         kinds.flat_map(|kind| [Self::new(kind, Family::Ipv4), Self::new(kind, Family::Ipv6)])
@@ -250,6 +253,7 @@ impl Set {
             SetKind::Clients(list) => of_list(format_smolstr!("clients{family}"), list),
             SetKind::Forward(list) => of_list(format_smolstr!("forward{family}"), list),
             SetKind::Spread(list, place) => of_list(format_smolstr!("spread{family}_{}", place.0), list),
+            SetKind::Routed(list) => of_list(format_smolstr!("routed{family}"), list),
             SetKind::Backends => format_smolstr!("backends{family}"),
             SetKind::Listeners => format_smolstr!("listeners{family}"),
         }
@@ -274,6 +278,7 @@ impl Set {
                 let place = SpreadIndex::new(next()?)?;
                 SetKind::Spread(list(next())?, place)
             }
+            "routed" => SetKind::Routed(list(next())?),
             "backends" => SetKind::Backends,
             "listeners" => SetKind::Listeners,
             _ => return None,
@@ -285,7 +290,10 @@ impl Set {
     /// The list that the set belongs to; `None`: it serves them all.
     pub const fn list(self) -> Option<ListIndex> {
         match self.kind {
-            SetKind::Clients(list) | SetKind::Forward(list) | SetKind::Spread(list, _) => Some(list),
+            SetKind::Clients(list)
+            | SetKind::Forward(list)
+            | SetKind::Spread(list, _)
+            | SetKind::Routed(list) => Some(list),
             SetKind::Backends | SetKind::Listeners => None,
         }
     }
@@ -327,6 +335,9 @@ pub type Elements = BTreeMap<Key, Element>;
 pub enum Chain {
     /// `chain prerouting { type nat hook prerouting priority dstnat; policy accept; }`
     Prerouting,
+    /// `chain confine { type filter hook prerouting priority dstnat + 10; policy accept; }`: behind our translation, and before
+    /// routing, so that it sees both what is forwarded and what is for this host.
+    Confine,
     /// `chain input { type filter hook input priority filter; policy accept; }`
     Input,
     /// `chain forward { type filter hook forward priority filter; policy accept; }`
@@ -337,12 +348,14 @@ pub enum Chain {
 
 impl Chain {
     /// Every chain that a ruleset of ours can have.
-    pub const ALL: [Self; 4] = [Self::Prerouting, Self::Input, Self::Forward, Self::Postrouting];
+    pub const ALL: [Self; 5] =
+        [Self::Prerouting, Self::Confine, Self::Input, Self::Forward, Self::Postrouting];
 
-    /// The name in the kernel, which is the hook's as well.
+    /// The name in the kernel; of all but [`Self::Confine`] the hook's too.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Prerouting => "prerouting",
+            Self::Confine => "confine",
             Self::Input => "input",
             Self::Forward => "forward",
             Self::Postrouting => "postrouting",
@@ -448,6 +461,62 @@ pub enum Rule {
         /// The interface that the neighbours' packets come in by.
         interface: IfName,
     },
+    /// `iifname != "wg0" accept`, with one such match for each tunnel: the rules behind it are about tunnels alone.
+    PassOthers {
+        /// The interfaces of the tunnels.
+        tunnels: Vec<IfName>,
+    },
+    /// `ct state established,related accept`
+    PassEstablished,
+    /// `ct state new ip saddr @clients4 ip daddr . tcp dport @routed4 accept`: by a listener or by a node's own address.
+    PassRouted {
+        /// The family of the packets.
+        family: Family,
+        /// Whose clients, and what they may reach.
+        #[serde(default, skip_serializing_if = "ListIndex::is_first")]
+        list: ListIndex,
+    },
+    /// `drop`: what else comes in by a tunnel.
+    DropRest,
+    /// `oifname "wg0" ct state invalid,new,untracked drop`: no connection is made into the tunnel.
+    DropInto {
+        /// The tunnel.
+        interface: IfName,
+    },
+    /// `iifname "wg0" tcp flags syn tcp option maxseg size set rt mtu`: the segments fit both sides of the tunnel.
+    ClampToRoute {
+        /// The tunnel.
+        interface: IfName,
+        /// Whether the packets come in by it or leave by it.
+        direction: Direction,
+    },
+    /// `ct status dnat tcp flags syn ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4
+    /// tcp option maxseg size set 1360`, or `ip saddr . tcp sport` for answers: where no ICMP says that a path is narrow.
+    Clamp {
+        /// The family of the packets.
+        family: Family,
+        /// Whether the packets are the client's ([`Direction::In`]) or the node's.
+        direction: Direction,
+        /// The most bytes of a segment.
+        size: u16,
+    },
+    /// `iifname "wg0" ip daddr . tcp dport @backends4 masquerade`
+    SnatRouted {
+        /// The tunnel.
+        interface: IfName,
+        /// The family of the packets.
+        family: Family,
+    },
+}
+
+/// The direction of packets, seen from the nodes' side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Towards the nodes.
+    In,
+    /// From the nodes.
+    Out,
 }
 
 /// The whole table: its `Display` is what `nft list table inet cachenat` would show, without counters.
@@ -488,7 +557,19 @@ impl Rule {
             }
             Self::DropInvalidAnswers { family } => vec![Set::new(SetKind::Backends, family)],
             Self::DropInvalidRequests { family } => vec![Set::new(SetKind::Listeners, family)],
-            Self::DropOthers { .. } => vec![],
+            Self::PassRouted { family, list } => {
+                vec![Set::new(SetKind::Clients(list), family), Set::new(SetKind::Routed(list), family)]
+            }
+            Self::Clamp { family, .. } => {
+                vec![Set::new(SetKind::Backends, family), Set::new(SetKind::Listeners, family)]
+            }
+            Self::SnatRouted { family, .. } => vec![Set::new(SetKind::Backends, family)],
+            Self::DropOthers { .. }
+            | Self::PassOthers { .. }
+            | Self::PassEstablished
+            | Self::DropRest
+            | Self::DropInto { .. }
+            | Self::ClampToRoute { .. } => vec![],
         }
     }
 }

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use smol_str::{SmolStr, SmolStrBuilder};
 
 use crate::ruleset::{
-    AddrPort, AddressRange, Chain, Element, Family, Flowtable, Key, ListIndex, Rule, Ruleset, Set, SetKind,
-    SnatTo, SpreadIndex, TABLE, TABLE_COMMENT,
+    AddrPort, AddressRange, Chain, Direction, Element, Family, Flowtable, Key, ListIndex, Rule, Ruleset, Set,
+    SetKind, SnatTo, SpreadIndex, TABLE, TABLE_COMMENT,
 };
 
 impl Family {
@@ -183,7 +183,9 @@ impl Set {
         let address = self.family.address_type();
         let kind = match self.kind {
             SetKind::Clients(_) => format!("type {address}"),
-            SetKind::Backends | SetKind::Listeners => format!("type {address} . inet_service"),
+            SetKind::Routed(_) | SetKind::Backends | SetKind::Listeners => {
+                format!("type {address} . inet_service")
+            }
             SetKind::Forward(_) | SetKind::Spread(..) => {
                 format!("type {address} . inet_service : {address} . inet_service")
             }
@@ -210,6 +212,7 @@ impl Chain {
     pub(crate) const fn declaration(self) -> &'static str {
         match self {
             Self::Prerouting => "type nat hook prerouting priority dstnat; policy accept;",
+            Self::Confine => "type filter hook prerouting priority dstnat + 10; policy accept;",
             Self::Input => "type filter hook input priority filter; policy accept;",
             Self::Forward => "type filter hook forward priority filter; policy accept;",
             Self::Postrouting => "type nat hook postrouting priority srcnat; policy accept;",
@@ -268,6 +271,40 @@ impl Display for Rule {
             Self::DropOthers { interface } => {
                 write!(f, "iifname \"{interface}\" ct state invalid,new,untracked ct status ! dnat drop")
             }
+            Self::PassOthers { tunnels } => {
+                tunnels.iter().try_for_each(|tunnel| write!(f, "iifname != \"{tunnel}\" "))?;
+                f.write_str("accept")
+            }
+            Self::PassEstablished => f.write_str("ct state established,related accept"),
+            Self::PassRouted { family, list } => {
+                let (clients, routed) = (SetKind::Clients(*list), SetKind::Routed(*list));
+                let (ip, clients, routed) =
+                    (family.keyword(), Set::new(clients, *family), Set::new(routed, *family));
+                write!(f, "ct state new {ip} saddr @{clients} {ip} daddr . tcp dport @{routed} accept")
+            }
+            Self::DropRest => f.write_str("drop"),
+            Self::DropInto { interface } => {
+                write!(f, "oifname \"{interface}\" ct state invalid,new,untracked drop")
+            }
+            Self::ClampToRoute { interface, direction } => {
+                let word = match direction {
+                    Direction::In => "iifname",
+                    Direction::Out => "oifname",
+                };
+                write!(f, "{word} \"{interface}\" tcp flags syn tcp option maxseg size set rt mtu")
+            }
+            Self::Clamp { family, direction, size } => {
+                f.write_str("ct status dnat tcp flags syn ")?;
+                match direction {
+                    Direction::In => ours(f, *family)?,
+                    Direction::Out => answers(f, *family)?,
+                }
+                write!(f, "tcp option maxseg size set {size}")
+            }
+            Self::SnatRouted { interface, family } => {
+                let (ip, backends) = (family.keyword(), Set::new(SetKind::Backends, *family));
+                write!(f, "iifname \"{interface}\" {ip} daddr . tcp dport @{backends} masquerade")
+            }
         }
     }
 }
@@ -282,12 +319,23 @@ fn translated(f: &mut Formatter<'_>, map: Set, list: ListIndex) -> fmt::Result {
     write!(f, "{ip} saddr @{clients} dnat {ip} to {ip} daddr . tcp dport map @{map}")
 }
 
+/// The same flow, of packets from the target.
+fn answers(f: &mut Formatter<'_>, family: Family) -> fmt::Result {
+    let (ip, backends) = (family.keyword(), Set::new(SetKind::Backends, family));
+    write!(f, "{ip} saddr . tcp sport @{backends} ")?;
+    from_listener(f, family)
+}
+
 /// A flow from a listener to a target. The target comes first: nft reads `ct original proto-dst` only where it knows the
 /// transport protocol already.
 fn ours(f: &mut Formatter<'_>, family: Family) -> fmt::Result {
     let (ip, backends) = (family.keyword(), Set::new(SetKind::Backends, family));
-    let listeners = Set::new(SetKind::Listeners, family);
     write!(f, "{ip} daddr . tcp dport @{backends} ")?;
+    from_listener(f, family)
+}
+
+fn from_listener(f: &mut Formatter<'_>, family: Family) -> fmt::Result {
+    let (ip, listeners) = (family.keyword(), Set::new(SetKind::Listeners, family));
     write!(f, "ct original {ip} daddr . ct original proto-dst @{listeners} ")
 }
 

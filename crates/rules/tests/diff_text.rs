@@ -11,7 +11,13 @@ fn ruleset(forwards: &[(&str, &str, &[&str])], snat: Snat) -> Ruleset {
         targets: targets.iter().map(|target| target.parse().unwrap()).collect(),
     };
     let forwards: Vec<Forward> = forwards.iter().map(forward).collect();
-    let gateway = Gateway { ingress: vec!["eth0".parse().unwrap()], families: vec![Family::Ipv4], snat };
+    let gateway = Gateway {
+        ingress: vec!["eth0".parse().unwrap()],
+        families: vec![Family::Ipv4],
+        snat,
+        tunnels: vec![],
+        max_segment: None,
+    };
     render(&[AccessList::new(&["198.51.100.27/32".parse().unwrap()], &forwards)], &gateway)
 }
 

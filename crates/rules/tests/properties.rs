@@ -12,7 +12,7 @@ use rules::model::carry_out;
 use rules::trace::{Packet, trace};
 use rules::{
     AccessList, Actual, AddrPort, Family, Flowtable, Forward, ForwardId, Gateway, IfName, Ruleset, Snat,
-    Sysctl, diff, render,
+    Sysctl, Tunnel, diff, render,
 };
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 55);
@@ -65,6 +65,15 @@ fn interfaces() -> impl Strategy<Value = Vec<IfName>> {
     prop_oneof![names(&["eth0"]), names(&["eth0", "eth2"])]
 }
 
+fn tunnels() -> impl Strategy<Value = Vec<Tunnel>> {
+    proptest::collection::btree_map(prop_oneof![Just("wg0"), Just("wg1")], any::<bool>(), 0..3).prop_map(
+        |tunnels| {
+            let tunnel = |(name, confine): (&str, bool)| Tunnel { interface: name.parse().unwrap(), confine };
+            tunnels.into_iter().map(tunnel).collect()
+        },
+    )
+}
+
 fn snat() -> impl Strategy<Value = Snat> {
     let addresses = |last: &[u8]| last.iter().map(|&last| IpAddr::from([10, 0, 0, last])).collect::<Vec<_>>();
     let fixed = move |interfaces: &[(&str, &[u8])], masquerade_elsewhere| {
@@ -89,9 +98,11 @@ prop_compose! {
         v6 in any::<bool>(),
         offload in proptest::option::of((prop_oneof![Just("eth0"), Just("eth1")], any::<bool>())),
         drops_others in any::<bool>(),
+        tunnels in tunnels(),
+        max_segment in proptest::option::of(536u16..1460),
     ) -> Ruleset {
         let families = if v6 { vec![Family::Ipv4, Family::Ipv6] } else { vec![Family::Ipv4] };
-        let gateway = Gateway { ingress, families, snat };
+        let gateway = Gateway { ingress, families, snat, tunnels, max_segment };
         let mut ruleset = render(&lists, &gateway);
         if let Some((interface, same_device)) = offload {
             ruleset.offload(&interface.parse().unwrap());
@@ -146,7 +157,7 @@ proptest! {
 
     #[test]
     fn the_order_of_the_input_does_not_show(lists in lists(), snat in snat(), ingress in interfaces()) {
-        let gateway = Gateway { ingress, families: vec![Family::Ipv4], snat };
+        let gateway = Gateway { ingress, families: vec![Family::Ipv4], snat, tunnels: vec![], max_segment: None };
         let mut backwards = lists.clone();
         for list in &mut backwards {
             list.clients.reverse();
@@ -157,7 +168,7 @@ proptest! {
 
     #[test]
     fn the_lists_read_back(lists in lists(), snat in snat()) {
-        let gateway = Gateway { ingress: vec!["eth0".parse().unwrap()], families: vec![Family::Ipv4], snat };
+        let gateway = Gateway { ingress: vec!["eth0".parse().unwrap()], families: vec![Family::Ipv4], snat, tunnels: vec![], max_segment: None };
         let ruleset = render(&lists, &gateway);
         let again: Vec<AccessList> = ruleset.access_lists().into_values().collect();
         prop_assert_eq!(render(&again, &gateway), ruleset);
@@ -180,7 +191,7 @@ proptest! {
             addresses: [("eth0".parse().unwrap(), vec![GATEWAY.into()])].into(),
             masquerade_elsewhere: true,
         };
-        let gateway = Gateway { ingress, families: vec![Family::Ipv4], snat };
+        let gateway = Gateway { ingress, families: vec![Family::Ipv4], snat, tunnels: vec![], max_segment: None };
         let source = IpAddr::from([198, 51, from.0, from.1]);
         let packet = Packet {
             input: input.parse().unwrap(),

@@ -24,6 +24,7 @@ pub mod server;
 pub mod shell;
 pub mod tls;
 pub mod wait;
+pub mod wireguard;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -28,6 +28,7 @@ mod state;
 mod status;
 mod strangers;
 mod syscalls;
+mod tunnel;
 mod turns;
 mod watch;
 mod ways_in;

@@ -21,7 +21,7 @@ use crate::rulesets::{everything, example, to_several};
 use crate::{dump, forget_handles, open, ours};
 
 /// The sets of the table, and elements that fit them.
-const SETS: [(&str, &[&str], &str); 8] = [
+const SETS: [(&str, &[&str], &str); 10] = [
     ("clients4", &["203.0.113.9", "203.0.113.64/26", "192.0.2.200-192.0.2.210", "0.0.0.0/1"], ""),
     ("clients6", &["2001:db8:f::9", "2001:db8:f::/48", "fe80::-ffff::"], ""),
     ("backends4", &["10.0.9.9 . 6379", "10.0.1.230 . 1", "10.0.9.9 . 0"], ""),
@@ -29,7 +29,9 @@ const SETS: [(&str, &[&str], &str); 8] = [
     ("forward4", &["10.0.0.55 . 7000", "10.9.9.9 . 1", "10.0.0.55 . 0"], " : 10.0.9.9 . 6379"),
     ("forward6", &["2001:db8::55 . 7000"], " : 2001:db8:9::9 . 6379"),
     ("spread4_2", &["10.0.0.55 . 7001", "10.9.9.9 . 0"], " : 10.0.9.9 . 6379"),
-    ("spread6_2", &["2001:db8::55 . 7001"], " : 2001:db8:9::9 . 0"),
+    ("spread6_2_2", &["2001:db8::55 . 7001"], " : 2001:db8:9::9 . 6379"),
+    ("forward4_2", &["10.0.0.55 . 7002"], " : 10.0.9.9 . 6379"),
+    ("routed4_2", &["10.0.9.9 . 6379", "10.0.1.230 . 0"], ""),
 ];
 
 /// What may stand behind a key; the first few the kernel takes in a set that is declared as ours.

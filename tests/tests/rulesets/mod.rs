@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
 
 use rules::ruleset::{AddrPort, Element, Family, Key, ListIndex, Ruleset, Set, SetKind};
-use rules::{AccessList, AddressRange, Forward, Gateway, Snat, render};
+use rules::{AccessList, AddressRange, Forward, Gateway, Snat, Tunnel, render};
 
 /// `10.0.0.55:6379`, `[2001:db8::55]:6379`
 pub(crate) fn at(text: &str) -> AddrPort {
@@ -22,7 +22,13 @@ pub(crate) fn forward(id: &str, listen: &str, targets: &[&str]) -> Forward {
 
 /// The gateway of the example: eth0, 10.0.0.55.
 pub(crate) fn gateway(families: &[Family], snat: Snat) -> Gateway {
-    Gateway { ingress: vec!["eth0".parse().unwrap()], families: families.to_vec(), snat }
+    Gateway {
+        ingress: vec!["eth0".parse().unwrap()],
+        families: families.to_vec(),
+        snat,
+        tunnels: vec![],
+        max_segment: None,
+    }
 }
 
 /// SNAT to the gateway's own addresses.
@@ -100,8 +106,14 @@ pub(crate) fn everything(snat: Snat) -> Ruleset {
     let clients =
         ["198.51.100.27/32", "203.0.113.0/25", "0.0.0.0/8", "255.255.255.0/24", "2001:db8::/32", "ffff::/16"];
     let clients = clients.map(|client| client.parse().unwrap());
-    let mut ruleset =
-        render(&[AccessList::new(&clients, &forwards)], &gateway(&[Family::Ipv4, Family::Ipv6], snat));
+    let mut gateway = gateway(&[Family::Ipv4, Family::Ipv6], snat);
+    gateway.ingress.push("eth2".parse().unwrap());
+    gateway.tunnels =
+        ["wg0", "wg1"].map(|name| Tunnel { interface: name.parse().unwrap(), confine: name == "wg0" }).into();
+    gateway.max_segment = Some(1360);
+    let (first, second) = forwards.split_at(4);
+    let lists = [AccessList::new(&clients, first), AccessList::new(&clients[..1], second)];
+    let mut ruleset = render(&lists, &gateway);
     // A range that is no network, beside one that it touches.
     for text in ["192.0.2.10-192.0.2.20", "192.0.2.21-192.0.2.21", "192.0.2.22-192.0.2.100"] {
         client(&mut ruleset, text, Some("office"));

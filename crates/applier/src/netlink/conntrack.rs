@@ -35,6 +35,15 @@ pub fn busiest(counts: &BTreeMap<(AddrPort, AddrPort), Flows>) -> Option<(AddrPo
     by_target.into_iter().max_by_key(|&(target, open)| (open, std::cmp::Reverse(target)))
 }
 
+/// Which flows are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Those with a translated destination.
+    Translated,
+    /// Also those to a server's own address, as through a tunnel; listener and target are the same.
+    All,
+}
+
 /// The open flows from a listener to a target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flows {
@@ -144,15 +153,18 @@ impl Conntrack {
 
     /// Deletes the flows for which `is_stale` returns true, and returns their number.
     ///
-    /// Calls `is_stale` for every TCP flow of the default zone with a translated destination, whichever program's rule
-    /// translated it.
+    /// Calls `is_stale` for every such TCP flow of the default zone, whichever program's rule translated it.
     ///
     /// # Errors
     ///
     /// See [`ConntrackError`]; some of the flows may have been deleted.
-    pub fn cut(&mut self, mut is_stale: impl FnMut(&Translated) -> bool) -> Result<usize, ConntrackError> {
+    pub fn cut(
+        &mut self,
+        which: Which,
+        mut is_stale: impl FnMut(&Translated) -> bool,
+    ) -> Result<usize, ConntrackError> {
         let mut flows = Vec::new();
-        self.list(|flow| {
+        self.list(which, |flow| {
             if is_stale(&flow.translated()) {
                 flows.push(flow.key());
             }
@@ -170,9 +182,9 @@ impl Conntrack {
     /// # Errors
     ///
     /// See [`ConntrackError`].
-    pub fn count(&mut self) -> Result<BTreeMap<(AddrPort, AddrPort), Flows>, ConntrackError> {
+    pub fn count(&mut self, which: Which) -> Result<BTreeMap<(AddrPort, AddrPort), Flows>, ConntrackError> {
         let mut counts: BTreeMap<_, Flows> = BTreeMap::new();
-        self.list(|flow| {
+        self.list(which, |flow| {
             if !flow.has_ended() {
                 let one = Flows { open: 1, bytes: flow.bytes };
                 counts.entry((flow.listen, flow.target)).or_default().add(one);
@@ -181,17 +193,17 @@ impl Conntrack {
         Ok(counts)
     }
 
-    /// Passes every DNATed TCP flow to `take`.
+    /// Passes every such TCP flow to `take`.
     ///
     /// The kernel sends a dump as it is read, so no number of flows overflows the receive buffer. Flows are filtered in user
     /// space: the kernel's tuple filter (`CTA_FILTER`) matches an IPv6 flow if its address is *not* the requested one
     /// (`ctnetlink_filter_match_tuple`, `net/netfilter/nf_conntrack_netlink.c`, still so in Linux 6.18).
-    fn list(&mut self, mut take: impl FnMut(Flow<'_>)) -> Result<(), ConntrackError> {
+    fn list(&mut self, which: Which, mut take: impl FnMut(Flow<'_>)) -> Result<(), ConntrackError> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
-        let end = self.socket.request(&flow::request(sequence), sequence, |message| {
+        let end = self.socket.request(&flow::request(which, sequence), sequence, |message| {
             if let Answer::Object { kind: kind::NEW, family, attributes, .. } = message.answer()? {
-                Flow::parse(family, attributes)?.into_iter().for_each(&mut take);
+                Flow::parse(which, family, attributes)?.into_iter().for_each(&mut take);
             }
             Ok(())
         });

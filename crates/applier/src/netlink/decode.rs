@@ -292,13 +292,13 @@ impl Decoder {
 const fn kind_of(chain: Chain) -> &'static [u8] {
     match chain {
         Chain::Prerouting | Chain::Postrouting => b"nat",
-        Chain::Input | Chain::Forward => b"filter",
+        Chain::Confine | Chain::Input | Chain::Forward => b"filter",
     }
 }
 
 const fn hook_of(chain: Chain) -> u32 {
     match chain {
-        Chain::Prerouting => libc::NF_INET_PRE_ROUTING as u32,
+        Chain::Prerouting | Chain::Confine => libc::NF_INET_PRE_ROUTING as u32,
         Chain::Input => libc::NF_INET_LOCAL_IN as u32,
         Chain::Forward => libc::NF_INET_FORWARD as u32,
         Chain::Postrouting => libc::NF_INET_POST_ROUTING as u32,

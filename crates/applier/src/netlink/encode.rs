@@ -255,14 +255,14 @@ fn named(chain: Chain, table: &nftnl::Table) -> nftnl::Chain<'_> {
 
 fn declared(chain: Chain, table: &nftnl::Table) -> nftnl::Chain<'_> {
     let hook = match chain {
-        Chain::Prerouting => Hook::PreRouting,
+        Chain::Prerouting | Chain::Confine => Hook::PreRouting,
         Chain::Input => Hook::In,
         Chain::Forward => Hook::Forward,
         Chain::Postrouting => Hook::PostRouting,
     };
     let kind = match chain {
         Chain::Prerouting | Chain::Postrouting => ChainType::Nat,
-        Chain::Input | Chain::Forward => ChainType::Filter,
+        Chain::Confine | Chain::Input | Chain::Forward => ChainType::Filter,
     };
     let mut message = named(chain, table);
     message.set_hook(hook, priority(chain));
@@ -275,6 +275,7 @@ fn declared(chain: Chain, table: &nftnl::Table) -> nftnl::Chain<'_> {
 pub(super) const fn priority(chain: Chain) -> i32 {
     match chain {
         Chain::Prerouting => libc::NF_IP_PRI_NAT_DST,
+        Chain::Confine => libc::NF_IP_PRI_NAT_DST + 10,
         Chain::Input | Chain::Forward => libc::NF_IP_PRI_FILTER,
         Chain::Postrouting => libc::NF_IP_PRI_NAT_SRC,
     }

@@ -16,8 +16,8 @@ use std::ptr::NonNull;
 use super::attribute::{Attributes, Fields, Malformed};
 use super::ffi;
 use super::uapi::{
-    self, DATA_VALUE, DATA_VERDICT, REGISTER_VERDICT, VERDICT_CODE, bitwise, cmp, ct, expr, flow_offload,
-    immediate, meta, numgen,
+    self, DATA_VALUE, DATA_VERDICT, REGISTER_VERDICT, VERDICT_CODE, bitwise, byteorder, cmp, ct, expr,
+    exthdr, flow_offload, immediate, meta, numgen, rt,
 };
 
 /// The number of a 4-byte register; `NFT_REG32_00` is 8. Addresses use register 1, which is 16 bytes wide and starts at
@@ -85,9 +85,30 @@ pub(super) enum Expression {
     Random(u32),
     /// `flow_offload flowtable fastpath`
     Offload,
+    /// `payload load 1b @ transport header + 13 => reg 1`
+    TcpFlags,
+    /// `bitwise reg 1 = ( reg 1 & 0x02 ) ^ 0x00`, of one byte
+    MaskByte(u8),
+    /// `rt load tcpmss => reg 1`
+    RouteSegment,
+    /// `byteorder reg 1 = hton(reg 1, 2, 2)`
+    ToNetworkOrder,
+    /// `immediate reg 1 0x5005`, a number of 2 bytes
+    Number(u16),
+    /// `exthdr write tcpopt reg 1 => 2b @ 2 + 2`: the maximum segment size of a SYN. The kernel only lowers it
+    /// (`nft_exthdr_tcp_set_eval`, net/netfilter/nft_exthdr.c).
+    WriteSegment,
+    /// `immediate reg 0 accept`
+    Accept,
     /// `immediate reg 0 drop`
     Drop,
 }
+
+/// The offset of the flags in the TCP header (RFC 9293 section 3.1).
+const TCP_FLAGS: u32 = 13;
+
+/// The TCP option Maximum Segment Size: kind, and offset and length of the number in it (RFC 9293 section 3.7.1).
+const SEGMENT_OPTION: (u8, u32, u32) = (2, 2, 2);
 
 /// The offset and length of an address in its header; nftnl does not expose them.
 const fn address_field(side: AddressSide, family: Family) -> (u32, u32) {
@@ -116,26 +137,35 @@ impl NftnlExpression for Expression {
             Self::Equal(value) => Cmp::new(CmpOp::Eq, value.as_slice()).to_expr(rule),
             Self::NotEqual(value) => Cmp::new(CmpOp::Neq, value.as_slice()).to_expr(rule),
             Self::Address(side, family) => Payload::Network(header_field(*side, *family)).to_expr(rule),
-            Self::SourcePort(to) => ffi::tcp_port(to.0, 0),
-            Self::DestinationPort(to) => ffi::tcp_port(to.0, 2),
-            Self::Member(set) => ffi::lookup(*set, None),
-            Self::Map(set) => ffi::lookup(*set, Some(REGISTER_1.0)),
+            Self::SourcePort(to) => ffi::payload(to.0, 0, 2).into_raw(),
+            Self::DestinationPort(to) => ffi::payload(to.0, 2, 2).into_raw(),
+            Self::Member(set) => ffi::lookup(*set, None).into_raw(),
+            Self::Map(set) => ffi::lookup(*set, Some(REGISTER_1.0)).into_raw(),
             Self::CtStatus => Conntrack::Status.to_expr(rule),
             Self::CtState => Conntrack::State.to_expr(rule),
-            Self::OriginalAddress(family) => ffi::original(original_destination(*family), REGISTER_1.0),
-            Self::OriginalPort(to) => ffi::original(libc::NFT_CT_PROTO_DST as u32, to.0),
+            Self::OriginalAddress(family) => {
+                ffi::original(original_destination(*family), REGISTER_1.0).into_raw()
+            }
+            Self::OriginalPort(to) => ffi::original(libc::NFT_CT_PROTO_DST as u32, to.0).into_raw(),
             Self::Mask(mask) => Bitwise::new(*mask, 0u32).to_expr(rule),
             Self::Immediate(IpAddr::V4(ip)) => Immediate::new(ip.octets(), NftnlRegister::Reg1).to_expr(rule),
             Self::Immediate(IpAddr::V6(ip)) => Immediate::new(ip.octets(), NftnlRegister::Reg1).to_expr(rule),
-            Self::Dnat(family, port) => ffi::dnat(protocol(*family) as u32, REGISTER_1.0, port.0),
+            Self::Dnat(family, port) => ffi::dnat(protocol(*family) as u32, REGISTER_1.0, port.0).into_raw(),
             Self::Snat(family) => {
                 let family = protocol(*family);
                 Nat { nat_type: NatType::SNat, family, ip_register: NftnlRegister::Reg1, port_register: None }
                     .to_expr(rule)
             }
             Self::Masquerade => Masquerade.to_expr(rule),
-            Self::Random(modulus) => ffi::random(REGISTER_1.0, *modulus),
-            Self::Offload => ffi::flow_offload(Flowtable::NAME),
+            Self::Random(modulus) => ffi::random(REGISTER_1.0, *modulus).into_raw(),
+            Self::Offload => ffi::flow_offload(Flowtable::NAME).into_raw(),
+            Self::TcpFlags => ffi::payload(REGISTER_1.0, TCP_FLAGS, 1).into_raw(),
+            Self::MaskByte(mask) => Bitwise::new(*mask, 0u8).to_expr(rule),
+            Self::RouteSegment => ffi::route_segment(REGISTER_1.0).into_raw(),
+            Self::ToNetworkOrder => ffi::to_network_order(REGISTER_1.0).into_raw(),
+            Self::Number(number) => Immediate::new(number.to_be_bytes(), NftnlRegister::Reg1).to_expr(rule),
+            Self::WriteSegment => ffi::write_segment(REGISTER_1.0, SEGMENT_OPTION).into_raw(),
+            Self::Accept => Verdict::Accept.to_expr(rule),
             Self::Drop => Verdict::Drop.to_expr(rule),
         }
     }
@@ -179,6 +209,13 @@ impl Expression {
             b"ct" if data.loads_ct(libc::NFT_CT_STATUS) => Some(Self::CtStatus),
             b"ct" if data.loads_ct(libc::NFT_CT_STATE) => Some(Self::CtState),
             b"ct" => original(data),
+            b"bitwise" if data.number(bitwise::LEN) == Some(1) => {
+                let fixed =
+                    [(bitwise::FROM, REG_1), (bitwise::TO, REG_1), (bitwise::OP, bitwise::MASK_XOR as i32)];
+                let masks = data.exactly(fixed, &[bitwise::LEN, bitwise::MASK, bitwise::XOR]);
+                let [mask] = data.value(bitwise::MASK)?.try_into().ok()?;
+                (masks && data.value(bitwise::XOR)? == [0]).then_some(Self::MaskByte(mask))
+            }
             b"bitwise" => {
                 let masks = data.exactly(
                     [
@@ -195,8 +232,15 @@ impl Expression {
             }
             b"immediate" if !data.0.only(&[immediate::REGISTER, immediate::DATA]) => None,
             b"immediate" => match data.number(immediate::REGISTER)? {
-                REGISTER_VERDICT => (data.verdict(immediate::DATA)? == libc::NF_DROP).then_some(Self::Drop),
-                uapi::REGISTER_1 => address(&data.value(immediate::DATA)?).map(Self::Immediate),
+                REGISTER_VERDICT => match data.verdict(immediate::DATA)? {
+                    libc::NF_DROP => Some(Self::Drop),
+                    libc::NF_ACCEPT => Some(Self::Accept),
+                    _ => None,
+                },
+                uapi::REGISTER_1 => match data.value(immediate::DATA)?.as_slice() {
+                    &[high, low] => Some(Self::Number(u16::from_be_bytes([high, low]))),
+                    value => address(value).map(Self::Immediate),
+                },
                 _ => None,
             },
             b"nat" => nat(data),
@@ -205,6 +249,32 @@ impl Expression {
                 let fixed = [(numgen::TO, REG_1), (numgen::TYPE, libc::NFT_NG_RANDOM), (numgen::OFFSET, 0)];
                 let random = data.exactly(fixed, &[numgen::MODULUS]);
                 random.then(|| data.number(numgen::MODULUS).map(Self::Random))?
+            }
+            b"rt" => data
+                .exactly([(rt::TO, REG_1), (rt::KEY, rt::TCPMSS as i32)], &[])
+                .then_some(Self::RouteSegment),
+            b"byteorder" => {
+                let fixed = [
+                    (byteorder::FROM, REG_1),
+                    (byteorder::TO, REG_1),
+                    (byteorder::OP, byteorder::HTON as i32),
+                    (byteorder::LEN, 2),
+                    (byteorder::SIZE, 2),
+                ];
+                data.exactly(fixed, &[]).then_some(Self::ToNetworkOrder)
+            }
+            b"exthdr" => {
+                let (kind, offset, length) = SEGMENT_OPTION;
+                let fixed = [
+                    (exthdr::FROM, REG_1),
+                    (exthdr::OP, exthdr::TCPOPT as i32),
+                    (exthdr::OFFSET, offset as i32),
+                    (exthdr::LEN, length as i32),
+                    (exthdr::FLAGS, 0),
+                ];
+                let writes =
+                    data.exactly(fixed, &[exthdr::TYPE]) && data.0.get(exthdr::TYPE) == Some(&[kind]);
+                writes.then_some(Self::WriteSegment)
             }
             b"flow_offload" => {
                 let ours = data.0.only(&[flow_offload::TABLE])
@@ -295,6 +365,9 @@ fn payload(data: &Data<'_>) -> Option<Expression> {
     let [register, base, offset, length] =
         [data.number(TO)?, data.number(BASE)?, data.number(OFFSET)?, data.number(LEN)?];
     match i32::try_from(base).ok()? {
+        libc::NFT_PAYLOAD_TRANSPORT_HEADER if (offset, length, register) == (TCP_FLAGS, 1, REGISTER_1.0) => {
+            Some(Expression::TcpFlags)
+        }
         libc::NFT_PAYLOAD_TRANSPORT_HEADER if (offset, length) == (0, 2) => {
             Some(Expression::SourcePort(Register(register)))
         }

@@ -5,7 +5,7 @@
 
 use std::ffi::{CStr, CString, c_void};
 use std::io;
-use std::mem::size_of;
+use std::mem::{forget, offset_of, size_of};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::ptr::NonNull;
 
@@ -14,7 +14,7 @@ use nftnl_sys as sys;
 use nix::libc;
 use rules::ruleset::Set;
 
-use super::uapi::ct;
+use super::uapi::{byteorder, ct, exthdr, rt};
 
 /// A message that is copied unchanged.
 pub(super) struct Raw<'a> {
@@ -24,14 +24,21 @@ pub(super) struct Raw<'a> {
 impl<'a> Raw<'a> {
     /// # Panics
     ///
-    /// If the message is larger than `nft_nlmsg_maxsize()`; the encoder bounds its messages.
+    /// If it is not one message, or larger than `nft_nlmsg_maxsize()`; the encoder builds and bounds its messages. libnftnl
+    /// advances in its page by the length that the header names (`mnl_nlmsg_batch_next`), and starts the next message there.
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        assert!(bytes.len() <= nft_nlmsg_maxsize() as usize, "a message of {} bytes", bytes.len());
+        let length = bytes.len();
+        assert!(length <= nft_nlmsg_maxsize() as usize, "a message of {length} bytes");
+        let named = bytes.first_chunk().map(|length| u32::from_ne_bytes(*length) as usize);
+        assert!(
+            length >= size_of::<libc::nlmsghdr>() && named == Some(length) && length.is_multiple_of(4),
+            "a message of {length} bytes whose header names {named:?}"
+        );
         Self { bytes }
     }
 }
 
-// SAFETY: `new` has checked that the message is not larger than `nft_nlmsg_maxsize()`.
+// SAFETY: `new` has checked that it is one message, and not larger than `nft_nlmsg_maxsize()`.
 unsafe impl NlMsg for Raw<'_> {
     unsafe fn write(&self, buffer: *mut c_void, _sequence: u32, _type: MsgType) {
         // SAFETY: the caller gives room for `nft_nlmsg_maxsize()` bytes, which is at least `bytes.len()`; the batch's
@@ -52,74 +59,118 @@ unsafe impl<T: NlMsg> NlMsg for Quiet<'_, T> {
     unsafe fn write(&self, buffer: *mut c_void, _sequence: u32, message_type: MsgType) {
         // SAFETY: `buffer` comes from our caller, who promises the same of it.
         unsafe { self.message.write(buffer, self.sequence, message_type) };
-        let header = buffer.cast::<libc::nlmsghdr>();
-        // SAFETY: the line above has written a whole message, which begins with its header. libnftnl starts messages
-        // at `NLMSG_ALIGNTO` (4 bytes), the alignment of `nlmsghdr`, within pages from malloc.
-        unsafe { (*header).nlmsg_flags &= !(libc::NLM_F_ACK as u16) };
+        let flags = buffer.wrapping_byte_add(offset_of!(libc::nlmsghdr, nlmsg_flags)).cast::<u16>();
+        // SAFETY: the line above has written a message, which begins with its header, so the two bytes are there; they are
+        // read and written wherever they begin.
+        unsafe { flags.write_unaligned(flags.read_unaligned() & !(libc::NLM_F_ACK as u16)) };
     }
 }
 
-/// `payload load 2b @ transport header + OFFSET => reg N`; nftnl's `Payload` supports only register 1.
-pub(super) fn tcp_port(register: u32, offset: u32) -> NonNull<sys::nftnl_expr> {
+/// `payload load Lb @ transport header + OFFSET => reg N`; nftnl's `Payload` supports only register 1, and no flags.
+pub(super) fn payload(register: u32, offset: u32, length: u32) -> Expr {
     let expression = Expr::new(c"payload");
     expression.set(sys::NFTNL_EXPR_PAYLOAD_DREG, register);
     expression.set(sys::NFTNL_EXPR_PAYLOAD_BASE, libc::NFT_PAYLOAD_TRANSPORT_HEADER as u32);
     expression.set(sys::NFTNL_EXPR_PAYLOAD_OFFSET, offset);
-    expression.set(sys::NFTNL_EXPR_PAYLOAD_LEN, 2);
-    expression.0
+    expression.set(sys::NFTNL_EXPR_PAYLOAD_LEN, length);
+    expression
 }
 
 /// `lookup reg 1 set NAME`, and for a map `dreg N`; nftnl's `Lookup` has no destination register.
-pub(super) fn lookup(set: Set, destination: Option<u32>) -> NonNull<sys::nftnl_expr> {
+pub(super) fn lookup(set: Set, destination: Option<u32>) -> Expr {
     let expression = Expr::new(c"lookup");
     expression.set(sys::NFTNL_EXPR_LOOKUP_SREG, libc::NFT_REG_1 as u32);
     if let Some(register) = destination {
         expression.set(sys::NFTNL_EXPR_LOOKUP_DREG, register);
     }
     expression.set_name(sys::NFTNL_EXPR_LOOKUP_SET, &set.name());
-    expression.0
+    expression
 }
 
 /// `ct load KEY => reg N , dir original`; nftnl's `Conntrack` has no direction.
-pub(super) fn original(key: u32, register: u32) -> NonNull<sys::nftnl_expr> {
+pub(super) fn original(key: u32, register: u32) -> Expr {
     let expression = Expr::new(c"ct");
     expression.set(sys::NFTNL_EXPR_CT_DREG, register);
     expression.set(sys::NFTNL_EXPR_CT_KEY, key);
     expression.set_byte(sys::NFTNL_EXPR_CT_DIR, ct::ORIGINAL);
-    expression.0
+    expression
 }
 
 /// `flow_offload flowtable NAME`
-pub(super) fn flow_offload(flowtable: &str) -> NonNull<sys::nftnl_expr> {
+pub(super) fn flow_offload(flowtable: &str) -> Expr {
     let expression = Expr::new(c"flow_offload");
     expression.set_name(sys::NFTNL_EXPR_FLOW_TABLE_NAME, flowtable);
-    expression.0
+    expression
 }
 
 /// `nat dnat ip addr_min reg N proto_min reg M`; nftnl's `Nat` has no 4-byte registers.
-pub(super) fn dnat(family: u32, address: u32, port: u32) -> NonNull<sys::nftnl_expr> {
+pub(super) fn dnat(family: u32, address: u32, port: u32) -> Expr {
     let expression = Expr::new(c"nat");
     expression.set(sys::NFTNL_EXPR_NAT_TYPE, libc::NFT_NAT_DNAT as u32);
     expression.set(sys::NFTNL_EXPR_NAT_FAMILY, family);
     expression.set(sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, address);
     expression.set(sys::NFTNL_EXPR_NAT_REG_PROTO_MIN, port);
-    expression.0
+    expression
 }
 
 /// `numgen reg N = random mod M`
-pub(super) fn random(register: u32, modulus: u32) -> NonNull<sys::nftnl_expr> {
+pub(super) fn random(register: u32, modulus: u32) -> Expr {
     let expression = Expr::new(c"numgen");
     expression.set(sys::NFTNL_EXPR_NG_DREG, register);
     expression.set(sys::NFTNL_EXPR_NG_TYPE, libc::NFT_NG_RANDOM as u32);
     expression.set(sys::NFTNL_EXPR_NG_MODULUS, modulus);
     expression.set(sys::NFTNL_EXPR_NG_OFFSET, 0);
-    expression.0
+    expression
 }
 
-/// An expression under construction; the caller that takes the pointer owns it (a rule frees its expressions).
-struct Expr(NonNull<sys::nftnl_expr>);
+/// `rt load tcpmss => reg N`: the largest segment that fits the route of the packet
+pub(super) fn route_segment(register: u32) -> Expr {
+    let expression = Expr::new(c"rt");
+    expression.set(sys::NFTNL_EXPR_RT_DREG, register);
+    expression.set(sys::NFTNL_EXPR_RT_KEY, rt::TCPMSS);
+    expression
+}
+
+/// `byteorder reg N = hton(reg N, 2, 2)`
+pub(super) fn to_network_order(register: u32) -> Expr {
+    let expression = Expr::new(c"byteorder");
+    expression.set(sys::NFTNL_EXPR_BYTEORDER_SREG, register);
+    expression.set(sys::NFTNL_EXPR_BYTEORDER_DREG, register);
+    expression.set(sys::NFTNL_EXPR_BYTEORDER_OP, byteorder::HTON);
+    expression.set(sys::NFTNL_EXPR_BYTEORDER_LEN, 2);
+    expression.set(sys::NFTNL_EXPR_BYTEORDER_SIZE, 2);
+    expression
+}
+
+/// `exthdr write tcpopt reg N => Lb @ KIND + OFFSET`
+pub(super) fn write_segment(register: u32, (kind, offset, length): (u8, u32, u32)) -> Expr {
+    let expression = Expr::new(c"exthdr");
+    expression.set(sys::NFTNL_EXPR_EXTHDR_SREG, register);
+    expression.set_byte(sys::NFTNL_EXPR_EXTHDR_TYPE, kind);
+    expression.set(sys::NFTNL_EXPR_EXTHDR_OFFSET, offset);
+    expression.set(sys::NFTNL_EXPR_EXTHDR_LEN, length);
+    expression.set(sys::NFTNL_EXPR_EXTHDR_OP, exthdr::TCPOPT);
+    expression
+}
+
+/// An expression; libnftnl frees it unless a rule takes it over.
+pub(super) struct Expr(NonNull<sys::nftnl_expr>);
+
+impl Drop for Expr {
+    fn drop(&mut self) {
+        // SAFETY: it was allocated by `new`, and nothing else owns it: `into_raw` forgets the value.
+        unsafe { sys::nftnl_expr_free(self.0.as_ptr()) };
+    }
+}
 
 impl Expr {
+    /// Gives the expression away; a rule that it is added to frees it.
+    pub(super) fn into_raw(self) -> NonNull<sys::nftnl_expr> {
+        let expression = self.0;
+        forget(self);
+        expression
+    }
+
     fn new(name: &'static CStr) -> Self {
         // SAFETY: `name` is a C string; libnftnl only reads it.
         let expression = unsafe { sys::nftnl_expr_alloc(name.as_ptr()) };
@@ -193,6 +244,8 @@ pub(super) fn set_option(socket: BorrowedFd<'_>, option: i32, value: u32) -> io:
 
 #[cfg(test)]
 mod tests {
+    use std::panic::catch_unwind;
+
     use nftnl::Batch;
 
     use super::*;
@@ -211,9 +264,34 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "a message of")]
-    fn an_oversized_message_is_refused() {
-        Raw::new(&vec![0; nft_nlmsg_maxsize() as usize + 1]);
+    fn only_one_bounded_message_is_taken() {
+        let named = |length: usize, named: u32| {
+            let mut bytes = vec![0; length];
+            bytes[..4].copy_from_slice(&named.to_ne_bytes());
+            bytes
+        };
+        let wrong = [
+            vec![],
+            vec![0; 3],
+            named(12, 12),
+            named(20, 16),
+            named(20, 24),
+            named(20, 0),
+            named(21, 21),
+            named(nft_nlmsg_maxsize() as usize + 4, nft_nlmsg_maxsize() + 4),
+        ];
+        for bytes in wrong {
+            assert!(catch_unwind(|| Raw::new(&bytes).bytes.len()).is_err(), "{} bytes", bytes.len());
+        }
+    }
+
+    #[test]
+    fn an_expression_that_no_rule_takes_is_freed() {
+        drop(random(1, 3));
+        let table = nftnl::Table::new(c"cachenat", nftnl::ProtoFamily::Inet);
+        let chain = nftnl::Chain::new(c"prerouting", &table);
+        let mut rule = nftnl::Rule::new(&chain);
+        rule.add_expr(&crate::netlink::expression::Expression::Random(3));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Converts rules to lists of expressions, as nft does from the rule's text, and back.
 
 use nix::libc;
-use rules::ruleset::{ListIndex, Rule, Set, SetKind, SnatTo, SpreadIndex};
+use rules::ruleset::{Direction, ListIndex, Rule, Set, SetKind, SnatTo, SpreadIndex};
 use rules::{Family, IfName};
 
 use super::expression::{AddressSide, Expression, MetaKey, Register};
@@ -11,6 +11,13 @@ const ESTABLISHED: u32 = 1 << 1;
 
 /// `NF_CT_STATE_INVALID_BIT` of the same header.
 const INVALID: u32 = 1;
+
+/// `NF_CT_STATE_BIT(IP_CT_RELATED)` and `NF_CT_STATE_BIT(IP_CT_NEW)` of the same header.
+const RELATED: u32 = 1 << 2;
+const NEW: u32 = 1 << 3;
+
+/// The flag SYN of the TCP header (RFC 9293 section 3.1).
+const SYN: u8 = 1 << 1;
 
 /// `NF_CT_STATE_INVALID_BIT`, `NF_CT_STATE_BIT(IP_CT_NEW)` and `NF_CT_STATE_UNTRACKED_BIT` of the same header.
 const UNESTABLISHED: u32 = 1 | 1 << 3 | 1 << 6;
@@ -42,13 +49,7 @@ pub(super) fn lower(rule: &Rule) -> Vec<Expression> {
             [to(interface), state(ESTABLISHED), dnated(*family), ours(*family), offload].concat()
         }
         Rule::DropInvalidAnswers { family } => {
-            let source = vec![
-                Expression::Address(AddressSide::Source, *family),
-                Expression::SourcePort(port_register(*family)),
-                Expression::Member(Set::new(SetKind::Backends, *family)),
-                Expression::Drop,
-            ];
-            [state(INVALID), tcp_of(*family), source].concat()
+            [state(INVALID), tcp_of(*family), answer(*family), vec![Expression::Drop]].concat()
         }
         Rule::DropInvalidRequests { family } => {
             let listeners = vec![Expression::Member(Set::new(SetKind::Listeners, *family)), Expression::Drop];
@@ -57,43 +58,111 @@ pub(super) fn lower(rule: &Rule) -> Vec<Expression> {
         Rule::DropOthers { interface } => {
             [from(interface), state(UNESTABLISHED), not_dnated(), vec![Expression::Drop]].concat()
         }
+        Rule::PassOthers { tunnels } => {
+            let others = tunnels.iter().flat_map(not_from);
+            others.chain([Expression::Accept]).collect()
+        }
+        Rule::PassEstablished => [state(ESTABLISHED | RELATED), vec![Expression::Accept]].concat(),
+        Rule::PassRouted { family, list } => {
+            let routed =
+                vec![Expression::Member(Set::new(SetKind::Routed(*list), *family)), Expression::Accept];
+            [state(NEW), clients(*family, *list), endpoint(*family), routed].concat()
+        }
+        Rule::DropRest => vec![Expression::Drop],
+        Rule::DropInto { interface } => {
+            [to(interface), state(UNESTABLISHED), vec![Expression::Drop]].concat()
+        }
+        Rule::ClampToRoute { interface, direction } => {
+            let matches = match direction {
+                Direction::In => from(interface),
+                Direction::Out => to(interface),
+            };
+            let write = vec![Expression::RouteSegment, Expression::ToNetworkOrder, Expression::WriteSegment];
+            [matches, is_tcp(), syn(), write].concat()
+        }
+        Rule::Clamp { family, direction, size } => {
+            let pair = match direction {
+                Direction::In => ours(*family),
+                Direction::Out => [answer(*family), from_listener(*family)].concat(),
+            };
+            let write = vec![Expression::Number(*size), Expression::WriteSegment];
+            [is_dnated(), is_tcp(), syn(), is_of(*family), pair, write].concat()
+        }
+        Rule::SnatRouted { interface, family } => {
+            let masquerade =
+                vec![Expression::Member(Set::new(SetKind::Backends, *family)), Expression::Masquerade];
+            [from(interface), tcp_of(*family), endpoint(*family), masquerade].concat()
+        }
     }
 }
 
 /// The rule with these expressions, if it is one of ours.
 pub(super) fn recognise(expressions: &[Expression]) -> Option<Rule> {
-    if expressions.first() == Some(&Expression::CtState) {
-        let families = [Family::Ipv4, Family::Ipv6].into_iter();
-        let mut rules = families
-            .flat_map(|family| [Rule::DropInvalidAnswers { family }, Rule::DropInvalidRequests { family }]);
-        return rules.find(|rule| lower(rule) == expressions);
-    }
-    let named = match (expressions.first(), expressions.get(1)) {
-        (Some(Expression::Meta(_)), Some(Expression::Equal(name))) => interface(name),
+    // What is guessed from a few expressions holds only if it is all of them.
+    candidates(expressions).into_iter().flatten().find(|rule| lower(rule) == expressions)
+}
+
+/// The rules that these may be, by the set that they look up last and the interface that they name first.
+fn candidates(expressions: &[Expression]) -> Vec<Option<Rule>> {
+    let named = match expressions {
+        [Expression::Meta(_), Expression::Equal(name), ..] => interface(name),
         _ => None,
     };
-    if expressions.last() == Some(&Expression::Drop) {
-        let rule = Rule::DropOthers { interface: named? };
-        return (lower(&rule) == expressions).then_some(rule);
-    }
+    let of_interface = |rule: fn(IfName) -> Rule| named.clone().map(rule);
     let set = expressions.iter().rev().find_map(|expression| match expression {
         Expression::Member(set) | Expression::Map(set) => Some(*set),
         _ => None,
-    })?;
-    let family = set.family;
-    let rule = match set.kind {
-        SetKind::Forward(list) => Rule::Forward { interface: named?, family, list },
-        SetKind::Spread(list, place) => Rule::Spread { interface: named?, family, list, place },
-        SetKind::Listeners if expressions.last() == Some(&Expression::Offload) => {
-            Rule::Offload { interface: named?, family }
-        }
-        SetKind::Listeners => {
-            Rule::Snat { interface: named, family, to: source(expressions)?, place: turn(expressions) }
-        }
-        SetKind::Clients(_) | SetKind::Backends => return None,
+    });
+    let Some(Set { kind, family }) = set else {
+        return vec![
+            of_interface(|interface| Rule::DropOthers { interface }),
+            of_interface(|interface| Rule::DropInto { interface }),
+            of_interface(|interface| Rule::ClampToRoute { interface, direction: Direction::In }),
+            of_interface(|interface| Rule::ClampToRoute { interface, direction: Direction::Out }),
+            tunnels(expressions).map(|tunnels| Rule::PassOthers { tunnels }),
+            Some(Rule::PassEstablished),
+            Some(Rule::DropRest),
+        ];
     };
-    // The rule was guessed from a few expressions; it must match all of them.
-    (lower(&rule) == expressions).then_some(rule)
+    match kind {
+        SetKind::Forward(list) => vec![named.map(|interface| Rule::Forward { interface, family, list })],
+        SetKind::Spread(list, place) => {
+            vec![named.map(|interface| Rule::Spread { interface, family, list, place })]
+        }
+        SetKind::Routed(list) => vec![Some(Rule::PassRouted { family, list })],
+        SetKind::Backends => vec![
+            Some(Rule::DropInvalidAnswers { family }),
+            named.map(|interface| Rule::SnatRouted { interface, family }),
+        ],
+        SetKind::Listeners => {
+            let snat = |to| Rule::Snat { interface: named.clone(), family, to, place: turn(expressions) };
+            let clamp = |direction| segment(expressions).map(|size| Rule::Clamp { family, direction, size });
+            vec![
+                Some(Rule::DropInvalidRequests { family }),
+                source(expressions).map(snat),
+                named.clone().map(|interface| Rule::Offload { interface, family }),
+                clamp(Direction::In),
+                clamp(Direction::Out),
+            ]
+        }
+        SetKind::Clients(_) => vec![],
+    }
+}
+
+/// The interfaces that a rule is not about.
+fn tunnels(expressions: &[Expression]) -> Option<Vec<IfName>> {
+    let names = expressions.iter().filter_map(|expression| match expression {
+        Expression::NotEqual(name) => Some(interface(name)),
+        _ => None,
+    });
+    names.collect()
+}
+
+fn segment(expressions: &[Expression]) -> Option<u16> {
+    expressions.iter().find_map(|expression| match expression {
+        Expression::Number(size) => Some(*size),
+        _ => None,
+    })
 }
 
 /// The interface's name, without trailing NULs.
@@ -156,22 +225,38 @@ fn state(bits: u32) -> Vec<Expression> {
 
 /// `ct status dnat`, of TCP packets
 fn dnated(family: Family) -> Vec<Expression> {
-    let status = vec![
-        Expression::CtStatus,
-        Expression::Mask(DNATED),
-        Expression::NotEqual(0u32.to_ne_bytes().to_vec()),
-    ];
-    [status, tcp_of(family)].concat()
+    [is_dnated(), tcp_of(family)].concat()
+}
+
+/// `ct status dnat`
+fn is_dnated() -> Vec<Expression> {
+    let zero = 0u32.to_ne_bytes().to_vec();
+    vec![Expression::CtStatus, Expression::Mask(DNATED), Expression::NotEqual(zero)]
+}
+
+/// `tcp flags syn`, of TCP packets
+fn syn() -> Vec<Expression> {
+    vec![Expression::TcpFlags, Expression::MaskByte(SYN), Expression::NotEqual(vec![0])]
+}
+
+/// What nft checks before the fields of `tcp`.
+fn is_tcp() -> Vec<Expression> {
+    vec![Expression::Meta(MetaKey::TransportProtocol), tcp()]
+}
+
+/// What nft checks before the fields of `ip`.
+fn is_of(family: Family) -> Vec<Expression> {
+    vec![Expression::Meta(MetaKey::NetworkProtocol), network_protocol(family)]
+}
+
+/// `iifname != "wg0"`
+fn not_from(interface: &IfName) -> Vec<Expression> {
+    vec![Expression::Meta(MetaKey::InputInterface), Expression::NotEqual(padded(interface))]
 }
 
 /// The checks that nft adds before fields of `ip` and `tcp`.
 fn tcp_of(family: Family) -> Vec<Expression> {
-    vec![
-        Expression::Meta(MetaKey::NetworkProtocol),
-        network_protocol(family),
-        Expression::Meta(MetaKey::TransportProtocol),
-        tcp(),
-    ]
+    [is_of(family), is_tcp()].concat()
 }
 
 /// `ip daddr . tcp dport`, into register 1 and the register after the address.
@@ -184,14 +269,26 @@ fn endpoint(family: Family) -> Vec<Expression> {
 
 /// `ip daddr . tcp dport @backends4 ct original ip daddr . ct original proto-dst @listeners4`
 fn ours(family: Family) -> Vec<Expression> {
-    let mut expressions = endpoint(family);
-    expressions.extend([
+    let backends = vec![Expression::Member(Set::new(SetKind::Backends, family))];
+    [endpoint(family), backends, from_listener(family)].concat()
+}
+
+/// `ip saddr . tcp sport @backends4`
+fn answer(family: Family) -> Vec<Expression> {
+    vec![
+        Expression::Address(AddressSide::Source, family),
+        Expression::SourcePort(port_register(family)),
         Expression::Member(Set::new(SetKind::Backends, family)),
+    ]
+}
+
+/// `ct original ip daddr . ct original proto-dst @listeners4`
+fn from_listener(family: Family) -> Vec<Expression> {
+    vec![
         Expression::OriginalAddress(family),
         Expression::OriginalPort(port_register(family)),
         Expression::Member(Set::new(SetKind::Listeners, family)),
-    ]);
-    expressions
+    ]
 }
 
 /// `dnat ip to ... map @forward4`
@@ -216,9 +313,13 @@ const fn port_register(family: Family) -> Register {
 }
 
 fn named(interface: &IfName) -> Expression {
+    Expression::Equal(padded(interface))
+}
+
+fn padded(interface: &IfName) -> Vec<u8> {
     let mut name = interface.as_str().as_bytes().to_vec();
     name.resize(IFNAMSIZ, 0);
-    Expression::Equal(name)
+    name
 }
 
 fn network_protocol(family: Family) -> Expression {

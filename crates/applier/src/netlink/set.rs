@@ -49,7 +49,9 @@ impl Declaration {
         let port = (INET_SERVICE, 2);
         let (flags, key) = match set.kind {
             SetKind::Clients(_) => (libc::NFT_SET_INTERVAL as u32, DataType::of(&[address])),
-            SetKind::Backends | SetKind::Listeners => (0, DataType::of(&[address, port])),
+            SetKind::Routed(_) | SetKind::Backends | SetKind::Listeners => {
+                (0, DataType::of(&[address, port]))
+            }
             SetKind::Forward(_) | SetKind::Spread(..) => {
                 (libc::NFT_SET_MAP as u32, DataType::of(&[address, port]))
             }

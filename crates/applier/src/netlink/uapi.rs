@@ -202,6 +202,34 @@ pub(super) mod cmp {
     pub(in crate::netlink) const DATA: u16 = 3;
 }
 
+/// `enum nft_rt_attributes` and `enum nft_rt_keys`
+pub(super) mod rt {
+    pub(in crate::netlink) const TO: u16 = 1;
+    pub(in crate::netlink) const KEY: u16 = 2;
+    pub(in crate::netlink) const TCPMSS: u32 = 3;
+}
+
+/// `enum nft_byteorder_attributes` and `enum nft_byteorder_ops`
+pub(super) mod byteorder {
+    pub(in crate::netlink) const FROM: u16 = 1;
+    pub(in crate::netlink) const TO: u16 = 2;
+    pub(in crate::netlink) const OP: u16 = 3;
+    pub(in crate::netlink) const LEN: u16 = 4;
+    pub(in crate::netlink) const SIZE: u16 = 5;
+    pub(in crate::netlink) const HTON: u32 = 1;
+}
+
+/// `enum nft_exthdr_attributes` and `enum nft_exthdr_op`
+pub(super) mod exthdr {
+    pub(in crate::netlink) const TYPE: u16 = 2;
+    pub(in crate::netlink) const OFFSET: u16 = 3;
+    pub(in crate::netlink) const LEN: u16 = 4;
+    pub(in crate::netlink) const FLAGS: u16 = 5;
+    pub(in crate::netlink) const OP: u16 = 6;
+    pub(in crate::netlink) const FROM: u16 = 7;
+    pub(in crate::netlink) const TCPOPT: u32 = 1;
+}
+
 /// `enum nft_range_attributes` and `enum nft_range_ops`
 pub(super) mod range {
     pub(in crate::netlink) const REGISTER: u16 = 1;

@@ -91,7 +91,9 @@ pub(super) fn set(set: Set) -> Vec<u8> {
     let order = |order| Buffer::default().number(set_field::KEY_BYTEORDER, order);
     let buffer = match set.kind {
         SetKind::Clients(_) => order(BIG_ENDIAN),
-        SetKind::Backends | SetKind::Listeners => order(MIXED).nest(set_field::KEY_TYPEOF, no_typeof()),
+        SetKind::Routed(_) | SetKind::Backends | SetKind::Listeners => {
+            order(MIXED).nest(set_field::KEY_TYPEOF, no_typeof())
+        }
         SetKind::Forward(_) | SetKind::Spread(..) => order(MIXED)
             .number(set_field::DATA_BYTEORDER, MIXED)
             .nest(set_field::KEY_TYPEOF, no_typeof())

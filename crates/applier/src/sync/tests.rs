@@ -22,6 +22,8 @@ fn nodes(hosts: &[&str]) -> Ruleset {
         ingress: vec!["eth0".parse().unwrap()],
         families: vec![Family::Ipv4],
         snat: Snat::fixed("eth0".parse().unwrap(), vec!["10.0.0.55".parse().unwrap()]),
+        tunnels: vec![],
+        max_segment: None,
     };
     render(
         &[AccessList::new(&["198.51.100.27/32".parse().unwrap()], &forwards.collect::<Vec<_>>())],

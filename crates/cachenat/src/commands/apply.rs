@@ -11,6 +11,7 @@ use discovery::Inventory;
 
 use plan::{OnEmptyAnswer, Plan};
 use rules::sysctl::SysctlTarget;
+use rules::{IfName, Ruleset};
 
 use crate::args::Global;
 use crate::client_lists::Ask;
@@ -21,6 +22,7 @@ use crate::output::{Exit, Hush};
 use crate::pending::{self, ConfirmOutcome};
 use crate::report::Report;
 use crate::run_context::RunContext;
+use crate::session;
 use crate::state::State;
 use crate::sysctls;
 use crate::turn::{Moment, Turn};
@@ -69,6 +71,9 @@ pub(super) fn run(
     let mut warnings = desired.warnings(now());
     warnings.extend(sysctls::boot_warnings(&context.config, &desired.wanted));
     warnings.iter().for_each(|line| context.output.warn(line));
+    if confirm.is_none() {
+        refuse_to_shut_out(&context, &dump)?;
+    }
     let whole = desired.is_whole();
     let probation = match confirm {
         Some(seconds) => on_probation(&context, seconds, &dump, &desired)?,
@@ -116,6 +121,25 @@ pub(super) fn run(
     uncut.iter().for_each(|uncut| context.output.warn(&uncut.to_string()));
     report(context.output, &Report { warnings, ..done }, json);
     Ok(Exit::of(whole && saved && is_verified && uncut.is_none()))
+}
+
+/// Refuses to confine the tunnel by which the operator is logged in: the next login would be dropped.
+fn refuse_to_shut_out(context: &RunContext, dump: &Dump) -> anyhow::Result<()> {
+    let in_force = ours(dump)?.map(|actual| &actual.ruleset);
+    let confined: Vec<&IfName> = in_force.map(Ruleset::confined).unwrap_or_default();
+    let mut new = context
+        .gateway
+        .tunnels
+        .iter()
+        .filter(|tunnel| tunnel.confine && !confined.contains(&&tunnel.interface));
+    let Some(own) = session::interface() else { return Ok(()) };
+    if new.any(|tunnel| tunnel.interface == own) {
+        anyhow::bail!(
+            "gateway.tunnels: your own SSH session comes in by {own}, and confine: true drops new logins there; use \
+             'cachenat apply --confirm 60' from a session that has another way in, or write confine: false"
+        );
+    }
+    Ok(())
 }
 
 /// What the sources answered, and the turn to act on it.

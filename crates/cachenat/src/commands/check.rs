@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
-use applier::conntrack::{self, Conntrack};
+use applier::conntrack::{self, Conntrack, Which};
 use applier::host_facts;
 use applier::kernel::{Dump, Netfilter};
 use applier::legacy_iptables;
@@ -22,7 +22,7 @@ use plan::{Client, Clients, OnEmptyAnswer, Plan};
 use rules::foreign::{Foreign, Interface};
 use rules::json::DesiredState;
 use rules::sysctl::SysctlTarget;
-use rules::{IfName, Ruleset};
+use rules::{IfName, Ruleset, Tunnel};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::args::Global;
@@ -72,6 +72,7 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
     };
     let context = RunContext::new(config, clients, gateway, imds, output);
     found.extend(of_gateway(&context)?);
+    found.extend(of_tunnels(&context));
     let runtime = Builder::new_current_thread().enable_all().build().context("starting tokio")?;
     let instance = runtime.block_on(context.imds.facts());
     let instance = instance.as_deref();
@@ -232,6 +233,16 @@ fn of_clients(config: &Config, clients: &Clients) -> Vec<Finding> {
     entries.iter().filter_map(finding).collect()
 }
 
+/// The tunnels that clients come by.
+fn of_tunnels(context: &RunContext) -> Vec<Finding> {
+    let links = host::links().unwrap_or_default();
+    let finding = |Tunnel { interface, confine }: &Tunnel| {
+        let kind = links.iter().find(|link| link.name == interface.as_str()).map(|link| link.kind.as_deref());
+        access::tunnel(interface, *confine, kind, host_facts::mtu(interface))
+    };
+    context.gateway.tunnels.iter().map(finding).collect()
+}
+
 /// What is wanted; `None`, with a finding, if there can be no plan.
 fn plan(
     context: &RunContext,
@@ -312,7 +323,7 @@ fn of_host(context: &RunContext, wanted: &DesiredState) -> Vec<Finding> {
     }
     found.push(kernel_settings::conntrack(host_facts::conntrack_fill()));
     if context.config.gateway.snat != SnatConfig::Off
-        && let Ok(counts) = Conntrack::open().and_then(|mut conntrack| conntrack.count())
+        && let Ok(counts) = Conntrack::open().and_then(|mut conntrack| conntrack.count(Which::Translated))
     {
         let busiest = conntrack::busiest(&counts);
         let output = context.output_towards(busiest.map(|(target, _)| target.address));

@@ -5,7 +5,7 @@ pub(super) mod prometheus;
 use std::collections::BTreeMap;
 use std::time::UNIX_EPOCH;
 
-use applier::conntrack::{self, Bytes, Conntrack, Flows};
+use applier::conntrack::{self, Bytes, Conntrack, Flows, Which};
 use applier::host_facts;
 use applier::kernel::{Dump, Netfilter};
 use applier::lock;
@@ -75,6 +75,9 @@ struct ListenerStatus {
     connections: u64,
     /// Connections that are open now; `None` where the kernel does not tell.
     flows: Option<u64>,
+    /// Connections to its targets' own addresses that are open now, where there are tunnels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    routed: Option<u64>,
     /// What the open connections have carried from clients; `None` where the kernel does not account for it.
     bytes_sent: Option<u64>,
     /// What they have carried to clients.
@@ -171,7 +174,7 @@ pub(super) fn gather(
         report.forwards.iter().map(|change| ((&*change.id, change.listen), change.action)).collect();
     let lists = lists(in_force);
     let moves = Moves::read(&context.config.state_dir);
-    let Open { flows, busiest } = open(context, in_force, warnings);
+    let Open { flows, routed, busiest } = open(context, in_force, warnings);
     let connections = connections(&dump);
     let listener = |Forward { id, listen, targets: to }: Forward| {
         let node = nodes.get(id.as_str());
@@ -185,6 +188,9 @@ pub(super) fn gather(
             public: None,
             listen: listen.to_string(),
             list: lists.get(&listen).copied(),
+            routed: routed
+                .as_ref()
+                .map(|routed| to.iter().map(|target| routed.get(target).copied().unwrap_or_default()).sum()),
             targets: to.iter().map(ToString::to_string).collect(),
             connections: connections.get(&listen).copied().unwrap_or_default(),
             flows: flows.map(|flows| flows.open),
@@ -249,13 +255,16 @@ fn connections(dump: &Dump) -> BTreeMap<AddrPort, u64> {
 struct Open {
     /// Through each listener, to whatever target; `None` where the kernel does not tell.
     flows: Option<BTreeMap<AddrPort, Flows>>,
+    /// To each target's own address, where there are tunnels.
+    routed: Option<BTreeMap<AddrPort, u64>>,
     /// To the target that has the most, for each of the gateway's addresses that they are shared among.
     busiest: Option<u64>,
 }
 
 /// Counts them.
 fn open(context: &RunContext, in_force: &Ruleset, warnings: &mut Vec<String>) -> Open {
-    match Conntrack::open().and_then(|mut conntrack| conntrack.count()) {
+    let which = if in_force.has_routed() { Which::All } else { Which::Translated };
+    match Conntrack::open().and_then(|mut conntrack| conntrack.count(which)) {
         Ok(counts) => {
             let busiest = conntrack::busiest(&counts);
             let output = context.output_towards(busiest.map(|(target, _)| target.address));
@@ -264,13 +273,19 @@ fn open(context: &RunContext, in_force: &Ruleset, warnings: &mut Vec<String>) ->
                 warnings.push(format!("{}; {remedy}", amiss.what));
             }
             let mut flows: BTreeMap<AddrPort, Flows> = BTreeMap::new();
-            for ((listen, _), count) in counts {
-                flows.entry(listen).or_default().add(count);
+            let mut routed: BTreeMap<AddrPort, u64> = BTreeMap::new();
+            for ((listen, target), count) in counts {
+                if listen == target {
+                    routed.insert(target, count.open);
+                } else {
+                    flows.entry(listen).or_default().add(count);
+                }
             }
+            let routed = (which == Which::All).then_some(routed);
             let each = |(target, open): (AddrPort, u64)| {
                 open.div_ceil(kernel_settings::sources(in_force, target, &output))
             };
-            Open { flows: Some(flows), busiest: busiest.map(each) }
+            Open { flows: Some(flows), routed, busiest: busiest.map(each) }
         }
         Err(error) => {
             warnings.push(format!("open connections are not counted: {}", with_cause(&error)));

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use discovery::Source;
 use plan::{Addresses, Client, ListenPort, SSH};
 use rules::ruleset::TARGETS;
-use rules::{ForwardId, IfName};
+use rules::{ForwardId, IfName, Tunnel};
 
 use super::document::{Document, Fields, Node};
 use super::sources;
@@ -72,16 +73,36 @@ fn address(text: &str) -> Option<IpAddr> {
 }
 
 fn gateway(node: &Node<'_>) -> GatewayConfig {
-    let fields =
-        node.fields(&["interface", "addresses", "public_address", "snat", "flowtable", "forward_others"]);
+    let fields = node.fields(&[
+        "interface",
+        "addresses",
+        "public_address",
+        "snat",
+        "max_segment",
+        "tunnels",
+        "flowtable",
+        "forward_others",
+    ]);
     let gateway = GatewayConfig {
         interface: auto(&fields, "interface", interfaces),
         addresses: auto(&fields, "addresses", addresses),
         public_address: auto(&fields, "public_address", public_address),
         snat: fields.get("snat").and_then(|node| snat(&node)).unwrap_or_default(),
+        max_segment: fields.get("max_segment").and_then(|node| max_segment(&node)),
+        tunnels: fields.get("tunnels").map(|node| tunnels(&node)).unwrap_or_default(),
         flowtable: fields.get("flowtable").and_then(|node| truth(&node)).unwrap_or_default(),
         forward_others: fields.get("forward_others").and_then(|node| truth(&node)),
     };
+    let ingress = match &gateway.interface {
+        Auto::Set(names) => names.as_slice(),
+        Auto::Auto => &[],
+    };
+    if let (Some(node), Some(twin)) =
+        (fields.get("tunnels"), gateway.tunnels.iter().find(|tunnel| ingress.contains(&tunnel.interface)))
+    {
+        let what = format!("{} is also in gateway.interface", twin.interface);
+        node.mistake(what, "take it away there: a tunnel's clients reach the listeners too");
+    }
     if let Some(node) = fields.get("public_address") {
         public_address_of_each(&gateway, &node);
     }
@@ -100,6 +121,37 @@ fn interfaces(node: &Node<'_>) -> Option<Vec<IfName>> {
         }
     }
     (!names.is_empty()).then_some(names)
+}
+
+/// The least and the most bytes of a segment: what every IPv4 host takes (RFC 9293 section 3.7.1), and what a path of 9,001
+/// bytes, a VPC's, carries.
+const SEGMENTS: RangeInclusive<u16> = 536..=8961;
+
+/// `off`, or a number of bytes.
+fn max_segment(node: &Node<'_>) -> Option<u16> {
+    node.scalar("off, or a number of bytes from 536 to 8961, such as 1360", |text| match text {
+        "off" | "false" => Some(None),
+        text => text.parse().ok().filter(|size| SEGMENTS.contains(size)).map(Some),
+    })?
+}
+
+fn tunnels(node: &Node<'_>) -> Vec<Tunnel> {
+    let mut tunnels: Vec<Tunnel> = Vec::new();
+    for item in node.list("a list, such as [{interface: wg0}]") {
+        let fields = item.fields(&["interface", "confine"]);
+        let what = "an interface's name, such as wg0";
+        let interface =
+            fields.require("interface", what).and_then(|node| node.parsed(what, |text| text.parse().ok()));
+        let confine = fields.get("confine").and_then(|node| truth(&node)).unwrap_or(true);
+        match interface {
+            Some(interface) if tunnels.iter().any(|tunnel| tunnel.interface == interface) => {
+                item.mistake(format!("{interface} is listed twice"), "take one of them away");
+            }
+            Some(interface) => tunnels.push(Tunnel { interface, confine }),
+            None => {}
+        }
+    }
+    tunnels
 }
 
 fn truth(node: &Node<'_>) -> Option<bool> {

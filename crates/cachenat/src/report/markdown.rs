@@ -114,7 +114,13 @@ mod tests {
         };
         let forwards: Vec<Forward> = nodes.iter().map(forward).collect();
         let families = vec![Family::Ipv4];
-        let gateway = Gateway { ingress: vec!["eth0".parse().unwrap()], families, snat: Snat::Masquerade };
+        let gateway = Gateway {
+            ingress: vec!["eth0".parse().unwrap()],
+            families,
+            snat: Snat::Masquerade,
+            tunnels: vec![],
+            max_segment: None,
+        };
         render(&[AccessList::new(&["198.51.100.27/32".parse().unwrap()], &forwards)], &gateway)
     }
 

@@ -18,6 +18,8 @@ fn gateway(addresses: &[&str]) -> Gateway {
         ingress: vec!["eth0".parse().unwrap()],
         addresses: Addresses::new(addresses.iter().map(|address| address.parse().unwrap()).collect()),
         snat: rules::Snat::Masquerade,
+        tunnels: vec![],
+        max_segment: None,
     }
 }
 
@@ -374,6 +376,8 @@ fn a_target_that_the_gate_refuses_is_not_forwarded_wherever_it_comes_from() {
             ingress: vec!["eth0".parse().unwrap()],
             families: vec![Family::Ipv4],
             snat: rules::Snat::Masquerade,
+            tunnels: vec![],
+            max_segment: None,
         };
         world.actual = rules::render(&[AccessList::new(&world.config.clients[0], &[planted])], &frame);
         world.lose_state();

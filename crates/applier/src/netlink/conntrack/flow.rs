@@ -7,12 +7,12 @@ use nix::libc;
 use rules::AddrPort;
 use rules::flows::{Pair, Translated};
 
-use super::Bytes;
+use super::{Bytes, Which};
 use crate::netlink::attribute::{Fields, Malformed};
 use crate::netlink::message::build_for;
 use crate::netlink::uapi::{STATUS_DNAT, counters, flow, flow_message, tcp, tuple};
 
-/// A TCP flow of the default zone with a translated destination.
+/// A TCP flow of the default zone: one with a translated destination, or one to a server's own address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Flow<'a> {
     /// The client's address.
@@ -40,11 +40,11 @@ pub(super) struct Key {
 }
 
 impl<'a> Flow<'a> {
-    /// Parses `IPCTNL_MSG_CT_NEW`; `None` for any other kind of flow.
-    pub(super) fn parse(family: u8, attributes: &'a [u8]) -> Result<Option<Self>, Malformed> {
+    /// Parses `IPCTNL_MSG_CT_NEW`; `None` for a flow that is not among `which`.
+    pub(super) fn parse(which: Which, family: u8, attributes: &'a [u8]) -> Result<Option<Self>, Malformed> {
         let fields = Fields::<32>::parse(attributes)?;
         let dnat = fields.be32(flow::STATUS).is_some_and(|status| status & STATUS_DNAT != 0);
-        if !dnat || fields.get(flow::ZONE).is_some() {
+        if !(dnat || which == Which::All) || fields.get(flow::ZONE).is_some() {
             return Ok(None);
         }
         let original = fields.get(flow::ORIGINAL).ok_or(Malformed("a flow has no original tuple"))?;
@@ -86,12 +86,14 @@ impl Key {
     }
 }
 
-/// Builds `IPCTNL_MSG_CT_GET` for all DNATed flows of both families. Kernels that cannot filter by status ignore the
-/// attribute and list all flows.
-pub(super) fn request(sequence: u32) -> Vec<u8> {
+/// Builds `IPCTNL_MSG_CT_GET` for the flows of both families. Kernels that cannot filter by status ignore the attribute and
+/// list all flows.
+pub(super) fn request(which: Which, sequence: u32) -> Vec<u8> {
     let (family, kind, flags) = (libc::AF_UNSPEC as u8, flow_message::GET, libc::NLM_F_DUMP);
     build_for(libc::NFNL_SUBSYS_CTNETLINK, family, kind, flags, sequence, |writer| {
-        writer.be32(flow::STATUS, STATUS_DNAT);
+        if which == Which::Translated {
+            writer.be32(flow::STATUS, STATUS_DNAT);
+        }
     })
 }
 

@@ -56,11 +56,11 @@ const INET6: u8 = libc::AF_INET6 as u8;
 #[test]
 fn a_flow_has_its_dialled_address_and_target() {
     let message = bytes(TCP);
-    let flow = Flow::parse(INET4, &message).unwrap().unwrap();
+    let flow = Flow::parse(Which::Translated, INET4, &message).unwrap().unwrap();
     assert_eq!(flow.translated(), translated("198.51.100.27", "10.0.0.55:6379", "10.0.1.230:6379"));
     assert!(!flow.has_ended());
     let message = bytes(TCP6);
-    let flow = Flow::parse(INET6, &message).unwrap().unwrap();
+    let flow = Flow::parse(Which::Translated, INET6, &message).unwrap().unwrap();
     assert_eq!(
         flow.translated(),
         translated("2001:db8::27", "[2001:db8::55]:6379", "[2001:db8:1::230]:6379")
@@ -74,14 +74,14 @@ fn other_protocols_zones_and_plain_flows_are_ignored() {
     let zoned_tuple =
         TCP.replacen("34000180", "3c000180", 1).replacen("18eb0000", "18eb0000 06000300 00050000", 1);
     for foreign in [UDP, &untranslated, &format!("{TCP} {ZONE}"), &zoned_tuple] {
-        assert_eq!(Flow::parse(INET4, &bytes(foreign)), Ok(None), "{foreign}");
+        assert_eq!(Flow::parse(Which::Translated, INET4, &bytes(foreign)), Ok(None), "{foreign}");
     }
 }
 
 #[test]
 fn a_deletion_sends_the_original_tuple_and_id() {
     let message = bytes(TCP);
-    let deletion = Flow::parse(INET4, &message).unwrap().unwrap().key().deletion(7);
+    let deletion = Flow::parse(Which::Translated, INET4, &message).unwrap().unwrap().key().deletion(7);
     // IPCTNL_MSG_CT_DELETE, NLM_F_REQUEST | NLM_F_ACK, number 7; AF_INET; CTA_TUPLE_ORIG, CTA_ID
     let header = "50000000 02010500 07000000 00000000 02000000";
     let tuple = "34000180 14000180 08000100 c633641b 08000200 0a000037
@@ -103,7 +103,7 @@ fn only_missing_ctnetlink_is_unsupported() {
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(family: u8, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let _ = Flow::parse(family, &bytes);
+        let _ = Flow::parse(Which::Translated, family, &bytes);
     }
 
     #[test]
@@ -116,7 +116,7 @@ proptest! {
         let mut message = bytes(if six { TCP6 } else { TCP });
         let place = place.index(message.len());
         if cut { message.truncate(place) } else { message[place] = byte }
-        if let Ok(Some(flow)) = Flow::parse(INET4, &message) {
+        if let Ok(Some(flow)) = Flow::parse(Which::Translated, INET4, &message) {
             let bare = 20 + 8;
             prop_assert!(flow.key().deletion(1).len() > bare, "a deletion without a tuple flushes the table");
         }

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 use rules::ruleset::{AddrPort, ListIndex, Ruleset, SetKind};
-use rules::{AccessList, Family, Forward, Gateway, Snat, diff, render};
+use rules::{AccessList, Family, Forward, Gateway, Snat, Tunnel, diff, render};
 
 use super::*;
 use crate::kernel::Generation;
@@ -24,8 +24,18 @@ fn everything(snat: Snat) -> Ruleset {
     ];
     let clients = ["198.51.100.27/32", "0.0.0.0/8", "255.255.255.0/24", "2001:db8::/32"];
     let families = vec![Family::Ipv4, Family::Ipv6];
-    let gateway = Gateway { ingress: vec!["eth0".parse().unwrap()], families, snat };
-    render(&[AccessList::new(&clients.map(|client| client.parse().unwrap()), &forwards)], &gateway)
+    let gateway = Gateway {
+        ingress: vec!["eth0".parse().unwrap()],
+        families,
+        snat,
+        tunnels: ["wg0", "wg1"]
+            .map(|name| Tunnel { interface: name.parse().unwrap(), confine: name == "wg0" })
+            .into(),
+        max_segment: Some(1360),
+    };
+    let clients = clients.map(|client| client.parse().unwrap());
+    let (first, second) = forwards.split_at(3);
+    render(&[AccessList::new(&clients, first), AccessList::new(&clients[..1], second)], &gateway)
 }
 
 /// The messages that build `ruleset`: type within the subsystem, and attributes.

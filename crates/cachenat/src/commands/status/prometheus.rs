@@ -148,6 +148,7 @@ pub(in crate::commands) mod tests {
             public: None,
             listen: "10.0.0.55:6379".to_owned(),
             list: None,
+            routed: None,
             targets: vec!["10.0.1.230:6379".to_owned(), "10.0.1.231:6379".to_owned()],
             connections: 12,
             flows,
