@@ -1,4 +1,4 @@
-//! What is measured with: so many nodes, one of which may have moved.
+//! The data for measurements: a number of nodes, one of which may have moved.
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU16;

@@ -1,6 +1,6 @@
-//! How soon a replaced node is followed: by `cachenat watch`, by cron, and by HAProxy that asks DNS itself.
+//! Measures how soon `cachenat watch`, cron and HAProxy with its own DNS resolver follow a replaced node.
 //!
-//! All of them watch the same nodes of one lab at once, so that each replacement is the same for all.
+//! All of them follow the same nodes of one lab at the same time, so they see the same replacements.
 
 mod clients;
 mod haproxy;
@@ -30,7 +30,7 @@ const PORT: u16 = 6380;
 /// How often `watch` and HAProxy ask DNS.
 const ASK: &str = "1s";
 
-/// How long anybody may take to follow.
+/// The time limit for following a replacement.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The clients: one that soon loses patience, as many that serve requests do, and one that waits as long as Jedis does
@@ -69,7 +69,7 @@ pub(crate) fn measure(plan: Plan, progress: &mut Progress) -> Section {
     progress.begin(replacements + applies);
     for round in 1..=replacements {
         progress.step(&format!("following, replacement {round} of {replacements}"));
-        // At no fixed distance from anybody's next question.
+        // At a random time relative to the next DNS queries.
         thread::sleep(Duration::from_millis(fastrand::u64(0..1000)));
         while commits.try_recv().is_ok() {}
         lab.replace_node(NODE);
@@ -101,7 +101,7 @@ pub(crate) fn measure(plan: Plan, progress: &mut Progress) -> Section {
 
 fn watch(lab: &Lab) -> Daemon {
     let mut command = lab.operator_command("setpriv");
-    // It ends with this process, however this one ends.
+    // It ends together with this process.
     command.args(["--pdeathsig", "KILL"]).arg(programs::cachenat());
     Daemon::start(command.args(["watch", "--interval", "1h", "--dns-interval", ASK]))
 }

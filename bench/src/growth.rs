@@ -205,7 +205,7 @@ impl Bench {
     }
 }
 
-/// Discovery's own time, for that of the API and the wire is not ours.
+/// Discovery's own time, without that of the API and the network.
 fn discovery(sizes: Vec<usize>, rounds: usize, progress: &mut Progress) -> Growth {
     let mut points = Vec::new();
     for groups in sizes {

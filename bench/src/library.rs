@@ -1,4 +1,4 @@
-//! The applier against the kernel, without the processes around it.
+//! Measures the applier on the kernel, without starting processes.
 
 use std::fmt::Write as _;
 

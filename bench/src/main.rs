@@ -1,7 +1,7 @@
-//! Measures cachenat beside its peers and writes docs/BENCHMARKS.md; `scripts/bench` runs it in namespaces of its own.
+//! Measures cachenat and its peers, and writes docs/BENCHMARKS.md; `scripts/bench` runs it in private namespaces.
 //!
-//! Machines are shared and noisy, so what is compared is measured in turns within one run; medians are shown, with the
-//! range of the middle half.
+//! Machines are shared and noisy, so compared things are measured in turns within one run; the results are medians with
+//! their quartiles.
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 
@@ -28,9 +28,9 @@ use section::{Progress, Section};
 /// How much is measured.
 #[derive(Clone, Copy)]
 struct Plan {
-    /// How often each thing is measured that takes a tenth of a second.
+    /// The number of rounds for measurements that take a tenth of a second.
     rounds: usize,
-    /// The same for things that take a second.
+    /// The number of rounds for measurements that take a second.
     long_rounds: usize,
     quick: bool,
 }
@@ -39,7 +39,7 @@ struct Plan {
 struct Part {
     name: &'static str,
     measure: fn(Plan, &mut Progress) -> Section,
-    /// How many seconds it takes, about: as a whole, and quickly. It may take four times as many before it is given up.
+    /// The approximate duration in seconds, complete and quick; it is aborted after four times that.
     seconds: [u64; 2],
 }
 

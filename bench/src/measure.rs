@@ -47,7 +47,7 @@ fn cpu_of_children() -> Duration {
     Duration::from_micros(u64::try_from(microseconds).unwrap())
 }
 
-/// Runs a program and takes no failure for an answer; what it says on stderr is shown.
+/// Runs a program that must succeed; its stderr is shown.
 pub(crate) fn run(command: &mut Command) {
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap();
     assert!(status.success(), "{command:?}: {status}");

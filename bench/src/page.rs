@@ -1,4 +1,4 @@
-//! The page: what is to be reached on top, then each chapter.
+//! The page: the goals first, then each chapter.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -77,7 +77,7 @@ fn machine() -> String {
     format!("Measured on {cores} cores of {model}, Linux {}, {nft}", kernel.trim())
 }
 
-/// One screen: what was to be reached.
+/// The table of goals, which fits one screen.
 fn summary(targets: &[&Target], growth: &[&Growth], chapters: &[Chapter]) -> String {
     let mut text =
         String::from("## At a glance\n\n| what | wanted | measured | reached |\n|---|---|---|---|\n");

@@ -1,4 +1,4 @@
-//! Whole processes from start to end, as cron runs them, beside their peers.
+//! Measures complete processes from start to end, as cron runs them, and their peers.
 
 use std::fmt::Write as _;
 use std::fs;

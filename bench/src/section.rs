@@ -1,6 +1,6 @@
-//! A part of the benchmark: what it finds, and the process that it runs in.
+//! A part of the benchmark: its results, and the process that it runs in.
 //!
-//! Each part is a process of its own, so that one that fails or hangs costs its own chapter and never the whole run.
+//! Each part is a separate process, so that a failure or hang costs only its own chapter.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-/// What a part found.
+/// The results of a part.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Section {
     /// Its chapters, as they go into the page.
@@ -20,7 +20,7 @@ pub(crate) struct Section {
     pub(crate) plots: Vec<(String, String)>,
 }
 
-/// Something that is to be reached.
+/// A goal.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Target {
     pub(crate) what: String,

@@ -18,10 +18,10 @@ use hickory_resolver::proto::{
     rr::{Name, RData, Record, RecordType, rdata::CNAME},
 };
 
-/// What a name has.
+/// The answer for a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// A and AAAA records; none of either: the name exists without a record.
+    /// A and AAAA records; without any, the name exists but has no records.
     Addresses(Vec<IpAddr>),
     /// An alias. The whole chain is in one answer, as a recursive server gives it.
     Cname(String),
@@ -35,7 +35,7 @@ pub enum Answer {
 
 type Names = Arc<Mutex<BTreeMap<String, Answer>>>;
 
-/// A running name server. Names that it was not told are NXDOMAIN. It stops when it is dropped.
+/// A running name server. Unknown names are NXDOMAIN. It stops when it is dropped.
 pub struct FakeDns {
     address: SocketAddr,
     names: Names,
@@ -81,12 +81,12 @@ impl FakeDns {
         self.address
     }
 
-    /// What a name has from now on.
+    /// Sets the answer for a name.
     pub fn set(&self, name: &str, answer: Answer) {
         lock(&self.names).insert(name.to_lowercase(), answer);
     }
 
-    /// One address from now on.
+    /// Sets the only address of a name.
     ///
     /// # Panics
     ///
@@ -95,7 +95,7 @@ impl FakeDns {
         self.set(name, Answer::Addresses(vec![address.parse().expect("an address")]));
     }
 
-    /// What was asked for, in its order.
+    /// The queries, in order.
     pub fn queries(&self) -> Vec<(String, RecordType)> {
         lock(&self.queries).clone()
     }
@@ -143,7 +143,7 @@ enum Transport {
 }
 
 fn serve_udp(socket: &UdpSocket, zone: &Zone, stop: &AtomicBool) {
-    // UDP sockets can't be shut down from outside, so look up now and then.
+    // A UDP socket cannot be shut down from another thread, so check for the end regularly.
     socket.set_read_timeout(Some(Duration::from_millis(100))).expect("100 ms is not zero");
     let mut buffer = [0; 4096];
     while !stop.load(Ordering::Relaxed) {
@@ -181,7 +181,7 @@ impl Zone {
         response.to_vec().ok()
     }
 
-    /// Puts the answer in; none: there is to be silence.
+    /// Adds the answer; `None` if the server must stay silent.
     fn fill(&self, response: &mut Message, question: &Query, transport: Transport) -> Option<()> {
         let mut name = question.name().clone();
         loop {

@@ -1,6 +1,6 @@
-//! What the tests stand on: the lab, and fakes of what AWS answers.
+//! The foundation of the tests: the lab, and fakes of AWS and DNS.
 
-// A test helper says what went wrong by panicking, and its indices are its own.
+// Test helpers report failures by panicking, and control their own indices.
 #![allow(clippy::indexing_slicing)]
 
 pub mod fake_aws;

@@ -1,4 +1,4 @@
-//! Where the programs are that the tests run and cargo does not hand them.
+//! The paths of programs that the tests run and cargo does not provide.
 
 use std::fs;
 use std::path::{Path, PathBuf};

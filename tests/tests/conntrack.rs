@@ -1,7 +1,7 @@
-//! Flows to targets that are gone are cut, and no others: real connections through our table, with conntrack(8) as the
-//! independent witness.
+//! Only flows to removed targets are deleted: real connections through our table, checked independently with
+//! conntrack(8).
 
-// Helpers of tests fail by panicking, and their indices are their own.
+// Test helpers report failures by panicking, and control their own indices.
 #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 
 mod rulesets;
@@ -34,7 +34,7 @@ fn rendered(forwards: &[Forward]) -> Ruleset {
     render(&[AccessList::new(&clients, forwards)], &gateway(&[Family::Ipv4, Family::Ipv6], to_gateway()))
 }
 
-/// Makes the gateway's table what `forwards` want, as `apply` does, but for the cut; tells what was in force before.
+/// Applies `forwards` to the gateway as `apply` does, but without deleting flows; returns the previous ruleset.
 fn apply(segment: &Segment, forwards: &[Forward]) -> Ruleset {
     let mut kernel = segment.gateway.enter(|| Kernel::open().unwrap());
     let before = ours(&kernel.dump().unwrap()).unwrap().map(|actual| actual.ruleset.clone());
@@ -46,7 +46,7 @@ fn conntrack(namespace: &Namespace) -> Conntrack {
     namespace.enter(|| Conntrack::open().unwrap())
 }
 
-/// Like [`apply`], with the cut.
+/// Like [`apply`], then deletes stale flows and returns their number.
 fn follow(segment: &Segment, forwards: &[Forward]) -> usize {
     let (before, now) = (apply(segment, forwards), rendered(forwards));
     let former = Former::of(&before, &now);
@@ -58,7 +58,7 @@ fn open(conntrack: &mut Conntrack) -> Counts {
     conntrack.count(Which::Translated).unwrap().into_iter().map(|(pair, flows)| (pair, flows.open)).collect()
 }
 
-/// The DNATed TCP flows that conntrack(8) lists, by original destination and reply source, without the ended ones.
+/// The open DNATed TCP flows in conntrack(8)'s list, by original destination and reply source.
 fn listed(namespace: &Namespace) -> Counts {
     let mut counts = Counts::new();
     for family in ["ipv4", "ipv6"] {
@@ -210,7 +210,7 @@ fn an_older_versions_reader_flows_are_kept() {
     apply(&segment, &[node.clone(), node6.clone()]);
     segment.gateway.nft(FORMER);
     let readers = ["10.0.0.55:6390", "[2001:db8::55]:6390"];
-    // That all of 40 go to one of two nodes has a chance of 2^-39.
+    // The probability that all 40 go to the same node is 2^-39.
     let dial = || readers.map(|reader| (0..40).map(|_| segment.dial(reader)).collect::<Vec<_>>());
     let _old = dial();
     let before = listed(&segment.gateway);
@@ -288,7 +288,7 @@ fn flows_stay_while_every_target_exists() {
         0
     );
     connection.speak();
-    // Another listener of that target, and another target of that listener, are not what the flow belongs to.
+    // The flow belongs neither to another listener of its target nor to another target of its listener.
     let near =
         [Pair { listen: at(listen), target: at(B) }, Pair { listen: at("10.0.0.55:6380"), target: at(A) }];
     assert_eq!(

@@ -1,6 +1,6 @@
-//! What any kernel promises, checked on the fake and on the running one alike: what is learnt on the fake holds.
+//! The guarantees of a kernel, tested on the fake and on the running kernel, so that tests on the fake are valid.
 
-// Helpers of tests fail by panicking, and their indices are their own.
+// Test helpers report failures by panicking, and control their own indices.
 #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 
 mod rulesets;
@@ -17,7 +17,7 @@ use rules::ruleset::{AddrPort, Chain, Element, Key, ListIndex, Rule, Ruleset, Se
 use rules::{AccessList, Actual, Family, Forward, Operation, Snat, Transaction, Tunnel, diff, render};
 use rulesets::{at, everything, example, gateway, nodes, redirect, to_gateway, to_several};
 
-/// Runs each claim on the fake, and on the kernel in a namespace of its own.
+/// Runs each test on the fake, and on the kernel in a separate namespace.
 macro_rules! contract {
     ($($claim:ident)*) => {
         mod on_the_fake {
@@ -253,7 +253,7 @@ fn elements_are_read_by_key_as_a_dump_shows_them(kernel: &mut impl Netfilter) {
     }
 }
 
-/// A kernel that is only lent.
+/// A borrowed kernel.
 struct Borrowed<'a, K>(&'a mut K);
 
 impl<K: Netfilter> Netfilter for Borrowed<'_, K> {

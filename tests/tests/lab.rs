@@ -1,4 +1,4 @@
-//! What the other tests rely on in the lab.
+//! Tests of the lab itself.
 
 use cachenat_tests::lab::Lab;
 use cachenat_tests::lab::redis::Redis;
@@ -76,7 +76,7 @@ fn a_redis_cluster_serves_all_slots() {
     }
 }
 
-/// Asks the API for every endpoint and DNS for its address, as cachenat does but with other people's code.
+/// Looks up every endpoint and its address as cachenat does, but with other programs.
 const ENDPOINTS: &str = r#"
 import boto3, socket
 for cluster in boto3.client("elasticache", "us-east-2").describe_cache_clusters(ShowCacheNodeInfo=True)["CacheClusters"]:

@@ -1,6 +1,6 @@
-//! What the kernel tells about commits, with nft as the one who makes them.
+//! The kernel's notifications about commits, which nft makes here.
 
-// Helpers of tests fail by panicking, and their indices are their own.
+// Test helpers report failures by panicking, and control their own indices.
 #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 
 mod rulesets;
@@ -18,7 +18,7 @@ use rules::ruleset::Ruleset;
 use rulesets::{example, nodes, redirect};
 use rustix::thread::{CapabilitySet, capabilities, gettid, set_capabilities};
 
-/// Commits from a thread that is told.
+/// Commits from another thread, and returns its id.
 fn commit(namespace: &Namespace, ruleset: &Ruleset) -> (Synced, u32) {
     namespace.enter(|| {
         let synced = sync(&mut Kernel::open().unwrap(), Some(ruleset)).unwrap();
@@ -30,7 +30,7 @@ fn open(namespace: &Namespace) -> Monitor {
     namespace.enter(|| Monitor::open(None).unwrap())
 }
 
-/// The kernel has told a commit before the committer goes on, so there is nothing to wait for.
+/// Needs no wait: the kernel sends the notifications before the committer continues.
 fn noticed(monitor: &mut Monitor) -> Noticed {
     monitor.drain().unwrap().expect("a commit was told")
 }

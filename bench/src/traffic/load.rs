@@ -1,4 +1,4 @@
-//! What a client does, and what it costs.
+//! The client's load, and its cost.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -29,8 +29,8 @@ impl Listeners {
         (self.address, self.first_port + fastrand::u16(0..self.count)).into()
     }
 
-    /// One connection from the cradle to the grave: connect, `PING`, `PONG`, and a reset, which leaves no `TIME_WAIT` behind.
-    /// Returns how long the connect took, and all up to the answer.
+    /// Makes one connection: connect, `PING`, `PONG`, and a reset, which leaves no `TIME_WAIT`. Returns the durations of the
+    /// connect and until the answer.
     fn visit(self) -> io::Result<(Duration, Duration)> {
         let begin = Instant::now();
         let mut connection = TcpStream::connect_timeout(&self.any(), PATIENCE)?;

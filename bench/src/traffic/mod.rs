@@ -111,7 +111,7 @@ pub(crate) fn measure(plan: Plan, progress: &mut Progress) -> Section {
         CELLS.iter().map(|&(peer, forwards)| set_up(&mut wires, peer, forwards)).collect();
     progress.begin(amount.rounds * cells.len() + 1);
     for round in 1..=amount.rounds {
-        // Each time in another order, so that nobody always comes after the same.
+        // In a different order each time, so that no peer always follows the same one.
         let mut order: Vec<usize> = (0..cells.len()).collect();
         fastrand::shuffle(&mut order);
         for place in order {
@@ -147,7 +147,7 @@ fn set_up(wires: &mut Wires, peer: Peer, forwards: u16) -> Cell {
     };
     let mut cell =
         Cell { peer, forwards, gateway, _proxy: proxy, failed, rounds: Vec::new(), turns: Vec::new() };
-    // Whoever lets nobody through is told of now; and addresses are resolved once.
+    // Report a peer that does not forward now, and resolve the addresses once.
     if cell.failed.is_none()
         && let Err(error) = load::first(&wires.network.client, cell.listeners(), 5)
     {
@@ -208,7 +208,7 @@ impl Cell {
         Ok(Round { connections, first, requests })
     }
 
-    /// Lets the kernel forget the gateway's flows, which it else would do in somebody else's turn.
+    /// Deletes the gateway's flows, which the kernel would otherwise do during another peer's turn.
     fn forget(&self) {
         let mut conntrack = self.gateway.host.command("conntrack");
         // Without flows it says so and fails.
@@ -216,7 +216,7 @@ impl Cell {
     }
 }
 
-/// Whom the figures are of.
+/// The peer that the figures belong to.
 fn versions() -> String {
     let ask = |program: &str, argument: &str, line: usize| {
         let output = Command::new(program).arg(argument).output().ok()?;

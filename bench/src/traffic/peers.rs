@@ -1,4 +1,4 @@
-//! Those who lead packets to nodes, each set up as its own manual says.
+//! The programs that forward packets to nodes, each set up according to its manual.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -87,7 +87,7 @@ const CONNTRACK: &str = "table inet baseline {
     chain forward { type filter hook forward priority filter; policy accept; ct state invalid drop; }
 }";
 
-/// What every NAT instance has before anybody comes.
+/// The base configuration of every NAT instance.
 const MASQUERADE: &str = "table ip nat {
     chain POSTROUTING {
         type nat hook postrouting priority srcnat; policy accept;

@@ -1,4 +1,4 @@
-//! What was measured of the data path, for the page.
+//! The results for the data path, for the page.
 
 use std::fmt::Write as _;
 

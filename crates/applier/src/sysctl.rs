@@ -46,7 +46,7 @@ pub struct Applied {
     pub changes: Vec<SysctlChange>,
     /// Why the drop-in was skipped: this process may not write it ([`SysctlError::is_denied_drop_in`]), or it has a line
     /// that cachenat did not write ([`SysctlError::Foreign`]). The live values are set regardless.
-    pub left: Option<SysctlError>,
+    pub skipped_drop_in: Option<SysctlError>,
 }
 
 /// Why a sysctl could not be read or written.
@@ -171,7 +171,7 @@ impl Sysctls {
     ///
     /// See [`SysctlError`].
     pub fn plan(&self, wanted: &[Sysctl]) -> Result<Applied, SysctlError> {
-        let (drop_in, left) = match self.read_drop_in() {
+        let (drop_in, skipped_drop_in) = match self.read_drop_in() {
             Ok(drop_in) => (Some(drop_in), None),
             // Another hand added a line to our file; that must not stop the forwards.
             Err(foreign @ SysctlError::Foreign { number: 2.., .. }) => (None, Some(foreign)),
@@ -190,7 +190,7 @@ impl Sysctls {
                 changes.push(SysctlChange { sysctl, place: SysctlTarget::Boot, from, to });
             }
         }
-        Ok(Applied { changes, left })
+        Ok(Applied { changes, skipped_drop_in })
     }
 
     /// Sets the sysctls that forwarding needs, now and for the next boot.
@@ -205,13 +205,13 @@ impl Sysctls {
     ///
     /// See [`SysctlError`]. Changes made before the error are undone.
     pub fn apply(&self, wanted: &[Sysctl]) -> Result<Applied, SysctlError> {
-        let Applied { mut changes, left } = self.plan(wanted)?;
+        let Applied { mut changes, skipped_drop_in } = self.plan(wanted)?;
         match self.all_or_none(&changes) {
-            Ok(()) => Ok(Applied { changes, left }),
+            Ok(()) => Ok(Applied { changes, skipped_drop_in }),
             Err(denied) if denied.is_denied_drop_in() => {
                 changes.retain(|change| change.place == SysctlTarget::Live);
                 self.all_or_none(&changes)?;
-                Ok(Applied { changes, left: Some(denied) })
+                Ok(Applied { changes, skipped_drop_in: Some(denied) })
             }
             Err(error) => Err(error),
         }
@@ -226,7 +226,7 @@ impl Sysctls {
         let Applied { mut changes, .. } = self.plan(wanted)?;
         changes.retain(|change| change.place == SysctlTarget::Live);
         self.all_or_none(&changes)?;
-        Ok(Applied { changes, left: None })
+        Ok(Applied { changes, skipped_drop_in: None })
     }
 
     fn all_or_none(&self, changes: &[SysctlChange]) -> Result<(), SysctlError> {

@@ -148,7 +148,7 @@ pub(crate) fn carry_out(
 ) -> anyhow::Result<Done> {
     let cut = Cut::prepare(config, &*in_force(&config.state_dir, &dump)?, &wanted.ruleset, output);
     let settings = sysctls::of_host(config, wanted)?;
-    let Applied { changes: sysctls, left } = match until {
+    let Applied { changes: sysctls, skipped_drop_in: left } = match until {
         Until::Changed => settings.apply(&wanted.sysctls)?,
         Until::Reboot => settings.apply_now(&wanted.sysctls)?,
     };

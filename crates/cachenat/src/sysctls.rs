@@ -55,11 +55,11 @@ pub(crate) fn at_boot(config: &Config, sysctl: &Sysctl, ingress: &[&IfName]) -> 
 pub(crate) fn keep(config: &Config, wanted: &Admitted, output: Output) -> bool {
     let kept = of_host(config, wanted).and_then(|settings| Ok(settings.apply(&wanted.sysctls)?));
     match &kept {
-        Ok(Applied { left: None, .. }) => {}
-        Ok(Applied { left: Some(left), .. }) => output.warn(&left_to_root(left)),
+        Ok(Applied { skipped_drop_in: None, .. }) => {}
+        Ok(Applied { skipped_drop_in: Some(left), .. }) => output.warn(&left_to_root(left)),
         Err(error) => output.warn(&format!("{error:#}; the next boot forwards only once cachenat has run")),
     }
-    matches!(kept, Ok(Applied { left: None, .. }))
+    matches!(kept, Ok(Applied { skipped_drop_in: None, .. }))
 }
 
 /// What there is to know of a drop-in that was left as it is.

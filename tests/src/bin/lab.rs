@@ -1,7 +1,6 @@
 //! A tour of cachenat, on a VPC made of network namespaces. Run it by `scripts/demo`.
 //!
-//! It types what an operator and a client would, shows what they would see, and stops with a panic at the first
-//! thing that is not as it should be.
+//! Runs the commands of an operator and a client, shows their output, and panics at the first unexpected result.
 
 use std::process::Command;
 
@@ -50,7 +49,7 @@ fn reach(lab: &Lab) {
         "The client writes to the primary and reads from both replicas. Each port leads to a node of its own.",
     );
     client(lab, "redis-cli -h 203.0.113.73 -p 6379 set greeting hello").shows("OK");
-    // WAIT would have to come on the connection that wrote; on another it says at once that all is well.
+    // WAIT works only on the connection that wrote; on another connection it returns at once.
     let has_it = |node: &Node| node.redis().call(&["GET", "greeting"]).is_ok_and(|value| value == "hello");
     wait_for("the replicas to have it", || lab.nodes().all(has_it).then_some(()));
     for (port, address) in [(6379, "10.0.1.230"), (6380, "10.0.1.231"), (6381, "10.0.1.232")] {
@@ -116,7 +115,7 @@ fn client(lab: &Lab, line: &str) -> Shown {
     Shown::run("client$", line, lab.network.client.command(program).args(args))
 }
 
-/// A command line typed on a host that nobody allowed.
+/// A command line typed on a host that is not on the allow-list.
 fn stranger(lab: &Lab, line: &str) -> Shown {
     let (program, args) = words(line);
     Shown::run("stranger$", line, lab.network.stranger.command(program).args(args))
@@ -127,7 +126,7 @@ fn words(line: &str) -> (&str, Vec<&str>) {
     (words.next().unwrap_or_default(), words.collect())
 }
 
-/// A command that has run before the reader's eyes, and what must be true of it.
+/// A command that was shown to the reader, and the checks on its result.
 struct Shown {
     line: String,
     run: Run,

@@ -65,7 +65,7 @@ fn signed_region(request: &Request) -> Option<String> {
     (service == "elasticache").then(|| region.to_owned())
 }
 
-/// What AWS checks before it looks at the action. (The signature itself is not computed.)
+/// The checks of AWS before it reads the action. (The signature itself is not computed.)
 fn check(request: &Request, region: Option<&str>, scenario: &Scenario) -> Result<(), Refusal> {
     if region.is_none() {
         let message = "Request is missing Authentication Token".to_owned();
@@ -145,7 +145,7 @@ fn answer(action: &str, request: &Request, page: &Page, scenario: &Scenario) -> 
     }
 }
 
-/// All of them, or the one that is asked for.
+/// All entries, or the requested one.
 fn named(
     all: &[Value],
     key: &str,
@@ -159,7 +159,7 @@ fn named(
     }
 }
 
-/// The tags of a resource, which AWS tells only while it is available.
+/// The tags of a resource, which AWS returns only while it is available.
 fn tags(arn: &str, scenario: &Scenario) -> Result<Value, Refusal> {
     let lists = [&scenario.replication_groups, &scenario.cache_clusters, &scenario.serverless_caches];
     let mut resources = lists.into_iter().flatten();
@@ -175,7 +175,7 @@ fn tags(arn: &str, scenario: &Scenario) -> Result<Value, Refusal> {
     Ok(json!({"TagList": tags.map(|(key, value)| json!({"Key": key, "Value": value})).collect::<Vec<_>>()}))
 }
 
-/// Which part of a list is asked for. Markers are offsets, but the callers can't know that.
+/// The requested page of a list. Markers are offsets, but callers must not rely on that.
 struct Page {
     offset: usize,
     size: usize,

@@ -1,4 +1,4 @@
-//! As much of HTTP/1.1 as the SDKs speak to a fake, and the ways to break it.
+//! The part of HTTP/1.1 that the SDKs use, and ways to break it.
 
 use std::{
     collections::BTreeMap,
@@ -86,7 +86,7 @@ pub(super) fn write_half(connection: &mut TcpStream, message: &Message) {
     let _ = connection.shutdown(Shutdown::Both);
 }
 
-/// Sends an answer without end, in chunks of about 64 KiB.
+/// Sends an endless answer in chunks of about 64 KiB.
 pub(super) fn flood(connection: &mut TcpStream, begin: &str, piece: &str) {
     let pieces = chunk(&piece.repeat((64 << 10) / piece.len().max(1) + 1));
     let mut sent = connection.write_all((CHUNKED.to_owned() + &chunk(begin)).as_bytes());
@@ -95,7 +95,7 @@ pub(super) fn flood(connection: &mut TcpStream, begin: &str, piece: &str) {
     }
 }
 
-/// The same, so slowly that there is always something to wait for.
+/// Sends an endless answer so slowly that the reader never times out between chunks.
 pub(super) fn drip(connection: &mut TcpStream, piece: &str) {
     let mut sent = connection.write_all(CHUNKED.as_bytes());
     while sent.is_ok() {

@@ -1,4 +1,4 @@
-//! A fake of what AWS answers on loopback: the ElastiCache Query API, and IMDSv2 under `/latest/`.
+//! A fake AWS on loopback: the ElastiCache Query API, and IMDSv2 under `/latest/`.
 //!
 //! It answers in the shapes of botocore's service model elasticache/2015-02-02; `tests/boto3_reads.py` reads the same
 //! answers with boto3 and compares.
@@ -32,7 +32,7 @@ pub struct FakeAws {
 pub struct Call {
     /// `DescribeCacheClusters`, or `IMDS /latest/...`.
     pub action: String,
-    /// The page that was asked for, from 1.
+    /// The requested page, from 1.
     pub page: usize,
     /// The region that the signature names.
     pub region: String,
@@ -42,7 +42,7 @@ pub struct Call {
 struct State {
     scenario: Scenario,
     calls: Vec<Call>,
-    /// Calls that are being answered now, and the most that there were.
+    /// The number of concurrent calls, and its maximum.
     under_way: usize,
     most_at_once: usize,
 }
@@ -52,7 +52,7 @@ impl FakeAws {
     ///
     /// # Panics
     ///
-    /// If the address can't be had.
+    /// If it cannot bind the address.
     pub fn start(address: SocketAddr) -> Self {
         let listener =
             TcpListener::bind(address).unwrap_or_else(|error| panic!("listen on {address}: {error}"));
@@ -74,17 +74,17 @@ impl FakeAws {
         format!("http://{}", self.address)
     }
 
-    /// What is answered from now on. The log of calls starts anew.
+    /// Sets the scenario from now on, and clears the log of calls.
     pub fn set(&self, scenario: Scenario) {
         *lock(&self.state) = State { scenario, ..State::default() };
     }
 
-    /// What is answered now.
+    /// The current scenario.
     pub fn scenario(&self) -> Scenario {
         lock(&self.state).scenario.clone()
     }
 
-    /// Changes what is answered.
+    /// Changes the current scenario.
     pub fn change(&self, change: impl FnOnce(&mut Scenario)) {
         change(&mut lock(&self.state).scenario);
     }
@@ -94,7 +94,7 @@ impl FakeAws {
         lock(&self.state).calls.clone()
     }
 
-    /// The most calls that were answered side by side.
+    /// The maximum number of concurrent calls.
     pub fn most_at_once(&self) -> usize {
         lock(&self.state).most_at_once
     }
@@ -112,7 +112,7 @@ impl Drop for FakeAws {
     }
 }
 
-/// A panic elsewhere says enough; the state is whole all the same.
+/// Ignores poisoning: the panic is reported elsewhere, and the state is still consistent.
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
@@ -144,7 +144,7 @@ fn end(state: &Mutex<State>) {
     state.under_way = state.under_way.saturating_sub(1);
 }
 
-/// What is sent, and how it goes wrong.
+/// Sends the answer, or fails as the scenario demands.
 struct Response {
     after: Duration,
     message: http::Message,

@@ -1,4 +1,4 @@
-//! What the fake answers, as data that a file can hold.
+//! The fake's answers as data, which can be read from a file.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -29,28 +29,28 @@ pub struct Scenario {
     pub delay_ms: u64,
     /// How far the service's clock is ahead of this host's.
     pub clock_ahead_s: i64,
-    /// What goes wrong; the first that fits counts.
+    /// The faults; the first that matches applies.
     pub faults: Vec<Fault>,
 }
 
-/// Something that goes wrong.
+/// A fault.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// The action that it happens to; none: all.
+    /// The affected action; all if `None`.
     #[serde(default)]
     pub action: Option<String>,
-    /// The page that it happens to, from 1; none: all.
+    /// The affected page, from 1; all if `None`.
     #[serde(default)]
     pub page: Option<usize>,
-    /// How many times; none: always.
+    /// How often it happens; always if `None`.
     #[serde(default)]
     pub times: Option<usize>,
     /// What happens.
     pub how: How,
 }
 
-/// The way in which something goes wrong.
+/// The kind of a fault.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum How {
@@ -71,9 +71,9 @@ pub enum How {
     Reset,
     /// The answer breaks off in the middle.
     HalfBody,
-    /// The answer is whole HTTP, but half XML.
+    /// The HTTP answer is complete, but its XML is truncated.
     HalfXml,
-    /// An answer in chunks that begins so, and then repeats a piece for as long as it is read.
+    /// A chunked answer that begins like this, and then repeats a piece forever.
     Flood {
         /// How it begins.
         begin: String,
@@ -95,18 +95,18 @@ pub enum How {
 }
 
 impl Fault {
-    /// Something that always happens to an action.
+    /// A fault that always affects an action.
     pub fn of(action: &str, how: How) -> Self {
         Self { action: Some(action.to_owned()), page: None, times: None, how }
     }
 
-    /// The same, on one page only.
+    /// Restricts the fault to one page.
     #[must_use]
     pub fn on_page(self, page: usize) -> Self {
         Self { page: Some(page), ..self }
     }
 
-    /// The same, a number of times.
+    /// Limits how often the fault happens.
     #[must_use]
     pub fn times(self, times: usize) -> Self {
         Self { times: Some(times), ..self }
@@ -132,14 +132,14 @@ impl Scenario {
     ///
     /// # Panics
     ///
-    /// If it is none.
+    /// If the file is not a scenario.
     pub fn load(path: &Path) -> Self {
         let text =
             std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
-    /// Takes the fault that happens to this call, if one does, and counts it.
+    /// The fault for this call, if any; counts it.
     pub(super) fn fault(&mut self, action: &str, page: usize) -> Option<How> {
         let fits = |fault: &&mut Fault| {
             fault.action.as_deref().is_none_or(|of| of == action)

@@ -215,7 +215,7 @@ pub fn subnet_group(vpc: &str, subnet: &str) -> Value {
     })
 }
 
-/// What IMDS tells of an instance in AWS's example: 10.0.0.55 in `vpc-0example`, with its Elastic IP.
+/// The IMDS of the instance in AWS's example: 10.0.0.55 in `vpc-0example`, with its Elastic IP.
 pub fn instance(subnet: &str) -> BTreeMap<String, String> {
     let mac = "02:00:00:00:00:01";
     let of_interface = [

@@ -1,4 +1,4 @@
-//! What the API and DNS say of the lab's caches.
+//! The answers of the API and DNS about the lab's caches.
 
 use std::net::IpAddr;
 
@@ -52,7 +52,7 @@ fn retain(list: &mut Value, keep: impl Fn(&Value) -> bool) {
     list.as_array_mut().expect("the shapes have a list here").retain(keep);
 }
 
-/// Points every name of the caches where it leads now.
+/// Points every name of the caches to its current address.
 pub(super) fn name(caches: &[Cache], dns: &FakeDns) {
     for cache in caches {
         for node in &cache.nodes {

@@ -1,4 +1,4 @@
-//! The NAT instance as a whole machine: a Debian that is booted, with the real systemd as its first process.
+//! The NAT instance as a complete machine: a booted Debian with a real systemd.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -13,13 +13,13 @@ use super::shell::run;
 use super::wait::wait_for;
 use crate::programs;
 
-/// A machine on the NAT instance's network, as long as the value lives. What it has written is gone with it.
+/// A machine on the NAT instance's network; dropping it stops the machine and deletes its files.
 #[derive(Debug)]
 pub struct Machine {
     outside: Child,
     orders: ChildStdin,
     said: BufReader<ChildStdout>,
-    /// The process id of its init; `None`: it is off.
+    /// The process id of its init; `None` while it is off.
     init: Option<String>,
     network: String,
     cgroup: PathBuf,
@@ -30,7 +30,7 @@ impl Lab {
     ///
     /// # Panics
     ///
-    /// If the test does not run as root, which makes file systems and users.
+    /// If the test does not run as root, which is needed for file systems and users.
     pub fn boot(&self) -> Machine {
         assert!(nix::unistd::Uid::effective().is_root(), "a machine takes root: sudo scripts/test");
         Machine::boot(&self.network.nat, &self.dir().join("machine"))
@@ -61,7 +61,7 @@ impl Machine {
         machine
     }
 
-    /// Boots it, and waits until it is up with all that it starts.
+    /// Boots it, and waits until all its units have started.
     ///
     /// # Panics
     ///
@@ -80,9 +80,9 @@ impl Machine {
         );
     }
 
-    /// Shuts it down in good order.
+    /// Shuts it down cleanly.
     pub fn switch_off(&mut self) {
-        // Its answer may be lost in the fall.
+        // The shutdown may cut off the answer.
         self.runs(&["systemctl", "poweroff"]);
         assert_eq!(self.hear(), "off");
         self.init = None;
@@ -98,7 +98,7 @@ impl Machine {
         self.init.as_deref().expect("the machine is on")
     }
 
-    /// A path on the machine as this process finds it.
+    /// A path on the machine, as seen by this process.
     pub fn path(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.init()))
     }
@@ -122,7 +122,7 @@ impl Machine {
         command
     }
 
-    /// Runs a program to its end, whatever that is.
+    /// Runs a program to its end, whether or not it succeeds.
     pub fn runs(&self, words: &[&str]) -> Run {
         self.command(words[0]).args(&words[1..]).output().expect("nsenter is part of util-linux").into()
     }
@@ -157,7 +157,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Each fails only when its work is done already.
+        // These fail only if there is nothing left to do.
         let _ = fs::write(self.cgroup.join("cgroup.kill"), "1");
         let _ = self.outside.kill();
         let _ = self.outside.wait();
@@ -167,7 +167,7 @@ impl Drop for Machine {
     }
 }
 
-/// A place of its own for the machine's processes, which systemd divides further.
+/// A cgroup for the machine's processes, in which systemd creates its own.
 fn cgroup(dir: &Path) -> PathBuf {
     let read = |file: &str| fs::read_to_string(file).expect("proc is mounted");
     let mounts = read("/proc/self/mounts");

@@ -1,4 +1,4 @@
-//! An honest ElastiCache behind a NAT instance, on one machine and with no network.
+//! A realistic ElastiCache behind a NAT instance, on one machine and without a network.
 //!
 //! ```text
 //!  client   198.51.100.27 ─┐
@@ -7,9 +7,9 @@
 //!                                                          └─ private 10.0.1.0/24 ── nodes 10.0.1.230 …
 //! ```
 //!
-//! Each host is a network namespace; redis-server and memcached are the real ones; the ElastiCache API and the
-//! VPC's DNS are fakes on the NAT instance's loopback. Everything a lab made ends with its value, so tests build
-//! one each and run side by side.
+//! Each host is a network namespace; redis-server and memcached are real; the ElastiCache API and the VPC's DNS are fakes
+//! on the NAT instance's loopback. Dropping a lab removes everything that it created, so each test builds its own, and
+//! tests run in parallel.
 
 mod account;
 pub mod cache;
@@ -38,7 +38,7 @@ use crate::fake_dns::{Answer, FakeDns};
 pub use cache::{Cache, Kind, Node};
 pub use network::{CLIENT, GATEWAY, Network, PUBLIC, STRANGER};
 
-/// A network, the caches in it, and the fakes that speak of them.
+/// A network, the caches in it, and the fake API and DNS that describe them.
 pub struct Lab {
     caches: Vec<Cache>,
     /// None: it was stopped.
@@ -57,7 +57,7 @@ impl Lab {
     ///
     /// # Panics
     ///
-    /// Without the right to make network namespaces, or without the programs that `scripts/setup` installs.
+    /// Without the privilege to create network namespaces, or without the programs that `scripts/setup` installs.
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("cachenat-lab-").tempdir();
         let dir = dir.expect("the temporary directory is writable");
@@ -69,7 +69,7 @@ impl Lab {
         lab
     }
 
-    /// The lab's own directory, which ends with it.
+    /// The lab's directory, which is deleted with it.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -84,7 +84,7 @@ impl Lab {
         self.add_cache(Cache::new(name, Kind::Cluster), shards, 2);
     }
 
-    /// The same with in-transit encryption; [`tls::authority`] is to be believed.
+    /// Adds a Redis Cluster with in-transit encryption; clients must trust [`tls::authority`].
     pub fn add_tls_cluster(&mut self, name: &str, shards: u16) {
         tls::make_authority(self.dir.path());
         self.add_cache(Cache::new(name, Kind::TlsCluster), shards, 2);
@@ -119,7 +119,7 @@ impl Lab {
         self.start_node(place, number)
     }
 
-    /// Takes a node away: its host falls silent, and the API and DNS no longer know it.
+    /// Removes a node: its host falls silent, and the API and DNS no longer list it.
     pub fn remove_node(&mut self, id: &str) {
         let place = self.cache_of(id);
         self.answer_for(id, Answer::Code(ResponseCode::NXDomain));
@@ -180,7 +180,7 @@ impl Lab {
         self.caches.iter().flat_map(|cache| &cache.nodes)
     }
 
-    /// The place of the cache that a node is of.
+    /// The index of the cache that a node belongs to.
     fn cache_of(&self, id: &str) -> usize {
         let has = |cache: &Cache| cache.nodes.iter().any(|node| node.id == id);
         self.caches.iter().position(has).unwrap_or_else(|| panic!("the lab has no node {id}"))
@@ -188,12 +188,12 @@ impl Lab {
 
     fn next_address(&mut self) -> Ipv4Addr {
         let address = Ipv4Addr::new(10, 0, 1, self.next_host);
-        // Replaced again and again, nodes come round to the subnet's lower half.
+        // After many replacements, addresses wrap to the subnet's lower half.
         self.next_host = if self.next_host == 254 { 2 } else { self.next_host + 1 };
         address
     }
 
-    /// Tells the API and DNS what there is.
+    /// Updates the API and DNS to the current caches.
     fn publish(&self) {
         if let Some(api) = &self.api {
             api.set(account::describe(&self.caches));
@@ -213,7 +213,7 @@ impl Lab {
         account::name_roles(&self.caches[self.cache_of(id)], dns, id);
     }
 
-    /// The API, to make it answer otherwise.
+    /// The API, to change its answers.
     ///
     /// # Panics
     ///
@@ -222,23 +222,23 @@ impl Lab {
         self.api.as_ref().expect("the API was not stopped")
     }
 
-    /// From now on nothing listens where the API was.
+    /// Stops the API: nothing listens on its port.
     pub fn stop_api(&mut self) {
         self.api = None;
     }
 
-    /// What was stopped is back, with what there is by now.
+    /// Restarts what was stopped, with the current caches.
     pub fn start_api(&mut self) {
         self.api = Some(self.network.nat.enter(|| FakeAws::start(SocketAddr::V4(product::API))));
         self.publish();
     }
 
-    /// From now on nothing listens where DNS was.
+    /// Stops DNS: nothing listens on its port.
     pub fn stop_dns(&mut self) {
         self.dns = None;
     }
 
-    /// DNS, to see what it was asked.
+    /// DNS, to inspect its queries.
     ///
     /// # Panics
     ///
@@ -247,7 +247,7 @@ impl Lab {
         self.dns.as_ref().expect("DNS was not stopped")
     }
 
-    /// Makes a node's name answer otherwise, until nodes change again.
+    /// Changes the answer for a node's name until nodes change again.
     ///
     /// # Panics
     ///

@@ -1,4 +1,4 @@
-//! A network namespace that lives exactly as long as its value.
+//! A network namespace that exists exactly as long as its value.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -18,9 +18,9 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A network namespace, held open by a file descriptor of this process.
 ///
-/// It bears no name in `/run/netns`, so labs side by side cannot meet, nothing has to be deleted, and nothing
-/// stays behind when the process is killed: the kernel drops a namespace with its last descriptor and process
-/// (network_namespaces(7)). A person can look inside with `nsenter --net=PATH`, see [`Namespace::path`].
+/// It has no name in `/run/netns`, so parallel labs cannot conflict, and nothing is left if the process is killed: the
+/// kernel deletes a namespace with its last descriptor and process (network_namespaces(7)). Inspect it with
+/// `nsenter --net=PATH`, see [`Namespace::path`].
 #[derive(Debug)]
 pub struct Namespace {
     file: File,
@@ -33,7 +33,7 @@ impl Namespace {
     ///
     /// Without CAP_SYS_ADMIN, which `scripts/test` sees to.
     pub fn new() -> Self {
-        // unshare(2) moves only the calling thread, so a thread of its own keeps the caller where it is.
+        // unshare(2) affects only the calling thread, so call it on a new thread.
         let file =
             thread::scope(|scope| scope.spawn(Self::unshared).join()).expect("the thread has not panicked");
         let namespace = Self { file };
@@ -59,8 +59,8 @@ impl Namespace {
         command
     }
 
-    /// Runs a closure on a thread inside: sockets that it opens, and threads and processes that it starts,
-    /// belong to the namespace for good.
+    /// Runs a closure on a thread inside: sockets that it opens, and threads and processes that it starts, stay in the
+    /// namespace.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let inside = || {
             setns(&self.file, CloneFlags::CLONE_NEWNET).expect("the descriptor is a network namespace");
@@ -82,7 +82,7 @@ impl Namespace {
         Ok(stream)
     }
 
-    /// Carries out ip(8) commands, one a line, without the word `ip`.
+    /// Runs ip(8) commands, one per line, without the word `ip`.
     pub fn ip(&self, batch: &str) {
         run_with_input(self.command("ip").args(["-batch", "-"]), batch);
     }

@@ -8,7 +8,7 @@ use super::namespace::Namespace;
 
 /// The client on the allow-list, as in AWS's example.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 27);
-/// A client that nobody allowed.
+/// A client that is not on the allow-list.
 pub const STRANGER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 28);
 /// The Elastic IP that clients dial.
 pub const PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 73);
@@ -26,9 +26,9 @@ pub struct Network {
     pub igw: Namespace,
     /// The VPC's router, with the bridges `public` and `private`.
     pub vpc: Namespace,
-    /// The NAT instance: one interface, `eth0`, as fresh as it boots (`ip_forward` is 0).
+    /// The NAT instance: one interface, `eth0`, as after a boot (`ip_forward` is 0).
     pub nat: Namespace,
-    /// Numbers the interfaces on the bridges: a replaced host's may be there for a moment yet.
+    /// The number of the next interface on the bridges; a replaced host's interface may still exist for a moment.
     ports: AtomicU32,
 }
 
@@ -141,7 +141,7 @@ impl Default for Network {
     }
 }
 
-/// What any NAT instance has before cachenat comes: masquerading for the private subnet. It is foreign to us.
+/// The rules of any NAT instance without cachenat: masquerading for the private subnet, in a foreign table.
 const OUTBOUND_NAT: &str = "
 table ip nat {
     chain POSTROUTING {
@@ -175,8 +175,8 @@ fn internet_gateway() -> Namespace {
     igw
 }
 
-/// The VPC's router. It sends what leaves the private subnet for the internet through the NAT instance, and,
-/// like AWS, never tells anybody that a host is dead.
+/// The VPC's router. It routes traffic from the private subnet to the internet through the NAT instance and, like AWS,
+/// never reports a dead host.
 fn router(igw: &Namespace) -> Namespace {
     let vpc = Namespace::new();
     igw.ip(&format!(

@@ -14,23 +14,23 @@ use crate::programs;
 /// Where the fake ElastiCache API listens, on the NAT instance's loopback.
 pub(super) const API: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 4566);
 
-/// What one run of cachenat left behind.
+/// The result of one run of cachenat.
 #[derive(Debug)]
 pub struct Run {
     /// Its exit code.
     pub code: i32,
     /// Data.
     pub stdout: String,
-    /// Words for people.
+    /// Messages.
     pub stderr: String,
 }
 
 impl Run {
-    /// Insists on an exit code.
+    /// Asserts the exit code.
     ///
     /// # Panics
     ///
-    /// If the run ended otherwise; the message holds all that it printed.
+    /// If the exit code differs; the message contains all output.
     #[track_caller]
     pub fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
@@ -72,13 +72,13 @@ impl Lab {
         output.expect("nsenter is part of util-linux").into()
     }
 
-    /// A cachenat that has yet to be given its arguments.
+    /// A cachenat command without arguments.
     pub fn cachenat_command(&self) -> Command {
         self.operator_command(programs::cachenat())
     }
 
-    /// Any program as an operator runs it on the NAT instance: with the lab's config, API and DNS, and with no
-    /// way to the real ones.
+    /// A program as an operator runs it on the NAT instance: with the lab's config, API and DNS, and without access to the
+    /// real ones.
     pub fn operator_command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = self.network.nat.command("unshare");
         // A resolver reads /etc/resolv.conf; a mount namespace gives this one process another.
@@ -121,7 +121,7 @@ impl Lab {
     }
 }
 
-/// What leads the AWS SDK to the lab's API, and to nothing else.
+/// The environment that points the AWS SDK only to the lab's API.
 pub fn aws_environment() -> [(&'static str, String); 5] {
     [
         ("AWS_ENDPOINT_URL", format!("http://{API}")),

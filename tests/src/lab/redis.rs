@@ -1,4 +1,4 @@
-//! A Redis connection small enough to hold open through everything that a test does.
+//! A minimal Redis connection that a test can keep open.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddrV4, TcpStream};

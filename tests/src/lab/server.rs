@@ -1,4 +1,4 @@
-//! A server process that lives exactly as long as its value.
+//! A server process that runs exactly as long as its value exists.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
@@ -52,13 +52,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail only when the process is gone already, which is what is wanted.
+        // Both fail only if the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A redis-server with no place in any cache: something else that listens on the cache port.
+/// A redis-server outside of any cache: another program that listens on the cache port.
 #[derive(Debug)]
 pub struct Elsewhere {
     /// Where it runs.
@@ -76,7 +76,7 @@ impl Elsewhere {
         Self { host, at, _server: server }
     }
 
-    /// What tells it from every other server.
+    /// The id that distinguishes it from every other server.
     pub fn run_id(&self) -> String {
         let run_id = Redis::connect(&self.host, self.at).and_then(|mut redis| redis.info("run_id"));
         run_id.unwrap_or_else(|error| panic!("redis-server at {}: {error}", self.at))

@@ -1,4 +1,4 @@
-//! Running a program and taking no failure for an answer.
+//! Runs programs that must succeed.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -24,7 +24,7 @@ pub fn run_with_input(command: &mut Command, input: &str) -> String {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", line(command)));
     let mut stdin = child.stdin.take().expect("stdin was asked to be piped");
-    // A program that stops reading has said why on stderr, which is the better message.
+    // If the program stops reading, its stderr explains why better than this error.
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     let output = child.wait_with_output().unwrap_or_else(|error| panic!("{}: {error}", line(command)));

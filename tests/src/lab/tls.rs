@@ -1,5 +1,5 @@
-//! The certificates of caches with in-transit encryption: each node's carries its own name and the configuration
-//! endpoint's, and no other node's, which is stricter than ElastiCache's own.
+//! The certificates of caches with in-transit encryption. Each has its node's name and that of the configuration
+//! endpoint, but no other node's; ElastiCache is less strict.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,18 +7,18 @@ use std::process::Command;
 
 use super::shell::run;
 
-/// Where the authority's certificate is, which the client has to believe.
+/// The path of the authority's certificate, which clients must trust.
 pub fn authority(lab: &Path) -> PathBuf {
     lab.join("ca.pem")
 }
 
-/// Makes an authority of the lab's own.
+/// Creates the lab's certificate authority.
 pub(super) fn make_authority(lab: &Path) {
     run(openssl(lab).args(["-subj", "/CN=lab", "-keyout", "ca.key", "-out", "ca.pem"]));
 }
 
-/// Gives the node with files in `dir` a certificate for its name and the cluster's, and says so in redis-server's options: TLS on 6379
-/// for everybody, and the plain port for the lab itself.
+/// Gives the node with files in `dir` a certificate for its name and the cluster's, and returns redis-server's options:
+/// TLS on port 6379 for clients, and a plain port for the lab.
 pub(super) fn options(lab: &Path, dir: &Path, name: &str, cluster: &str) -> Vec<String> {
     let file = |name: &str| dir.join(name).display().to_string();
     let (certificate, key, ca) = (file("cert.pem"), file("key.pem"), authority(lab).display().to_string());

@@ -1,4 +1,4 @@
-//! Waiting for a condition, never for a time.
+//! Waits for conditions instead of fixed times.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 /// How long anything in the lab may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Asks `look` again and again until it has an answer.
+/// Calls `look` until it returns a value.
 ///
 /// # Panics
 ///
-/// When there is none after 20 seconds; `what` says what was waited for.
+/// After 20 seconds without a value; `what` describes the condition.
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {

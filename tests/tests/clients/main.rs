@@ -1,4 +1,4 @@
-//! What `cachenat endpoints` prints, pasted as it stands into programs that use the real client libraries.
+//! The output of `cachenat endpoints`, pasted unchanged into programs that use the real client libraries.
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test that is not as it should be fails")]
 

@@ -123,7 +123,7 @@ fn too_few_addresses_are_refused_with_a_remedy() {
     assert_eq!(lab.network.nat.nft_list("table inet cachenat"), before);
 }
 
-/// A service on the instance is what everybody reaches there now, and a forward would take it away.
+/// Clients already use the service on the instance; a forward would make it unreachable.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn a_local_listener_excludes_only_its_node() {

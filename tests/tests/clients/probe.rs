@@ -161,7 +161,7 @@ fn tls_requires_the_nodes_own_certificate() {
     let run = probe(&lab, client, &["endpoints.json", "--ca-file", "ca.pem", "--json"]).exits(0);
     assert_eq!(results(&run), ["ok", "ok"]);
 
-    // Without the file nobody knows the nodes' names; without the authority nobody knows who signed.
+    // Without the file the nodes' names are unknown; without the authority no certificate is trusted.
     let run =
         probe(&lab, client, &["203.0.113.73:6379-6380", "--tls", "--ca-file", "ca.pem", "--json"]).exits(1);
     assert_eq!(results(&run), ["tls-name", "tls-name"]);
@@ -180,7 +180,7 @@ fn unprobeable_input_is_a_usage_error() {
     assert!(run.stderr.contains("HOST:PORTS"), "{}", run.stderr);
 }
 
-/// The lab's directory is its owner's alone; the client's user has to find the file in it.
+/// Opens the lab's directory, so that the client's user can read the file in it.
 fn open_to_all(lab: &Lab) {
     use std::os::unix::fs::PermissionsExt as _;
     fs::set_permissions(lab.dir(), fs::Permissions::from_mode(0o755)).unwrap();

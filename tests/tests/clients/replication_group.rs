@@ -120,7 +120,7 @@ fn the_json_names_every_node_inside_and_outside() {
     assert_eq!(json["version"], 1);
 }
 
-/// The state directory's files are everybody's to read, and nothing is asked of the kernel.
+/// All users may read the state directory's files, and the command does not need the kernel.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn endpoints_needs_no_privilege() {

@@ -1,4 +1,4 @@
-//! Everything that the API can answer instead of an answer.
+//! Failures of the API.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The fake is honest: boto3 reads the same from it as it was told, and as discovery does.
+//! boto3 reads the same data from the fake as its scenario has, and as discovery reads.
 
 use std::{path::Path, process::Command};
 

@@ -1,4 +1,4 @@
-//! Everything that DNS can answer instead of an address.
+//! Failures and unusual answers of DNS.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! What the instance knows about itself.
+//! Instance metadata.
 
 use std::{sync::Arc, time::Duration};
 
@@ -82,7 +82,7 @@ fn nonsense_metadata_is_ignored() {
     assert_eq!((facts.local_ipv4, facts.region, facts.vpc_cidrs.len()), (None, None, 2));
 }
 
-/// A watch that starts a moment before the service answers must not be deaf for life.
+/// A watch that starts just before the service answers must still get its answers later.
 #[test]
 fn metadata_recovers_after_a_silent_start() {
     let setup = instance();

@@ -1,4 +1,4 @@
-//! Caches that are being made, changed and deleted, and answers that do not fit together.
+//! Caches that are being created, changed and deleted, and inconsistent answers.
 
 use cachenat_tests::fake_aws::{
     Fault, How, Scenario,

@@ -1,4 +1,4 @@
-//! `check`: each fault is made, and found.
+//! `check` reports each fault that these tests create.
 
 use std::fs;
 use std::io::Write as _;
@@ -25,7 +25,7 @@ fn about(run: Run, name: &str) -> String {
     lines.join("\n")
 }
 
-/// Insists on the one line about something: how it begins, and words in it.
+/// Asserts the only line about something: its verdict, and words in it.
 #[track_caller]
 fn says(lab: &Lab, name: &str, verdict: &str, words: &str) {
     tells(lab.cachenat(&["check"]), name, verdict, words);
@@ -68,8 +68,7 @@ fn chain(table: &str, body: &str) -> String {
     format!("table {table} {{\n chain c {{\n {body}\n }}\n}}")
 }
 
-/// The client comes from the internet in clear text, and the machine that runs the test may have no timer; all else
-/// is as it should be.
+/// The lab's only problems: the client connects over the internet in clear text, and the test machine may have no timer.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn a_healthy_gateway_has_only_the_labs_findings() {
@@ -127,7 +126,7 @@ fn a_password_prompt_is_an_answer() {
     spell_out(&lab, &[(1, host)]);
     let listener = machine.enter(|| TcpListener::bind((host, 6379)).unwrap());
     let server = thread::spawn(move || {
-        // One says what it is; the other takes the connection, and says nothing.
+        // The first connection gets a banner; the second gets nothing.
         listener.accept().unwrap().0.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").unwrap();
         listener.accept().unwrap()
     });

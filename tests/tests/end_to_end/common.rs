@@ -1,4 +1,4 @@
-//! What every claim is made of.
+//! Helpers for all end-to-end tests.
 
 use std::io;
 use std::net::SocketAddrV4;
@@ -48,7 +48,7 @@ pub(crate) fn static_config(nodes: &[(u8, &str)]) -> String {
     )
 }
 
-/// What is in force, without handles and counters; empty without our table.
+/// The active table, without handles and counters; empty without our table.
 pub(crate) fn in_force(lab: &Lab) -> String {
     let tables = lab.network.nat.nft_list("tables");
     if !tables.contains("inet cachenat") {
@@ -68,7 +68,7 @@ pub(crate) fn open(lab: &Lab, port: u16) -> Redis {
     dial(&lab.network.client, port).unwrap_or_else(|error| panic!("the client at port {port}: {error}"))
 }
 
-/// Whose server the client reaches on a port.
+/// The node whose server the client reaches on a port.
 #[track_caller]
 pub(crate) fn reached(lab: &Lab, port: u16) -> String {
     open(lab, port).info("run_id").unwrap()
@@ -80,7 +80,7 @@ pub(crate) fn table(lab: &Lab) -> Value {
     serde_json::from_str(&run(nft.args(["-j", "-a", "list", "table", "inet", "cachenat"]))).unwrap()
 }
 
-/// Where a port leads to, as nft(8) lists it; `None`: nowhere.
+/// The target of a port, as nft(8) lists it; `None` without one.
 pub(crate) fn target(lab: &Lab, port: u16) -> Option<String> {
     let list = run(lab.network.nat.command("nft").args(["list", "map", "inet", "cachenat", "forward4"]));
     let listener = format!("10.0.0.55 . {port} ");
@@ -89,7 +89,7 @@ pub(crate) fn target(lab: &Lab, port: u16) -> Option<String> {
     Some(target.take_while(|word| *word != "}").collect::<Vec<_>>().join(" ").replace(" . ", ":"))
 }
 
-/// The number of the kernel's ruleset, which every commit raises.
+/// The generation of the kernel's ruleset.
 pub(crate) fn generation(lab: &Lab) -> u32 {
     lab.network.nat.enter(|| Kernel::open().unwrap().dump().unwrap().generation.0)
 }

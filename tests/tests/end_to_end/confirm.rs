@@ -1,4 +1,4 @@
-//! `apply --confirm`: a change stays only if somebody says so.
+//! `apply --confirm`: a change stays only if it is confirmed.
 
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -18,12 +18,12 @@ use crate::common::{in_force, spell_out, spelled_out, target};
 const BEFORE: &[(u8, &str)] = &[(1, "10.0.1.230"), (2, "10.0.1.231")];
 const AFTER: &[(u8, &str)] = &[(1, "10.0.1.240"), (3, "10.0.1.232")];
 
-/// Long enough for a test to look around, and not to be waited for.
+/// Longer than any test needs; no test waits for it.
 const LONG: &str = "600";
-/// To be waited for.
+/// Short, so that tests can wait for it.
 const SHORT: &str = "2";
 
-/// A lab with rules in force that the config no longer wants, and these rules.
+/// A lab whose active rules differ from its config, and these rules.
 fn changed() -> (Lab, String) {
     let lab = spelled_out(BEFORE);
     lab.cachenat(&["apply"]).exits(0);
@@ -44,7 +44,7 @@ fn state(lab: &Lab, file: &str) -> Option<String> {
     std::fs::read_to_string(lab.dir().join("state").join(file)).ok()
 }
 
-/// Where the change is while it waits, out of the state directory's owner's reach.
+/// The path of the pending change, which the owner of the state directory cannot write.
 fn pending(lab: &Lab) -> PathBuf {
     lab.dir().join("cachenat/pending.json")
 }
@@ -115,7 +115,7 @@ fn closing_the_terminal_rolls_the_change_back() {
     let terminal = Daemon::start(terminal(&lab, SHORT).stdin(Stdio::piped()));
     terminal.says("type yes");
     assert_ne!(in_force(&lab), before);
-    // With script(1) its terminal goes, and the kernel hangs up on everybody there.
+    // script(1) owns the terminal; when it ends, the kernel sends SIGHUP to all processes on it.
     terminal.signal(Signal::SIGKILL);
     wait_for("the former rules", || (in_force(&lab) == before).then_some(()));
 }
@@ -135,7 +135,7 @@ fn other_runs_are_refused_during_a_pending_change() {
     assert_eq!(apply.end().code(), Some(0));
 }
 
-/// As after a power cut: neither apply nor the guard is left to take the change back.
+/// As after a power cut: neither apply nor the guard is left to roll the change back.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn the_next_run_rolls_an_orphaned_change_back() {
@@ -206,7 +206,7 @@ fn an_unsaved_confirmed_change_exits_with_3() {
     assert_eq!(target(&lab, 6379).as_deref(), Some("10.0.1.240:6379"));
 }
 
-/// As the owner of the state directory could have it: the former version kept a pending change there.
+/// A file that the owner of the state directory could plant: an earlier version kept a pending change there.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn a_planted_pending_change_does_nothing() {
@@ -326,7 +326,7 @@ fn apply_in_step_needs_no_confirmation() {
     assert!(!is_pending(&lab));
 }
 
-/// `apply --confirm` at a terminal of its own (script(1)).
+/// `apply --confirm` on its own terminal (script(1)).
 fn terminal(lab: &Lab, seconds: &str) -> std::process::Command {
     let mut command = lab.operator_command("script");
     let apply = format!("{} apply --confirm {seconds}", programs::cachenat().display());

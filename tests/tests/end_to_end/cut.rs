@@ -1,4 +1,4 @@
-//! What becomes of open connections when their port leads elsewhere.
+//! Open connections when the target of their port changes.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -20,7 +20,7 @@ const MOVED: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 99);
 /// A host on the internet.
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 99);
 
-/// Says who serves it, again and again; would wait for an answer for longer than any test, so a test that ends has seen it cut.
+/// Prints its server repeatedly. Its timeout is longer than any test, so a test can end only if its connection is closed.
 const CLIENT: &str = r#"
 import redis, time
 from redis.backoff import NoBackoff
@@ -48,7 +48,7 @@ fn a_dead_nodes_connection_is_reset() {
     assert_eq!(reached(&lab, 6380), moved.run_id());
 }
 
-/// The client is told with its next packet, and TCP waits longer before each: so the outage here is short.
+/// The client's next packet gets the RST, and TCP backs off before each retry, so keep the outage short.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn redis_py_moves_to_the_new_node() {
@@ -106,7 +106,7 @@ fn a_failover_closes_only_primary_port_connections() {
     assert_eq!(reached(&lab, primary), lab.node("my-cluster-002").run_id());
 }
 
-/// To take a client off the list is to end its access, also where moved targets drain.
+/// Removing a client from the list ends its access, even with `on_move: drain`.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn only_a_delisted_clients_connections_are_closed() {
@@ -150,7 +150,7 @@ fn remove_and_rollback_close_connections() {
     assert!(connection.call(&["PING"]).is_err());
 }
 
-/// Wherever a run ends, the next one cuts what it has left.
+/// Wherever a run is killed, the next one closes the remaining connections.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn the_next_run_closes_a_killed_runs_connections() {
@@ -269,7 +269,7 @@ fn flows(lab: &Lab, port: u16) -> BTreeSet<String> {
     ids
 }
 
-/// The former host dies as hosts do: without a word.
+/// The former host dies silently.
 fn silence(lab: &Lab) {
     lab.node("my-cluster-002").host.ip("link set eth0 down");
 }

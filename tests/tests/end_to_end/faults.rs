@@ -1,4 +1,4 @@
-//! What cachenat is unsure of never takes a working forward away.
+//! Missing information never removes a working forward.
 
 use std::fs;
 
@@ -39,7 +39,7 @@ fn a_first_run_without_sources_says_why() {
     }
 }
 
-/// Others flush: `nft flush ruleset`, fck-nat, firewalld.
+/// Other programs flush the ruleset: `nft flush ruleset`, fck-nat, firewalld.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn flushed_forwards_return_during_an_api_outage() {

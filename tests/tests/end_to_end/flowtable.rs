@@ -41,7 +41,7 @@ mod on_a_kernel_with_flowtables {
         (lab, servers)
     }
 
-    /// The second node dies without a word, another takes its place, and `apply` follows: what it said on the way.
+    /// The second node dies silently, another replaces it, and `apply` follows; returns its messages.
     fn replace(lab: &Lab, dead: &Elsewhere, flowtable: bool) -> (Elsewhere, String) {
         let moved = serve(lab, MOVED[1].1);
         dead.host.ip("link set eth0 down");
@@ -170,7 +170,7 @@ mod on_a_kernel_without_flowtables {
         }
     }
 
-    /// At boot the interface may not be there yet, which the kernel answers like a want of flowtables.
+    /// At boot the interface may not exist yet; the kernel's error is the same as without flowtable support.
     #[test]
     #[ignore = "needs a network namespace, and a kernel without flowtables: scripts/test"]
     fn restore_works_without_the_flowtable() {

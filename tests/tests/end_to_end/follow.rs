@@ -1,4 +1,4 @@
-//! Nodes come, move and go; all that is not theirs stays as it was.
+//! Nodes are added, moved and removed; everything else stays unchanged.
 
 use std::io;
 

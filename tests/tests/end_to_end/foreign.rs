@@ -1,4 +1,4 @@
-//! What `check` tells of others' rules, beside what the kernel does with them.
+//! Compares what `check` predicts about other programs' rules with what the kernel does.
 
 use std::cell::Cell;
 use std::fmt::Write as _;
@@ -247,7 +247,7 @@ fn iptables_table() -> impl Strategy<Value = String> {
     )
 }
 
-/// What is told of the packets of the client's connections to the first node; empty: they pass.
+/// The prediction for the client's connections to the first node; empty if they pass.
 fn judged(nat: &Namespace) -> (bool, Vec<String>) {
     let (foreign, index) = nat.enter(|| {
         let mut foreign = Kernel::open().unwrap().foreign().unwrap();
@@ -298,10 +298,10 @@ fn load(command: &mut Command, rules: &str) -> Result<(), TestCaseError> {
     if output.status.success() { Ok(()) } else { Err(TestCaseError::reject(refusal)) }
 }
 
-/// How often something was told to pass, to be stopped, and neither.
+/// How often the prediction was pass, blocked or unclear.
 type Counts = Cell<[u32; 3]>;
 
-/// Insists that what is told is so.
+/// Asserts that the prediction is correct.
 fn is_so(lab: &Lab, counts: &Counts) -> Result<(), TestCaseError> {
     let (is_unclear, stopped) = judged(&lab.network.nat);
     let count = |at: usize| counts.set(std::array::from_fn(|of| counts.get()[of] + u32::from(of == at)));
@@ -320,7 +320,7 @@ fn is_so(lab: &Lab, counts: &Counts) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Each answer is to be tried a few times at least.
+/// Each kind of prediction must occur at least a few times.
 fn each_came(counts: [u32; 3], least: u32) {
     println!("{} passed, {} were stopped, of {} nothing was told", counts[0], counts[1], counts[2]);
     assert!(counts[0] >= least && counts[1] >= least && counts[2] * 2 < counts[0] + counts[1], "{counts:?}");
@@ -434,7 +434,7 @@ impl Remedy {
     }
 }
 
-/// Each is told of truly, and its remedy both helps and ends the complaint.
+/// The prediction is correct for each firewall, and the suggested fix works and ends the finding.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn predictions_for_real_firewalls_match_the_kernel() {

@@ -1,4 +1,4 @@
-//! The gate to the kernel: whatever a desired ruleset came from, nothing leads where no cache can be.
+//! The gate to the kernel: no forward leads to an address that cannot be a cache, whatever the source of the ruleset.
 
 use std::fs;
 use std::net::TcpListener;
@@ -147,7 +147,7 @@ fn internal_addresses_are_not_targets() {
     assert!(!in_force(&lab).contains("10.0.1.230"), "{}", in_force(&lab));
 }
 
-/// Any user of the host can listen on ports above 1023; that is to stop nobody's forward.
+/// Any user of the host can listen on ports above 1023; that must not stop a forward.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn a_listener_in_the_pool_blocks_nothing() {
@@ -162,7 +162,7 @@ fn a_listener_in_the_pool_blocks_nothing() {
     assert!(in_force(&lab).contains("10.0.0.55 . 6380 "));
 }
 
-/// Whoever pastes the lines into a hosts file believes them of every program.
+/// Lines in a hosts file affect every program on the client.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn hosts_lines_name_only_forwarded_cache_nodes() {

@@ -1,4 +1,4 @@
-//! Who the gateway is, on hosts that are not as tidy as the lab.
+//! Detection of the gateway's address on hosts with unusual networks.
 
 use std::fs;
 

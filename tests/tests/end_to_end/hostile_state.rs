@@ -1,4 +1,4 @@
-//! A state directory that somebody else writes: nothing in it hangs a command, makes it panic, or opens a way.
+//! A state directory that an attacker writes: nothing in it hangs a command, makes it panic, or opens a forward.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -15,14 +15,14 @@ use crate::common::{in_force, spell_out, spelled_out};
 
 const FILES: [&str; 5] = ["leases.json", "inventory.json", "ruleset.json", "moves.json", "uncut.json"];
 
-/// `remove` comes last, as it takes away what others look at.
+/// `remove` comes last, because it deletes the rules that the others read.
 const COMMANDS: [&[&str]; 8] =
     [&["status"], &["diff"], &["endpoints"], &["leases"], &["render"], &["apply"], &["restore"], &["remove"]];
 
 /// Which of them put something in force.
 const WRITING: [&str; 2] = ["apply", "restore"];
 
-/// What no forward may lead to, whoever asks.
+/// Targets that no forward may have.
 const FORBIDDEN: [&str; 5] = ["169.254.169.254", "127.0.0.1", "203.0.113.200", "10.0.0.55", "0.0.0.0"];
 
 /// An applied lab whose state directory has every file, and the directory as it was.

@@ -1,4 +1,4 @@
-//! What cachenat says: a line an event, for people or for machines.
+//! Messages: one line per event, as text or JSON.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! cachenat in the lab: real servers behind a real NAT, seen from the client's side.
+//! cachenat in the lab: real servers behind a real NAT, tested from the client's side.
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test that is not as it should be fails")]
 

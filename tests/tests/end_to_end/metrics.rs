@@ -1,4 +1,4 @@
-//! `watch --metrics`: what the watch counts, read as Prometheus reads it, and never in the watch's way.
+//! `watch --metrics`: correct in Prometheus' own parser, and never blocking the watch.
 
 use std::fs;
 use std::io::{Read as _, Write as _};

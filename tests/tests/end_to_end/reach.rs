@@ -1,4 +1,4 @@
-//! Who reaches what.
+//! Which clients reach which nodes.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -93,7 +93,7 @@ fn transit_to_another_cache_is_not_redirected() {
     assert_eq!(source(&mut connection), PUBLIC.to_string(), "it went through the NAT instance");
 }
 
-/// Where cachenat has switched forwarding on, the host need not become its neighbours' router for that.
+/// If cachenat switches forwarding on, the host need not become a router for its neighbours.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn other_forwarded_traffic_can_be_dropped() {

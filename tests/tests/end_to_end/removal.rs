@@ -1,4 +1,4 @@
-//! `remove`: what it closed stays closed, whatever is in its way.
+//! `remove`: its rules stay removed, whatever else fails.
 
 use std::fs;
 use std::path::PathBuf;

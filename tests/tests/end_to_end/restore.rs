@@ -1,4 +1,4 @@
-//! `restore`: at boot nobody answers yet.
+//! `restore`: works at boot, before any service answers.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! `diff --against`: a change of the configuration is reviewed where there is no gateway.
+//! `diff --against`: reviews a configuration change without a gateway.
 
 use std::fs;
 use std::path::Path;
@@ -27,7 +27,7 @@ fn reviewed(lab: &Lab) -> String {
     fs::read_to_string(lab.dir().join("comment.md")).unwrap()
 }
 
-/// Whoever opens a pull request names hosts in it.
+/// The author of a pull request controls the host names in it.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn a_pull_request_gets_no_connection_or_secret() {

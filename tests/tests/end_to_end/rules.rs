@@ -1,4 +1,4 @@
-//! What is in the kernel, and what is not ours in it.
+//! Our rules in the kernel next to foreign rules.
 
 use std::process::Stdio;
 

@@ -1,4 +1,4 @@
-//! `watch` and its sources: how often each is asked, and what is remembered of those that are silent.
+//! `watch` and its sources: how often it polls each, and what it keeps for silent ones.
 
 use cachenat_tests::fake_aws::{Fault, How, shapes};
 use cachenat_tests::lab::Lab;

@@ -1,4 +1,4 @@
-//! What is printed neither holds up nor fails what is done.
+//! Output problems neither block nor fail a change.
 
 use std::io::Write as _;
 use std::os::fd::OwnedFd;

@@ -1,4 +1,4 @@
-//! The state directory: what is lost or cannot be written there costs no forward and moves no port.
+//! The state directory: losing it or being unable to write it costs no forward and moves no port.
 
 use std::fs;
 use std::path::PathBuf;

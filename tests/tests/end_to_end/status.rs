@@ -1,4 +1,4 @@
-//! `status`: what is in force, for people and for Prometheus.
+//! `status`: the active forwards, for people and for Prometheus.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,4 @@
-//! What others put into our table, as the commands meet it.
+//! Foreign objects in our table, and how commands report them.
 
 use cachenat_tests::lab::Lab;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use crate::common::{in_force, spell_out, spelled_out, target};
 const BEFORE: &[(u8, &str)] = &[(1, "10.0.1.230")];
 const AFTER: &[(u8, &str)] = &[(1, "10.0.1.240")];
 
-/// What others add, and what it is called then.
+/// Foreign objects, and their names in messages.
 const STRANGERS: [(&str, &str); 4] = [
     ("add element inet cachenat backends4 { * }", "element * in set backends4"),
     (

@@ -1,4 +1,4 @@
-//! System calls that fail, one at a time: what the kernel says where it is out of memory, room or patience.
+//! System calls that fail one at a time, as when the kernel is out of memory or buffer space.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Runs at the same time: the lock is short, the later answer counts, and an old configuration never widens.
+//! Concurrent runs: the lock is held briefly, the later answer wins, and an old configuration never widens access.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! `watch` follows every change, and keeps quiet and still where there is none.
+//! `watch` follows every change, and is silent and idle without one.
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
@@ -217,7 +217,7 @@ fn an_api_outage_costs_no_forward() {
     wait_for("the API to be heard again", || target(&lab, 6382));
 }
 
-/// The daemon's last answer is older than that of the run beside it, and must not undo it.
+/// The daemon's last answer is older than that of the concurrent run, and must not undo it.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn a_concurrent_apply_is_not_undone() {
@@ -237,7 +237,7 @@ fn a_concurrent_apply_is_not_undone() {
     assert!(!daemon.said().iter().any(|line| line.starts_with("remove")), "{:?}", daemon.said());
 }
 
-/// More than half of the nodes missing from one answer: a second look at the same answer is no second answer.
+/// More than half of the nodes are missing from one answer; reading the same answer twice does not confirm it.
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
 fn mass_removals_need_a_second_answer() {

@@ -1,4 +1,4 @@
-//! Others write at the same time.
+//! Other processes commit concurrently.
 
 use std::io::Write as _;
 use std::process::Stdio;

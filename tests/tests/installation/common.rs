@@ -1,4 +1,4 @@
-//! What every claim is made of.
+//! Helpers for all installation tests.
 
 use std::fs;
 use std::net::SocketAddrV4;
@@ -82,7 +82,7 @@ pub(crate) fn by_hand(machine: &Machine, args: &[&str]) -> cachenat_tests::lab::
     machine.command("cachenat").args(args).envs(aws_environment()).output().unwrap().into()
 }
 
-/// Whose server the client reaches on a port; `None`: nobody's.
+/// The node whose server the client reaches on a port; `None` if it reaches none.
 pub(crate) fn reached(lab: &Lab, port: u16) -> Option<String> {
     Redis::connect(&lab.network.client, SocketAddrV4::new(PUBLIC, port)).ok()?.info("run_id").ok()
 }

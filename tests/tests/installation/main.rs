@@ -1,4 +1,4 @@
-//! The packages and what is in them, on a machine that is booted in the place of the lab's NAT instance.
+//! The packages and their contents, on a booted machine in place of the lab's NAT instance.
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test that is not as it should be fails")]
 

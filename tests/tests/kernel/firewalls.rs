@@ -1,4 +1,4 @@
-//! That the lab's firewalls put their rules into a namespace: rules that each is known by are there.
+//! The lab's firewalls load their characteristic rules into a namespace.
 
 use cachenat_tests::lab::firewalls::{
     BANNED, Ban, Docker, Firewall, Firewalld, ForwardPolicy, Iptables, Nftables,

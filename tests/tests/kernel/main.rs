@@ -1,6 +1,6 @@
-//! The applier on the running kernel, in namespaces of the tests' own, with nft as the independent witness.
+//! The applier on the running kernel, in private namespaces, checked independently with nft.
 
-// Helpers of tests fail by panicking, and their indices are their own.
+// Test helpers report failures by panicking, and control their own indices.
 #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 
 mod firewalls;
@@ -36,7 +36,7 @@ fn ours(ruleset: Ruleset) -> Table {
     Table::Ours(Actual { ruleset, strangers: vec![] })
 }
 
-/// All tables as nft's JSON, without handles: they tell the order in which things were made.
+/// All tables as nft's JSON, without handles, which depend on the order of creation.
 fn listed(namespace: &Namespace) -> Value {
     let mut listed =
         serde_json::from_str(&run(namespace.command("nft").args(["-j", "list", "ruleset"]))).unwrap();

@@ -1,4 +1,4 @@
-//! The nft that others have on the host: it has to list our table, and to save and load it beside theirs.
+//! Other versions of nft can list our table, and save and load it together with other tables.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use cachenat_tests::programs;
 use crate::rulesets::{everything, to_several};
 use crate::{dump, open};
 
-/// A firewall of the host's own, of which not a word may be lost.
+/// The host's own firewall, which must stay unchanged.
 const FIREWALL: &str = "table inet filter {
     set admins { type ipv4_addr; flags interval; elements = { 192.0.2.0/24, 198.51.100.7 } }
     chain input {
@@ -48,7 +48,7 @@ fn parts(listing: &str) -> Vec<String> {
     parts
 }
 
-/// Each of them lists the table, saves it and loads it again, beside a firewall of the host's own.
+/// Lists our table, saves it and loads it again, next to the host's own firewall.
 fn lists_saves_and_loads(release: &str) {
     let (namespace, desired) = (Namespace::new(), everything(to_several()));
     namespace.nft(FIREWALL);

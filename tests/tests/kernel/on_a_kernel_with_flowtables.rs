@@ -48,7 +48,7 @@ fn a_flowtable_can_change_its_device() {
         sync(kernel, Some(ruleset)).unwrap();
         assert_eq!(dump(kernel).table, ours(ruleset.clone()));
     }
-    // Somebody has given it another device, under the very rules that we want.
+    // Another program has changed the device, but not the rules.
     let [_, fast, ..] = rulesets;
     let edited =
         Ruleset { flowtable: Some(Flowtable { interface: "eth1".parse().unwrap() }), ..fast.clone() };

@@ -1,4 +1,4 @@
-//! What others have beside our table, and what they do to it.
+//! Other programs' tables, and their changes to ours.
 
 use applier::sync::{SyncError, sync};
 use cachenat_tests::lab::namespace::Namespace;
@@ -48,7 +48,7 @@ fn a_foreign_table_with_our_name_is_refused() {
     }
 }
 
-/// Edits that somebody may make to our table by hand, and what they are called then.
+/// Manual edits of our table, and their names in messages.
 const EDITS: [(&str, &str); 19] = [
     ("add rule inet cachenat prerouting tcp dport 22 accept", "rule handle 12 in chain prerouting"),
     (

@@ -1,4 +1,4 @@
-//! What the kernel does not do, and what is said of it.
+//! The kernel's refusals and their error messages.
 
 use applier::kernel::{CommitError, DumpError, Generation, Netfilter as _};
 use applier::netlink::Kernel;

@@ -1,4 +1,4 @@
-//! What is applied is read back the same, and changes into anything else by the smallest steps.
+//! Applied rulesets read back unchanged, and change into any other in minimal steps.
 
 use applier::kernel::Table;
 use applier::sync::sync;

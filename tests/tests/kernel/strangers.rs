@@ -1,4 +1,4 @@
-//! What nf_tables can hold in a table of our name, and cachenat does not write.
+//! Objects in our table that cachenat does not write.
 
 use std::cell::{Cell, RefCell};
 use std::io::Write as _;
@@ -34,7 +34,7 @@ const SETS: [(&str, &[&str], &str); 10] = [
     ("routed4_2", &["10.0.9.9 . 6379", "10.0.1.230 . 0"], ""),
 ];
 
-/// What may stand behind a key; the first few the kernel takes in a set that is declared as ours.
+/// Options after a key; the kernel accepts only the first few in a set that is declared like ours.
 const EXTRAS: [&str; 10] = [
     "",
     " comment \"bob laptop\"",
@@ -48,7 +48,7 @@ const EXTRAS: [&str; 10] = [
     " quota 25 mbytes",
 ];
 
-/// Whatever else a table can hold; most of it is named so that another line can use it.
+/// Other objects of a table; most have a name so that another line can use them.
 const OTHERS: [&str; 64] = [
     "add set T s { type ipv4_addr; }",
     "add set T s { type ipv4_addr; flags interval; auto-merge; elements = { 192.0.2.0/24 }; }",
@@ -133,7 +133,7 @@ fn in_table(command: String) -> String {
     command.replace(" T ", " inet cachenat ")
 }
 
-/// Whether nft and the kernel take the command.
+/// Whether nft and the kernel accept the command.
 fn is_taken(namespace: &Namespace, command: &str) -> bool {
     let mut nft = namespace.command("nft");
     nft.arg(command).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
@@ -189,7 +189,7 @@ impl Bench {
     }
 }
 
-/// The property: what is there is seen, goes with the next run, and is no hindrance to `remove` and a roll-back.
+/// The property: a stranger is reported, the next run removes it, and it blocks neither `remove` nor a rollback.
 fn whatever_is_there_goes(
     bench: &mut Bench,
     clean: &[String],

@@ -1,4 +1,4 @@
-//! The kernel's settings.
+//! Sysctls of the running kernel.
 
 use applier::sysctl::Sysctls;
 use cachenat_tests::lab::namespace::Namespace;

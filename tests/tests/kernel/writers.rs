@@ -1,4 +1,4 @@
-//! Others who commit or read at the same moment.
+//! Other processes that commit or read concurrently.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -102,15 +102,15 @@ fn a_concurrent_reader_sees_complete_states() {
             match reader.dump() {
                 Ok(dump) if dump.table == ours(one.clone()) => ones += 1,
                 Ok(dump) if dump.table == ours(other.clone()) => others += 1,
-                // The kernel counts a generation up a moment before it shows what is new (`nf_tables_commit`): a dump that
-                // falls in between has something of both. That takes a writer that is interrupted at that very
-                // moment, so it is rare; were generations not heeded, most dumps here would be torn.
+                // The kernel increments the generation just before the changes become visible (`nf_tables_commit`); a dump
+                // in between mixes old and new. This is rare, because the writer must be preempted at that point. If
+                // generations were ignored, most dumps here would be torn.
                 Ok(_) if torn < 2 => torn += 1,
                 Ok(dump) => {
                     enough.store(true, Ordering::Relaxed);
                     panic!("neither the one nor the other: {dump:?}");
                 }
-                // With a writer that never rests a dump may give up, and says so.
+                // With a continuous writer, a dump may give up with an error.
                 Err(DumpError::Restless { .. }) => {}
                 Err(error) => panic!("{error}"),
             }
@@ -139,7 +139,7 @@ impl Writers {
                 let (table, chain) = (format!("inet other{number}"), format!("inet other{number} c"));
                 writeln!(lines, "add table {table}; add chain {chain}").unwrap();
                 while !is_over.load(Ordering::Relaxed) {
-                    // The pipe takes no more than nft(8) has carried out.
+                    // The pipe limits how far the writer is ahead of nft(8).
                     writeln!(lines, "add rule {chain} accept; flush chain {chain}").unwrap();
                 }
                 drop(lines);

@@ -1,6 +1,6 @@
 //! Rulesets for the tests of the applier.
 
-// Each test file takes what it needs.
+// Each test file uses only some of these.
 #![allow(dead_code)]
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -72,7 +72,7 @@ pub(crate) const FORMER: &str = r#"
     add rule inet cachenat prerouting iifname "eth0" ip6 saddr @clients6 dnat ip6 to ip6 daddr . tcp dport . numgen random mod 60 map @spread6
 "#;
 
-/// So many nodes, each on a port of its own.
+/// This number of nodes, each on its own port.
 pub(crate) fn nodes(count: u16) -> Ruleset {
     let forwards: Vec<Forward> = (0..count)
         .map(|at| {
@@ -129,7 +129,7 @@ pub(crate) fn client(ruleset: &mut Ruleset, range: &str, comment: Option<&str>) 
     ruleset.sets.entry(set).or_default().insert(Key::Addresses(range), element);
 }
 
-/// Leads the listener to another target, as when a node was replaced.
+/// Points the listener to another target, as after a node replacement.
 pub(crate) fn redirect(ruleset: &mut Ruleset, listen: &str, target: &str) {
     let set = |kind| Set::new(kind, Family::Ipv4);
     let element = ruleset

@@ -1,4 +1,5 @@
-//! One wire with a client, the gateway and nodes on it, for IPv4 and IPv6, whose both ends a test holds in its hands.
+//! One network segment with a client, the gateway and nodes, for IPv4 and IPv6; a test controls both ends of each
+//! connection.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -12,10 +13,10 @@ use cachenat_tests::lab::wait::wait_for;
 const CLIENT: [&str; 2] = ["198.51.100.27", "2001:db8::27"];
 const GATEWAY: [&str; 2] = ["10.0.0.55", "2001:db8::55"];
 
-/// How long a client waits to hear of it when its flow was cut.
+/// How long a client waits for the RST after its flow was deleted.
 const SOON: Duration = Duration::from_secs(10);
 
-/// The wire and those that are always on it.
+/// The segment and its permanent hosts.
 pub(crate) struct Segment {
     wire: Namespace,
     pub(crate) client: Namespace,
@@ -117,7 +118,7 @@ impl Node {
 }
 
 impl Connection {
-    /// Something goes there and something else comes back.
+    /// Sends data in both directions.
     pub(crate) fn speak(&mut self) {
         let mut heard = [0];
         self.client.write_all(b"?").unwrap();
@@ -134,7 +135,7 @@ impl Connection {
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
     }
 
-    /// The address from which the node is spoken to.
+    /// The source address that the node sees.
     pub(crate) fn source(&self) -> IpAddr {
         self.node.peer_addr().unwrap().ip()
     }

@@ -38,7 +38,7 @@ impl Subscription {
         Ok(())
     }
 
-    /// Ignores a failure to unsubscribe: it costs only some memory, and nothing reads the notifications.
+    /// Unsubscribes. Ignores a failure, which costs only some memory: nothing reads the notifications.
     pub(super) fn switch_off(&mut self) {
         if std::mem::take(&mut self.is_on) {
             let _ = self.monitor.unsubscribe();

@@ -296,7 +296,7 @@ fn of_host(context: &RunContext, wanted: &DesiredState) -> Vec<Finding> {
     let planned = sysctls::of_host(&context.config, wanted).and_then(|settings| Ok(settings.plan(needed)?));
     let mut found = Vec::new();
     match planned {
-        Ok(Applied { changes, left }) => {
+        Ok(Applied { changes, skipped_drop_in: left }) => {
             found.extend(left.iter().map(|left| Finding::error("settings", left)));
             let ingress = wanted.ruleset.ingress();
             // Of the others there is something to say only where they are amiss.

@@ -60,7 +60,7 @@ fn against_kernel(context: &RunContext, global: &Global) -> anyhow::Result<(Repo
     at_boot.iter().for_each(|line| context.output.warn(line));
     warnings.extend(at_boot);
     let changes = difference(&dump, Some(&desired.wanted.ruleset))?;
-    let Applied { changes: settings, left } =
+    let Applied { changes: settings, skipped_drop_in: left } =
         sysctls::of_host(&context.config, &desired.wanted)?.plan(&desired.wanted.sysctls)?;
     left.iter().for_each(|left| context.output.warn(&sysctls::left_to_root(left)));
     let whole = desired.is_whole();

@@ -156,7 +156,7 @@ pub(super) fn gather(
         if expected { difference(&dump, Some(&desired.wanted.ruleset))? } else { RulesetDiff::default() };
     let sysctls = if expected {
         let planned = sysctls::of_host(&context.config, &desired.wanted)?.plan(&desired.wanted.sysctls)?;
-        warnings.extend(planned.left.iter().map(sysctls::left_to_root));
+        warnings.extend(planned.skipped_drop_in.iter().map(sysctls::left_to_root));
         planned.changes
     } else {
         vec![]
