@@ -19,6 +19,7 @@ mod php;
 mod python;
 mod rust;
 mod table;
+mod wireguard;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -33,6 +34,7 @@ pub use cache::joined;
 use cache::{Cache, caches, protocol};
 pub use names::keep_own;
 pub use table::columns;
+pub use wireguard::wireguard;
 
 /// A way to print the endpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -87,6 +89,8 @@ pub enum Format {
     Pymemcache,
     /// C, and what builds on it: libmemcached
     Libmemcached,
+    /// A client's end of a WireGuard tunnel, for wg-quick
+    Wireguard,
 }
 
 /// Where a node is, from inside and from outside; an entry of `endpoints --format json`.
@@ -264,6 +268,7 @@ pub fn text(format: Format, endpoints: &[ClientEndpoint]) -> Result<String, Form
         Format::Hiredis => c::hiredis(&redis()?),
         Format::Pymemcache => memcached::pymemcache(&memcached()?),
         Format::Libmemcached => c::libmemcached(&memcached()?)?,
+        Format::Wireguard => wireguard(endpoints, &[], &[]),
     })
 }
 

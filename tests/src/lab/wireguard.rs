@@ -6,14 +6,15 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::namespace::Namespace;
-use super::network::PUBLIC;
 use super::shell::{run, run_with_input};
 use super::wait::wait_for;
 
 /// The gateway's own address in the tunnel.
 pub const GATEWAY_IN_TUNNEL: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 
-const PORT: u16 = 51820;
+/// The files that users begin with: the gateway's has one peer, 10.99.0.2.
+const GATEWAY: &str = include_str!("../../../examples/wireguard/gateway.conf");
+const CLIENT: &str = include_str!("../../../examples/wireguard/client.conf");
 
 /// A key pair, as wg(8) writes it.
 struct Keys {
@@ -36,7 +37,7 @@ struct Interface {
 }
 
 impl Interface {
-    /// Starts `wg0` in `host` with that configuration (wg(8)) and address, and waits until it is up.
+    /// Starts `wg0` in `host` with that configuration (wg-quick(8)) and address, and waits until it is up.
     fn start(host: &Namespace, dir: &Path, name: &str, config: &str, address: Ipv4Addr) -> Self {
         let file = dir.join(format!("{name}.conf"));
         fs::write(&file, config).expect("the lab's directory is writable");
@@ -45,7 +46,7 @@ impl Interface {
         let script = r#"
             mkdir -p /var/run/wireguard && mount -t tmpfs none /var/run/wireguard
             wireguard-go -f wg0 &
-            until wg setconf wg0 "$0" 2>/dev/null; do sleep 0.05; done
+            until wg-quick strip "$0" | wg setconf wg0 /dev/stdin 2>/dev/null; do sleep 0.05; done
             ip address add "$1/24" dev wg0 && ip link set wg0 up
             wait
         "#;
@@ -85,17 +86,20 @@ impl Tunnels {
     pub fn start(nat: &Namespace, dir: &Path, peers: &[(&Namespace, Ipv4Addr)]) -> Self {
         let own = Keys::new();
         let keys: Vec<Keys> = peers.iter().map(|_| Keys::new()).collect();
-        let mut config = format!("[Interface]\nPrivateKey = {}\nListenPort = {PORT}\n", own.private);
-        for (keys, (_, address)) in keys.iter().zip(peers) {
-            config.push_str(&format!("[Peer]\nPublicKey = {}\nAllowedIPs = {address}/32\n", keys.public));
+        let mut config = GATEWAY.replace("THE_GATEWAYS_PRIVATE_KEY", &own.private);
+        for (at, (keys, (_, address))) in keys.iter().zip(peers).enumerate() {
+            match at {
+                0 => config = config.replace("A_CLIENTS_PUBLIC_KEY", &keys.public),
+                _ => config
+                    .push_str(&format!("[Peer]\nPublicKey = {}\nAllowedIPs = {address}/32\n", keys.public)),
+            }
         }
         let mut interfaces = vec![Interface::start(nat, dir, "gateway", &config, GATEWAY_IN_TUNNEL)];
         for (at, (keys, (host, address))) in keys.iter().zip(peers).enumerate() {
-            let config = format!(
-                "[Interface]\nPrivateKey = {}\n[Peer]\nPublicKey = {}\nEndpoint = {PUBLIC}:{PORT}\n\
-                 AllowedIPs = {GATEWAY_IN_TUNNEL}/32, 10.0.0.0/16\n",
-                keys.private, own.public
-            );
+            let config = CLIENT
+                .replace("YOUR_PRIVATE_KEY", &keys.private)
+                .replace("THE_GATEWAYS_PUBLIC_KEY", &own.public)
+                .replace("AllowedIPs = ", "AllowedIPs = 10.99.0.1/32, 10.0.0.0/16, ");
             interfaces.push(Interface::start(host, dir, &format!("peer{at}"), &config, *address));
             host.ip("route add 10.0.0.0/16 dev wg0");
         }

@@ -80,6 +80,10 @@ fn a_peer_reaches_the_caches_and_nothing_else() {
     assert!(neighbour.host.connect(SocketAddrV4::new(PEER, 7000)).is_err());
     drop(listener);
 
+    // What the command prints is the example, and the lab's own client has it.
+    let printed = lab.cachenat(&["endpoints", "--format", "wireguard"]).exits(0).stdout;
+    assert_eq!(printed, include_str!("../../../examples/wireguard/client.conf"));
+
     let check = lab.cachenat(&["check"]).stdout;
     assert!(check.contains("tunnel wg0: tun; nothing but the caches is reached by it"), "{check}");
     let status = lab.cachenat(&["status", "--format", "json"]).exits(0).json();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use clients::{Format, Public, keep_own};
+use clients::{ClientEndpoint, Format, Public, keep_own};
 use plan::{OnEmptyAnswer, Plan};
 
 use super::render::remembered;
@@ -12,7 +12,7 @@ use crate::args::Global;
 use crate::client_lists::Ask;
 use crate::inventory;
 use crate::output::Exit;
-use crate::run_context::{Effect, RunContext};
+use crate::run_context::{Effect, RunContext, ask};
 
 pub(super) fn run(global: &Global, format: Format, cluster: Option<&str>) -> anyhow::Result<Exit> {
     let context = RunContext::read(global, Ask::Files)?;
@@ -31,8 +31,24 @@ pub(super) fn run(global: &Global, format: Format, cluster: Option<&str>) -> any
     if let Some(name) = cluster {
         endpoints = clients::of_cluster(endpoints, name)?;
     }
-    context.output.data(&clients::text(format, &endpoints)?)?;
+    let text = match format {
+        Format::Wireguard => wireguard(&context, &endpoints),
+        format => clients::text(format, &endpoints)?,
+    };
+    context.output.data(&text)?;
     Ok(Exit::Done)
+}
+
+/// A client's end of the tunnel.
+fn wireguard(context: &RunContext, endpoints: &[ClientEndpoint]) -> String {
+    if context.gateway.tunnels.is_empty() {
+        context.output.warn(
+            "gateway.tunnels names no tunnel, so the gateway takes no client by WireGuard; \
+             examples/wireguard/gateway.conf is its end",
+        );
+    }
+    let vpc = ask(&context.imds).map(|facts| facts.vpc_cidrs).unwrap_or_default();
+    clients::wireguard(endpoints, &context.gateway.addresses, &vpc)
 }
 
 /// The nodes as they were last known, or as the file has them, and their ports.
