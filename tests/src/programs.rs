@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The `cachenat` that cargo built beside this test.
+/// The `cachenat` binary that cargo built next to this test.
 ///
 /// # Panics
 ///

@@ -1,4 +1,4 @@
-//! A client that asks on and on, and dials anew when it has no answer.
+//! A client that sends requests continuously, and reconnects when it gets no answer.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
@@ -18,7 +18,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// A client in `from` that waits so long for a connection or an answer before it dials anew.
+    /// Starts a client in `from` that reconnects after this timeout for a connection or an answer.
     pub(super) fn start(from: &Namespace, to: SocketAddrV4, patience: Duration) -> Self {
         let (sender, answers) = mpsc::channel();
         from.enter(|| {

@@ -1,4 +1,4 @@
-//! A gateway with an address for each node: the hosts file is all that clients are told.
+//! A gateway with an address for each node: clients need only the hosts file.
 
 use std::net::Ipv4Addr;
 
@@ -11,7 +11,7 @@ use crate::program::{Language, Library, Running, on_the_client};
 /// As many as the cluster has nodes.
 const ADDRESSES: u8 = 6;
 
-/// A program with nothing of ours in it, as it would run inside the VPC.
+/// An unmodified program, as it would run inside the VPC.
 const STOCK: &str = r#"
 import redis
 

@@ -1,4 +1,4 @@
-//! Where region, credentials and the endpoint come from: the program as it is run, in environments of its own.
+//! The sources of region, credentials and endpoint: runs the program in separate environments.
 
 use std::process::{Command, Output};
 

@@ -258,8 +258,8 @@ fn moved(on_move: &str) -> (Lab, Elsewhere, Redis) {
     (lab, moved, connection)
 }
 
-/// The ids of the flows to a port of the gateway, as conntrack(8) lists them. A flow that was cut while its rule stands is
-/// made anew by its next packet, and only its id tells.
+/// The ids of the flows to a port of the gateway, as conntrack(8) lists them. The next packet recreates a deleted flow
+/// whose rule still exists; only its id differs.
 fn flows(lab: &Lab, port: u16) -> BTreeSet<String> {
     let mut conntrack = lab.network.nat.command("conntrack");
     let list = run(conntrack.args(["-L", "-p", "tcp", "-o", "id", "--orig-port-dst", &port.to_string()]));

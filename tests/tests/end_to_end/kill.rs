@@ -29,7 +29,7 @@ const CONFIGS: [&[(u8, &str)]; 2] = [
     &[(1, "10.0.1.240"), (3, "10.0.1.232"), (4, "10.0.1.233")],
 ];
 
-/// The ports that the nodes have for good.
+/// The permanent ports of the nodes.
 const PORTS: [(u8, u16); 4] = [(1, 6379), (2, 6380), (3, 6381), (4, 6382)];
 
 #[test]

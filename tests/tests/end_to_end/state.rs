@@ -9,7 +9,7 @@ use cachenat_tests::programs;
 
 use crate::common::{in_force, spell_out, spelled_out, target};
 
-/// The first node is gone already, so that ports given out anew would be others.
+/// The first node is already removed, so that a new assignment would give other ports.
 fn settled() -> Lab {
     let lab = spelled_out(&[(1, "10.0.1.230"), (2, "10.0.1.231"), (3, "10.0.1.232")]);
     lab.cachenat(&["apply"]).exits(0);

@@ -77,7 +77,7 @@ fn a_moved_node_keeps_its_leases_age() {
     let mut lab = applied();
     let before = listener(&lab, "my-cluster-002");
     assert_eq!(before["changed"], before["since"]);
-    // A second is the finest that is told.
+    // Times have a resolution of one second.
     wait_for("the next second", || {
         let second = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         (second > before["since"].as_u64().unwrap()).then_some(())

@@ -14,7 +14,7 @@ fn workflow(file: &str) -> Value {
     serde_json::from_str(&run(python.args(["-c", read]).arg(repository().join(file)))).unwrap()
 }
 
-/// A tag can be moved to another commit, by whoever has taken the action over.
+/// An attacker who controls the action can move a tag to another commit.
 #[test]
 #[ignore = "needs what scripts/setup installs: scripts/test"]
 fn actions_are_pinned_and_secrets_scoped() {

@@ -93,7 +93,7 @@ fn apply_and_nft_make_the_same_table() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
-fn any_ruleset_changes_into_any_other() {
+fn an_applied_ruleset_changes_into_any_other() {
     let all = [
         example(),
         everything(to_several()),

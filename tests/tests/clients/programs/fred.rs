@@ -13,7 +13,7 @@ fn keys() -> impl Iterator<Item = String> {
     (0..300).map(move |number| format!("{prefix}:{number}"))
 }
 
-// Tries again for as many seconds as it is told to.
+// Retries for the given number of seconds.
 async fn settled<T>(mut act: impl AsyncFnMut() -> Result<T, Error>) -> T {
     let end = Instant::now() + Duration::from_secs(env::args().nth(2).unwrap().parse().unwrap());
     loop {

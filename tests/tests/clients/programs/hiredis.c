@@ -56,7 +56,7 @@ static redisReply *command(const char *format, const char *key, const char *valu
     return NULL;
 }
 
-// Tries again for as many seconds as it is told to.
+// Retries for the given number of seconds.
 static redisReply *settled(const char *patience, const char *format, const char *key, const char *value)
 {
     time_t end = time(NULL) + atoi(patience);

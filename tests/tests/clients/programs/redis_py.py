@@ -4,7 +4,7 @@ import time
 
 
 def settled(act):
-    """Tries again for as many seconds as it is told to."""
+    """Retries for the given number of seconds."""
     patience = float(sys.argv[2])
     begin = time.monotonic()
     while True:

@@ -4,7 +4,7 @@ import process from "node:process";
 
 const keys = Array.from({ length: 300 }, (_, number) => `${process.argv[2]}:${number}`);
 
-// Tries again for as many seconds as it is told to.
+// Retries for the given number of seconds.
 async function settled(act) {
   const end = Date.now() + 1000 * Number(process.argv[3]);
   for (;;) {

@@ -7,7 +7,7 @@ from glide import GlideClusterClient, ReadFrom
 
 
 async def settled(act):
-    """Tries again for as many seconds as it is told to."""
+    """Retries for the given number of seconds."""
     end = time.monotonic() + float(sys.argv[2])
     while True:
         try:
