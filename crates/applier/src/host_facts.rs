@@ -39,6 +39,12 @@ pub fn source_towards(address: IpAddr) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip())
 }
 
+/// How long conntrack keeps an idle TCP connection, in seconds; `None`: conntrack is not loaded.
+pub fn idle_timeout() -> Option<u64> {
+    let path = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established";
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
 /// The largest packet that an interface sends, in bytes; `None`: there is no such interface.
 pub fn mtu(interface: &IfName) -> Option<u32> {
     fs::read_to_string(format!("/sys/class/net/{interface}/mtu")).ok()?.trim().parse().ok()

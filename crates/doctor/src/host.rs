@@ -100,6 +100,31 @@ pub fn conntrack(fill: Option<ConntrackFill>) -> Finding {
     }
 }
 
+/// For how long AWS's own tracker keeps an idle connection by default on instances of Nitro v6, in seconds ("Security group
+/// connection tracking" of the Amazon EC2 user guide).
+const AWS_IDLE: u64 = 350;
+
+/// Whether idle connections last; `seconds` is `nf_conntrack_tcp_timeout_established`.
+pub fn idle(seconds: Option<u64>) -> Finding {
+    let name = "idle connections";
+    match seconds {
+        Some(seconds) if seconds < AWS_IDLE => Finding::warn(
+            name,
+            format!("this host forgets them after {seconds} s"),
+            format!(
+                "sysctl -w net.netfilter.nf_conntrack_tcp_timeout_established={AWS_IDLE} or more, and in /etc/sysctl.d"
+            ),
+        ),
+        Some(seconds) => Finding::ok(
+            name,
+            format!(
+                "this host forgets them after {seconds} s; AWS may after {AWS_IDLE} s, so clients should send keepalives"
+            ),
+        ),
+        None => Finding::ok(name, "nothing is tracked yet"),
+    }
+}
+
 /// Among how many addresses of the gateway the connections to a target are shared, to which packets leave by `output`; one
 /// that keeps its clients' is one.
 pub fn sources(in_force: &Ruleset, target: AddrPort, output: &IfName) -> u64 {

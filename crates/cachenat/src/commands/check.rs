@@ -322,6 +322,7 @@ fn of_host(context: &RunContext, wanted: &DesiredState) -> Vec<Finding> {
         found.push(kernel_settings::rp_filter(interface, is_further, is_strict, &elsewhere));
     }
     found.push(kernel_settings::conntrack(host_facts::conntrack_fill()));
+    found.push(kernel_settings::idle(host_facts::idle_timeout()));
     if context.config.gateway.snat != SnatConfig::Off
         && let Ok(counts) = Conntrack::open().and_then(|mut conntrack| conntrack.count(Which::Translated))
     {
