@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use rules::foreign::{
     Answer, Backend, Base, Chain, Doubt, Fate, Flow, Flows, Foreign, Hook, Interface, Message, ReplyTo,
     RuleOrPolicy, Table, TableFamily,
@@ -14,8 +15,16 @@ use crate::Finding;
 const DSTNAT: i32 = -100;
 
 /// The connections that a ruleset forwards: each client's to each of its listeners by each of the `ingress` interfaces, on to
-/// each of the listener's targets, to which packets leave by what `output` says.
-pub fn flows(ruleset: &Ruleset, ingress: &[Interface], output: impl Fn(IpAddr) -> Interface) -> Flows {
+/// each of the listener's targets.
+///
+/// A client to whom the way leads by one of the `tunnels` comes by that alone, and also connects to the targets' own addresses.
+/// `output` says by which interface packets to an address leave.
+pub fn flows(
+    ruleset: &Ruleset,
+    ingress: &[Interface],
+    tunnels: &[Interface],
+    output: impl Fn(IpAddr) -> Interface,
+) -> Flows {
     let reply_to = |family, output: &Interface| match ruleset.sources(family, output.name.as_str())[..] {
         [] => ReplyTo::Client,
         [SnatTo::Address(address)] => ReplyTo::Gateway(address),
@@ -23,20 +32,32 @@ pub fn flows(ruleset: &Ruleset, ingress: &[Interface], output: impl Fn(IpAddr) -
     };
     let mut found = Vec::new();
     for AccessList { clients, forwards } in ruleset.access_lists().values() {
-        for Forward { listen: listener, targets, .. } in forwards {
-            let is_ipv4 = listener.address.is_ipv4();
+        let tunnel_of = |client: &IpNet| {
+            let towards = (!tunnels.is_empty()).then(|| output(client.addr()))?;
+            tunnels.iter().find(|tunnel| tunnel.name == towards.name)
+        };
+        let clients: Vec<(&IpNet, Option<&Interface>)> =
+            clients.iter().map(|client| (client, tunnel_of(client))).collect();
+        for Forward { listen, targets, .. } in forwards {
             for &target in targets {
                 let output = output(target.address);
                 let reply_to = reply_to(Family::of(target.address), &output);
-                for client in clients.iter().filter(|client| client.addr().is_ipv4() == is_ipv4) {
-                    found.extend(ingress.iter().map(|input| Flow {
-                        input: input.clone(),
-                        output: output.clone(),
-                        client: *client,
-                        listener: *listener,
-                        target,
-                        reply_to,
-                    }));
+                let flow = |input: &Interface, client: &IpNet, listener| Flow {
+                    input: input.clone(),
+                    output: output.clone(),
+                    client: *client,
+                    listener,
+                    target,
+                    reply_to,
+                };
+                let of_family = |client: &IpNet| client.addr().is_ipv4() == listen.address.is_ipv4();
+                for &(client, tunnel) in clients.iter().filter(|(client, _)| of_family(client)) {
+                    match tunnel {
+                        Some(tunnel) => {
+                            found.extend([*listen, target].map(|listener| flow(tunnel, client, listener)));
+                        }
+                        None => found.extend(ingress.iter().map(|input| flow(input, client, *listen))),
+                    }
                 }
             }
         }
@@ -79,6 +100,12 @@ fn stopped(foreign: &Foreign, chain: &Chain, base: &Base, flows: &Flows) -> Opti
                             command(place)
                         )
                     }
+                    Fate::Dropped if !flow.is_translated() => {
+                        let (input, show) = (&flow.input.name, command(place));
+                        format!(
+                            "let packets of 'iifname {input}' and their answers pass there ({show} shows it): they are confined already"
+                        )
+                    }
                     fate => remedy(fate, place),
                 };
                 return Some(Finding::fail(name, what, remedy));
@@ -119,6 +146,7 @@ fn reason(what: Option<&str>) -> String {
 fn packets(message: Message, flow: &Flow) -> String {
     let Flow { client, listener, target, .. } = flow;
     match message {
+        Message::New if !flow.is_translated() => format!("new connections from {client} to {target}"),
         Message::New => format!("new connections from {client} to {listener}, which lead on to {target}"),
         Message::Established => format!("what {client} sends to {listener} once it is connected"),
         Message::Reply => format!("what {target} answers to {client}"),

@@ -92,6 +92,36 @@ fn a_peer_reaches_the_caches_and_nothing_else() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
+fn a_firewall_that_passes_translated_packets_only_is_named() {
+    let (lab, _tunnels) = with_tunnels(CONFINED);
+    lab.network.nat.nft(
+        "table inet filter {
+            chain forward {
+                type filter hook forward priority filter; policy drop;
+                ct status dnat accept
+            }
+        }",
+    );
+    lab.cachenat(&["apply"]).exits(0);
+    let client = &lab.network.client;
+    assert!(at(client, GATEWAY, 6379).is_ok() && at(client, NODE, 6379).is_err());
+    let check = lab.cachenat(&["check"]).exits(1).stdout;
+    let words = "let packets of 'iifname wg0' and their answers pass there";
+    assert!(
+        check.contains("new connections from 10.99.0.2/32 to 10.0.1.230:6379") && check.contains(words),
+        "{check}"
+    );
+    lab.network.nat.nft(
+        "add rule inet filter forward iifname wg0 accept
+         add rule inet filter forward ct state established,related accept",
+    );
+    assert!(at(client, NODE, 6379).is_ok());
+    let check = lab.cachenat(&["check"]).stdout;
+    assert!(check.contains("no chain of others stops what is forwarded"), "{check}");
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
 fn a_peer_that_is_no_longer_listed_is_cut() {
     let (lab, _tunnels) = with_tunnels(CONFINED);
     lab.cachenat(&["apply"]).exits(0);

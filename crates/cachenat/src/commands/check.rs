@@ -200,7 +200,8 @@ fn of_chains(context: &RunContext, dump: &Dump, foreign: &Foreign, desired: Opti
     let routes = context.host(&context.gateway, Effect::Shown).map(|host| host.admission).unwrap_or_default();
     let output = |target: IpAddr| interface(&context.gateway.output(&routes, target));
     let ingress: Vec<Interface> = context.gateway.ingress.iter().map(interface).collect();
-    let flows = chains::flows(ruleset.unwrap_or(&nothing), &ingress, output);
+    let tunnels = context.gateway.tunnels.iter().map(|tunnel| interface(&tunnel.interface));
+    let flows = chains::flows(ruleset.unwrap_or(&nothing), &ingress, &tunnels.collect::<Vec<_>>(), output);
     let mut found = chains::forward(foreign, &flows);
     found.extend(chains::nat(foreign, &flows));
     found

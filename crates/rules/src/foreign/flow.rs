@@ -46,6 +46,13 @@ pub struct Flow {
     pub reply_to: ReplyTo,
 }
 
+impl Flow {
+    /// Whether its destination is translated; else the client connects to the target's own address.
+    pub fn is_translated(&self) -> bool {
+        self.listener != self.target
+    }
+}
+
 /// Connections, and beside each what all of a family have in common.
 #[derive(Clone, Debug)]
 pub struct Flows {
@@ -184,6 +191,8 @@ pub(super) struct Course {
     gateway: Peer,
     /// Whether that is an address of the gateway, else the client's.
     answers_gateway: bool,
+    /// Whether the destination is translated.
+    is_translated: bool,
 }
 
 impl Course {
@@ -204,12 +213,16 @@ impl Course {
             target: Peer::at(flow.target),
             gateway,
             answers_gateway: flow.reply_to != ReplyTo::Client,
+            is_translated: flow.is_translated(),
         }
     }
 
     /// Whether both are of one family and pass the same interfaces.
     fn takes_the_way_of(&self, other: &Self) -> bool {
-        (self.family, &self.input, &self.output) == (other.family, &other.input, &other.output)
+        let way = |course: &Self| {
+            (course.family, course.input.clone(), course.output.clone(), course.is_translated)
+        };
+        way(self) == way(other)
     }
 
     /// What is known whichever of the two it is, of those that take the same way.
@@ -259,12 +272,13 @@ impl Course {
         };
         let is_reply = message == Message::Reply;
         let answers_gateway = *answers_gateway;
+        let translated = if self.is_translated { DST_NAT } else { 0 };
         let tracked = base.is_tracked().then(|| Tracked {
             state: if is_first { NEW } else { ESTABLISHED },
             status: match is_first {
-                true if is_given_destination || is_given_source => DST_NAT,
+                true if is_given_destination || is_given_source => translated,
                 true => 0,
-                false => SEEN_REPLY | DST_NAT | if answers_gateway { SRC_NAT } else { 0 },
+                false => SEEN_REPLY | translated | if answers_gateway { SRC_NAT } else { 0 },
             },
             known_status: EXPECTED | SEEN_REPLY | DST_NAT | if is_first { 0 } else { SRC_NAT },
             is_reply,
@@ -277,7 +291,7 @@ impl Course {
         });
         let none = Side { index: Bits::known(&[0; 4]), name: Bits::known(&[0; NAME]) };
         let unknown = Side { index: Bits::unknown(4), name: Bits::unknown(NAME) };
-        let is_at_gateway = is_before_routing && !is_given_destination;
+        let is_at_gateway = is_before_routing && !is_given_destination && (self.is_translated || is_reply);
         Some(Packet {
             family: self.family,
             network: network_header(&source.address, &destination.address),
