@@ -106,7 +106,7 @@ fn failed(error: &GreetError, target: &Target) -> ProbeVerdict {
         ),
         GreetError::Refused => (
             ProbeResult::Refused,
-            "the gateway forwards nothing for this client on this port: is its public address among 'clients' in the \
+            "the gateway forwards nothing for this client on this port: is its public address among 'clients' (the file's, or its source's own) in the \
              gateway's configuration, and is the port in 'cachenat status' there?",
         ),
         GreetError::Silent => (
