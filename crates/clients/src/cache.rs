@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use discovery::{Engine, Inventory, Node, Role};
 
-use crate::literal::{Comment, distinct};
+use crate::literal::{Comment, comment, distinct};
+use crate::template::Places;
 use crate::{ClientEndpoint, Protocol};
 
 /// A cache as a client sees it.
@@ -199,12 +200,30 @@ impl<'a> Cache<'a> {
         self.protocol == Protocol::RedisCluster
     }
 
-    /// A sentence on the hosts file, for caches whose clients need it.
-    pub(crate) fn hosts_note(&self) -> Option<&'static str> {
-        self.tls.then_some(
-            "TLS: certificates carry the nodes' names, so those have to lead to the gateway on this machine: \
-             'cachenat endpoints --format hosts' gives the lines for /etc/hosts.",
-        )
+    /// Whether it is a primary with replicas, not a cluster.
+    pub(crate) fn is_single(&self) -> bool {
+        !self.is_cluster()
+    }
+
+    /// A sentence on the hosts file with TLS, otherwise empty.
+    pub(crate) fn hosts_note(&self) -> &'static str {
+        match self.tls {
+            true => {
+                "TLS: certificates carry the nodes' names, so those have to lead to the gateway on this machine: \
+                 'cachenat endpoints --format hosts' gives the lines for /etc/hosts."
+            }
+            false => "",
+        }
+    }
+
+    /// The places of a template that shows all nodes of a cluster, or else a primary and its replicas.
+    pub(crate) fn places(&self, node: impl Fn(&'a ClientEndpoint) -> Places) -> Places {
+        Places::new()
+            .text("name", comment(self.name))
+            .flag("cluster", self.is_cluster())
+            .each("nodes", self.nodes(), &node)
+            .each("primary", self.primary(), &node)
+            .each("replicas", self.replicas(), &node)
     }
 }
 

@@ -13,12 +13,12 @@ mod java;
 mod javascript;
 mod lines;
 mod literal;
-mod memcached;
 mod names;
 mod php;
 mod python;
 mod rust;
 mod table;
+mod template;
 mod wireguard;
 
 use std::collections::BTreeMap;
@@ -266,7 +266,7 @@ pub fn text(format: Format, endpoints: &[ClientEndpoint]) -> Result<String, Form
         Format::Phpredis => php::phpredis(&redis()?),
         Format::Predis => php::predis(&redis()?),
         Format::Hiredis => c::hiredis(&redis()?),
-        Format::Pymemcache => memcached::pymemcache(&memcached()?),
+        Format::Pymemcache => python::pymemcache(&memcached()?),
         Format::Libmemcached => c::libmemcached(&memcached()?)?,
         Format::Wireguard => wireguard(endpoints, &[], &[]),
     })

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::cache::Cache;
-use crate::literal::{self, shell};
+use crate::cache::{Cache, Inside};
+use crate::literal::{comment, shell, upper};
+use crate::template::Places;
 use crate::{ClientEndpoint, Protocol};
 
 /// `REDIS_URL` and its kin; with several caches each name begins with the cache's.
@@ -12,7 +13,7 @@ pub(crate) fn env(caches: &[Cache<'_>]) -> String {
     for cache in caches {
         let prefix = match caches {
             [_] => String::new(),
-            _ => literal::snake(&cache.word, "").to_ascii_uppercase(),
+            _ => upper(&cache.word) + "_",
         };
         let uris = |nodes: &[&ClientEndpoint]| {
             nodes.iter().map(|node| node.uri()).collect::<Vec<String>>().join(",")
@@ -49,7 +50,7 @@ pub(crate) fn hosts(caches: &[Cache<'_>]) -> String {
             }
             _ => continue,
         };
-        text.push_str(&format!("# {}: {why}; a client needs its map too.\n", literal::comment(cache.name)));
+        text.push_str(&format!("# {}: {why}; a client needs its map too.\n", comment(cache.name)));
     }
     // A name on several lines has several addresses (hosts(5), getaddrinfo(3)), and clients try one after the other.
     for endpoint in caches.iter().filter(|cache| cache.keeps_its_ports()).flat_map(|cache| cache.all()) {
@@ -74,40 +75,28 @@ pub(crate) fn hosts(caches: &[Cache<'_>]) -> String {
 
 /// A command for each endpoint.
 pub(crate) fn redis_cli(caches: &[Cache<'_>]) -> String {
-    let mut text = String::new();
-    for cache in caches {
+    let places = |cache: &Cache<'_>| {
         let follows = cache.is_cluster() && cache.tls && cache.keeps_its_ports();
-        if follows {
-            text.push_str(&format!(
-                "# {}: with the lines of --format hosts in /etc/hosts, redis-cli -c follows a MOVED by its name:\n",
-                literal::comment(cache.name)
-            ));
-        } else if cache.is_cluster() {
-            text.push_str(&format!(
-                "# {}: redis-cli -c would follow a MOVED to the private address; without -c, take the node it names:\n",
-                literal::comment(cache.name)
-            ));
-            for inside in cache.inside() {
-                let to = inside.node.public_port;
-                text.push_str(&format!("#   {}:{}  -p {to}\n", inside.host, inside.port));
-            }
-        }
-        for endpoint in cache.all() {
-            let tls = match (endpoint.tls, endpoint.certificate_name()) {
-                (false, _) => String::new(),
-                (true, None) => " --tls".to_owned(),
-                (true, Some(_)) if follows => " --tls".to_owned(),
-                (true, Some(name)) => format!(" --tls --sni {}", shell(name)),
-            };
-            let (c, host) =
-                if follows { ("-c ", endpoint.dialled()) } else { ("", endpoint.public_host.as_str()) };
-            text.push_str(&format!(
-                "redis-cli {c}-h {} -p {}{tls}  # {}\n",
-                shell(host),
-                endpoint.public_port,
-                endpoint.label()
-            ));
-        }
-    }
-    text
+        let inside = |inside: Inside<'_>| {
+            Places::new()
+                .text("inside", format!("{}:{}", inside.host, inside.port))
+                .text("port", inside.node.public_port)
+        };
+        let node = |node: &ClientEndpoint| {
+            let name = node.certificate_name().filter(|_| !follows);
+            Places::new()
+                .text("outside", shell(if follows { node.dialled() } else { &node.public_host }))
+                .text("port", node.public_port)
+                .flag("tls", node.tls)
+                .text("sni", name.map(shell).unwrap_or_default())
+                .text("label", node.label())
+        };
+        Places::new()
+            .text("name", comment(cache.name))
+            .flag("follows", follows)
+            .flag("has_map", cache.is_cluster() && !follows)
+            .each("inside", cache.inside(), inside)
+            .each("nodes", cache.all().iter().copied(), node)
+    };
+    Places::new().each("caches", caches, places).fill(include_str!("templates/redis-cli.sh"))
 }

@@ -75,7 +75,7 @@ fn printable(c: char) -> char {
 ///
 /// A name that looks like another's without its punctuation and case gets a number made of the name itself.
 pub(crate) fn distinct(caches: &[(&str, Protocol)]) -> Vec<String> {
-    let bare = |name: &str| pascal(name, "").to_ascii_lowercase();
+    let bare = |name: &str| pascal(name).to_ascii_lowercase();
     // hiredis' snippet has an outside_connect of its own.
     let mut seen: BTreeMap<String, usize> = [("outside".to_owned(), 1)].into();
     caches.iter().for_each(|(name, _)| *seen.entry(bare(name)).or_default() += 1);
@@ -98,35 +98,38 @@ fn fingerprint(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
-/// `my_cluster_cache`: a name that is no keyword anywhere.
-pub(crate) fn snake(name: &str, suffix: &str) -> String {
-    let words = words(name, suffix);
-    words.join("_")
+/// `my_cluster`, which the templates end with `_cache` and the like, so that it is no keyword.
+pub(crate) fn snake(name: &str) -> String {
+    words(name).join("_")
 }
 
-/// `myClusterCache`.
-pub(crate) fn camel(name: &str, suffix: &str) -> String {
-    let pascal = pascal(name, suffix);
+/// `MY_CLUSTER`.
+pub(crate) fn upper(name: &str) -> String {
+    snake(name).to_ascii_uppercase()
+}
+
+/// `myCluster`.
+pub(crate) fn camel(name: &str) -> String {
+    let pascal = pascal(name);
     let mut characters = pascal.chars();
     characters.next().map(|first| first.to_ascii_lowercase()).into_iter().chain(characters).collect()
 }
 
-/// `MyClusterCache`.
-pub(crate) fn pascal(name: &str, suffix: &str) -> String {
+/// `MyCluster`.
+pub(crate) fn pascal(name: &str) -> String {
     let capital = |word: String| {
         let mut characters = word.chars();
         characters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(characters).collect()
     };
-    words(name, suffix).into_iter().map(capital).collect::<Vec<String>>().concat()
+    words(name).into_iter().map(capital).collect::<Vec<String>>().concat()
 }
 
-fn words(name: &str, suffix: &str) -> Vec<String> {
+fn words(name: &str) -> Vec<String> {
     let parts = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| !part.is_empty());
     let mut words: Vec<String> = parts.map(str::to_ascii_lowercase).collect();
     if words.first().is_none_or(|word| word.starts_with(|c: char| c.is_ascii_digit())) {
         words.insert(0, "cache".to_owned());
     }
-    words.push(suffix.to_owned());
     words
 }
 
@@ -155,7 +158,7 @@ mod tests {
         let mut caches: Vec<(&str, Protocol)> = names.map(|name| (name, Protocol::Redis)).to_vec();
         caches.push(("carts", Protocol::Memcached));
         let words = distinct(&caches);
-        let bare: BTreeSet<String> = words.iter().map(|word| pascal(word, "").to_ascii_lowercase()).collect();
+        let bare: BTreeSet<String> = words.iter().map(|word| pascal(word).to_ascii_lowercase()).collect();
         assert_eq!(bare.len(), caches.len(), "{words:?}");
         assert!(!bare.contains("outside"), "{words:?}");
         caches.reverse();
@@ -165,9 +168,9 @@ mod tests {
 
     #[test]
     fn every_name_becomes_an_identifier() {
-        assert_eq!(snake("my-cluster", "cache"), "my_cluster_cache");
-        assert_eq!(camel("my-cluster", "cache"), "myClusterCache");
-        assert_eq!(pascal("0lab.é", "cache"), "Cache0labCache");
-        assert_eq!(camel("", "cache"), "cacheCache");
+        assert_eq!(snake("my-cluster"), "my_cluster");
+        assert_eq!(camel("my-cluster"), "myCluster");
+        assert_eq!(pascal("0lab.é"), "Cache0lab");
+        assert_eq!(camel(""), "cache");
     }
 }

@@ -140,6 +140,32 @@ fn without_tls_a_cluster_is_dialled_by_the_gateway_s_address() {
     }
 }
 
+/// In a debug build a template panics at a place without a value, and at a value without a place.
+#[test]
+fn every_template_fills_every_place() {
+    let with_tls = |mut endpoints: Vec<ClientEndpoint>| {
+        endpoints.iter_mut().for_each(|endpoint| endpoint.tls = true);
+        endpoints
+    };
+    let without_names = |mut endpoints: Vec<ClientEndpoint>| {
+        endpoints.iter_mut().for_each(|endpoint| endpoint.host.clear());
+        endpoints
+    };
+    let inputs =
+        [example(), shards(false), shards(true), sessions(), with_tls(example()), with_tls(sessions())];
+    let mixed = [example(), shards(true), with_tls(sessions())].concat();
+    for input in inputs.into_iter().chain([mixed.clone(), without_names(mixed)]) {
+        for (format, name) in texts() {
+            let Ok(text) = text(format, &input) else { continue };
+            let is_marker = |part: &str| part.chars().all(|c| c.is_ascii_alphabetic() || "_ ".contains(c));
+            // Between two signs: what comes before the first or after the last is no marker.
+            let parts: Vec<&str> = text.split('@').collect();
+            let between = parts.get(1..parts.len().max(2) - 1).unwrap_or_default();
+            assert!(!between.iter().any(|part| is_marker(part)), "{name}: {text}");
+        }
+    }
+}
+
 #[test]
 fn the_json_is_the_contract_s_and_reads_back() {
     let json = text(Format::Json, &example()).unwrap();

@@ -5,9 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::ClientEndpoint;
-
-/// The file; a template, since keys and the client's address are nobody's but the client's.
-const TEMPLATE: &str = include_str!("templates/wireguard.conf");
+use crate::template::Places;
 
 /// The file for a client of these endpoints, whose gateway has those private addresses.
 ///
@@ -28,5 +26,8 @@ pub fn wireguard(endpoints: &[ClientEndpoint], gateway: &[IpAddr], vpc: &[IpNet]
         Ok(IpAddr::V6(address)) => format!("[{address}]"),
         _ => endpoint.public_host.clone(),
     });
-    TEMPLATE.replace("@endpoint@", &endpoint.unwrap_or_default()).replace("@routed@", &routed.join(", "))
+    Places::new()
+        .text("endpoint", endpoint.unwrap_or_default())
+        .text("routed", routed.join(", "))
+        .fill(include_str!("templates/wireguard.conf"))
 }
