@@ -24,8 +24,8 @@ const MAX_LINES: usize = 65_536;
 /// The most bytes of such a file: lines of 64 bytes, which an IPv6 network and a short comment fill.
 const MAX_BYTES: u64 = 64 * MAX_LINES as u64;
 
-/// An entry that was read an hour later is written down again, so that its age is known after a restart.
-const STALE: u64 = 3600;
+/// An entry that was read an hour later is saved again, so that its age is known after a restart.
+const STALE: Duration = Duration::from_secs(3600);
 
 /// What of the entries is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

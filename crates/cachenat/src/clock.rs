@@ -1,8 +1,10 @@
 //! The one place where the clock is read.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-/// Seconds since 1970.
-pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+use plan::Timestamp;
+
+/// The time of the system's clock; the start of 1970 if it is set to before that.
+pub(crate) fn now() -> Timestamp {
+    Timestamp::from_system_time(SystemTime::now()).unwrap_or_default()
 }

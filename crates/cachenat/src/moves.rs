@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use applier::plain_file;
+use plan::Timestamp;
 use rules::AddrPort;
 use rules::diff::{Action, ForwardChange};
 use serde::{Deserialize, Serialize};
@@ -14,11 +15,11 @@ use crate::state::{StateError, write};
 
 const FILE: &str = "moves.json";
 
-/// By listener, in seconds since 1970; those that were never moved are not in it.
+/// By listener; those that were never moved are not in it.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Moves {
     version: u32,
-    moved: BTreeMap<String, u64>,
+    moved: BTreeMap<String, Timestamp>,
 }
 
 impl Moves {
@@ -30,7 +31,7 @@ impl Moves {
     }
 
     /// When this listener was moved last.
-    pub(crate) fn of(&self, listen: AddrPort) -> Option<u64> {
+    pub(crate) fn of(&self, listen: AddrPort) -> Option<Timestamp> {
         self.moved.get(&listen.to_string()).copied()
     }
 
@@ -39,7 +40,7 @@ impl Moves {
     /// # Errors
     ///
     /// [`StateError::Io`]; the file is then as it was.
-    pub(crate) fn note(dir: &Path, changes: &[ForwardChange], now: u64) -> Result<(), StateError> {
+    pub(crate) fn note(dir: &Path, changes: &[ForwardChange], now: Timestamp) -> Result<(), StateError> {
         let mut moves = Self::read(dir);
         let before = moves.moved.clone();
         for change in changes {
@@ -67,6 +68,10 @@ mod tests {
 
     use super::*;
 
+    const SEVEN: Timestamp = Timestamp::from_secs(7);
+    const EIGHT: Timestamp = Timestamp::from_secs(8);
+    const NINE: Timestamp = Timestamp::from_secs(9);
+
     fn change(action: Action, listen: &str) -> ForwardChange {
         ForwardChange { action, id: "a".into(), listen: listen.parse().unwrap(), from: vec![], to: vec![] }
     }
@@ -76,11 +81,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = ("10.0.0.55:6379", "10.0.0.55:6380");
         let of = |listen: &str| Moves::read(dir.path()).of(listen.parse().unwrap());
-        Moves::note(dir.path(), &[change(Action::Add, one), change(Action::Add, two)], 7).unwrap();
+        Moves::note(dir.path(), &[change(Action::Add, one), change(Action::Add, two)], SEVEN).unwrap();
         assert!(!dir.path().join(FILE).exists(), "nothing was moved");
-        Moves::note(dir.path(), &[change(Action::Move, one), change(Action::Update, two)], 8).unwrap();
-        assert_eq!((of(one), of(two)), (Some(8), None));
-        Moves::note(dir.path(), &[change(Action::Remove, one)], 9).unwrap();
+        Moves::note(dir.path(), &[change(Action::Move, one), change(Action::Update, two)], EIGHT).unwrap();
+        assert_eq!((of(one), of(two)), (Some(EIGHT), None));
+        Moves::note(dir.path(), &[change(Action::Remove, one)], NINE).unwrap();
         assert_eq!(of(one), None);
     }
 
@@ -90,8 +95,8 @@ mod tests {
         for text in ["{", r#"{"version":2,"moved":{"10.0.0.55:6379":1}}"#] {
             fs::write(dir.path().join(FILE), text).unwrap();
             assert_eq!(Moves::read(dir.path()).of("10.0.0.55:6379".parse().unwrap()), None);
-            Moves::note(dir.path(), &[change(Action::Move, "10.0.0.55:6379")], 8).unwrap();
-            assert_eq!(Moves::read(dir.path()).of("10.0.0.55:6379".parse().unwrap()), Some(8));
+            Moves::note(dir.path(), &[change(Action::Move, "10.0.0.55:6379")], EIGHT).unwrap();
+            assert_eq!(Moves::read(dir.path()).of("10.0.0.55:6379".parse().unwrap()), Some(EIGHT));
         }
     }
 }

@@ -8,11 +8,10 @@ use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use applier::plain_file::{self, Durability, clear};
 use discovery::{Inventory, InventoryError};
-use plan::{Leases, Plan};
+use plan::{Leases, Plan, Timestamp};
 use rules::Ruleset;
 use rules::json::{DesiredState, JsonError};
 use serde::{Deserialize, Serialize};
@@ -162,11 +161,11 @@ impl State {
         fs::symlink_metadata(dir.join(REMOVED)).is_ok()
     }
 
-    /// When what is asked of the kernel last changed, in seconds since 1970; `None` if that is not known.
-    pub(crate) fn last_change(dir: &Path) -> Option<u64> {
+    /// When what is asked of the kernel last changed; `None` if that is not known.
+    pub(crate) fn last_change(dir: &Path) -> Option<Timestamp> {
         let modified =
             fs::symlink_metadata(dir.join("ruleset.json")).and_then(|file| file.modified()).ok()?;
-        modified.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
+        Timestamp::from_system_time(modified)
     }
 
     /// The rules that were in force last, as far as they can be read.

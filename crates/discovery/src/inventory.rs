@@ -5,7 +5,7 @@ use std::{cmp::Ordering, collections::HashMap, fmt, net::IpAddr, num::NonZeroU16
 use serde::{Deserialize, Deserializer, Serialize};
 use smol_str::{SmolStr, StrExt as _, ToSmolStr as _};
 
-use crate::{NodeId, SourceName, text::plain};
+use crate::{NodeId, SourceName, Timestamp, text::plain};
 
 /// The nodes of all sources, and one report per source.
 ///
@@ -100,9 +100,9 @@ pub struct SourceReport {
     pub error: Option<String>,
     /// What a missing node means: the fact that decides what is kept.
     pub coverage: Coverage,
-    /// Since when it has not been read whole, in seconds since 1970; known to whoever remembers the last good inventory.
+    /// Since when it could not be read completely; set where the answer is merged with the last good inventory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failing_since: Option<u64>,
+    pub failing_since: Option<Timestamp>,
     /// Nodes that the last whole answer did not name, and that one more such answer removes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held: Vec<NodeId>,
@@ -334,7 +334,7 @@ struct RawSourceReport {
     #[serde(default)]
     coverage: Option<Coverage>,
     #[serde(default)]
-    failing_since: Option<u64>,
+    failing_since: Option<Timestamp>,
     #[serde(default)]
     held: Vec<NodeId>,
     #[serde(default)]

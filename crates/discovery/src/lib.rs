@@ -21,6 +21,7 @@ mod source;
 #[cfg(any(test, feature = "test-support"))]
 pub mod test_support;
 mod text;
+mod timestamp;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -44,6 +45,7 @@ pub use resolve::{LookupError, ResolverSettings};
 pub use source::{
     Expose, ExposedRole, HostPort, HostPortError, RedisSeed, Secret, Seed, Source, StaticNode, TlsTrust,
 };
+pub use timestamp::Timestamp;
 
 /// How discovery goes about it.
 #[derive(Clone, Debug)]

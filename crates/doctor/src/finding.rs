@@ -1,6 +1,7 @@
 //! A verdict on one requirement, and the remedy.
 
 use std::error::Error;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -95,12 +96,12 @@ pub fn summary(findings: &[Finding]) -> Option<String> {
 }
 
 /// An age as people say it: its largest unit.
-pub fn age(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m", seconds / 60),
-        3600..86400 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86400),
+pub fn age(age: Duration) -> String {
+    match age.as_secs() {
+        seconds @ 0..60 => format!("{seconds}s"),
+        seconds @ 60..3600 => format!("{}m", seconds / 60),
+        seconds @ 3600..86400 => format!("{}h", seconds / 3600),
+        seconds => format!("{}d", seconds / 86400),
     }
 }
 

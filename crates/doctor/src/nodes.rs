@@ -2,19 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use discovery::{GreetError, Inventory, Outcome, ServerInfo, ServerProtocol, SourceReport};
+use discovery::{GreetError, Inventory, Outcome, ServerInfo, ServerProtocol, SourceReport, Timestamp};
 use ipnet::IpNet;
 use rules::{AddrPort, ForwardId};
 
 use crate::finding::age;
 use crate::{Finding, Level};
 
-/// A source that fails for longer than this is followed by nobody.
-const STALE: u64 = 3600;
+/// A source that fails for longer than this is a fault: changes of its nodes are being missed.
+const STALE: Duration = Duration::from_secs(3600);
 
-/// After a day without a whole answer every node may have been replaced.
-const LOST: u64 = 24 * 3600;
+/// After a day without a complete answer every node may have been replaced.
+const LOST: Duration = Duration::from_secs(24 * 3600);
 
 /// What a node answered.
 #[derive(Debug)]
@@ -28,14 +29,11 @@ pub struct Dialled {
 }
 
 /// How far a source could be read, and since when not.
-pub fn source(report: &SourceReport, now: u64) -> Finding {
+pub fn source(report: &SourceReport, now: Timestamp) -> Finding {
     let name = format!("source {}", report.source);
-    let since = report.failing_since.map_or(0, |since| now.saturating_sub(since));
+    let since = report.failing_since.map_or(Duration::ZERO, |since| since.elapsed(now));
     let error = report.error.as_deref().unwrap_or("no reason was given");
-    let what = match since {
-        0 => error.to_owned(),
-        since => format!("{error} (for {})", age(since)),
-    };
+    let what = if since.is_zero() { error.to_owned() } else { format!("{error} (for {})", age(since)) };
     let remedy = "its forwards stay as they were; 'cachenat discover' asks again";
     match report.outcome {
         Outcome::Complete if report.remarks.is_empty() => Finding::ok(name, "is read whole"),
@@ -46,7 +44,7 @@ pub fn source(report: &SourceReport, now: u64) -> Finding {
 }
 
 /// How old the last good answer is: the sources' word, by whichever run asked them last.
-pub fn last_good(last_good: Option<&Inventory>, last_run: Option<u64>, now: u64) -> Finding {
+pub fn last_good(last_good: Option<&Inventory>, last_run: Option<Timestamp>, now: Timestamp) -> Finding {
     let name = "last good";
     let (Some(inventory), Some(last_run)) = (last_good, last_run) else {
         let what = "no run has left what it found here";
@@ -54,17 +52,19 @@ pub fn last_good(last_good: Option<&Inventory>, last_run: Option<u64>, now: u64)
     };
     let failing = inventory.sources.iter().filter_map(|report| Some((report.failing_since?, &report.source)));
     let oldest = failing.min();
-    let since = now.saturating_sub(oldest.map_or(last_run, |(since, _)| since.min(last_run)));
+    let since = oldest.map_or(last_run, |(since, _)| since.min(last_run)).elapsed(now);
     let what = match oldest {
         Some((_, source)) => format!("{source} was read whole {} ago", age(since)),
         None => format!("every source was read whole {} ago, by the last run", age(since)),
     };
     let remedy =
         "nodes that were replaced since are not followed: see 'cachenat apply', and that something runs it";
-    match since {
-        LOST.. => Finding::fail(name, what, remedy),
-        STALE.. => Finding::warn(name, what, remedy),
-        _ => Finding::ok(name, what),
+    if since >= LOST {
+        Finding::fail(name, what, remedy)
+    } else if since >= STALE {
+        Finding::warn(name, what, remedy)
+    } else {
+        Finding::ok(name, what)
     }
 }
 
@@ -237,33 +237,37 @@ mod tests {
 
     #[test]
     fn the_last_good_answer_is_as_old_as_the_oldest_source_or_the_last_run() {
-        let (now, name) = (1_000_000, || "static/local".parse().unwrap());
+        let (now, name) = (Timestamp::from_secs(1_000_000), || "static/local".parse().unwrap());
         let with = |failing_since| Inventory {
             nodes: vec![],
             sources: vec![SourceReport { failing_since, ..SourceReport::complete(name()) }],
         };
         let verdict = |inventory: Option<&Inventory>, last_run| last_good(inventory, last_run, now).verdict;
-        let ago = |seconds| Some(now - seconds);
-        assert_eq!(verdict(None, ago(0)), Warn);
+        let ago = |age: Duration| Some(Timestamp::from_secs(now.as_secs() - age.as_secs()));
+        assert_eq!(verdict(None, ago(Duration::ZERO)), Warn);
         assert_eq!(verdict(Some(&with(None)), None), Warn);
-        assert_eq!(verdict(Some(&with(None)), ago(STALE - 1)), Level::Ok);
+        assert_eq!(verdict(Some(&with(None)), ago(STALE - Duration::from_secs(1))), Level::Ok);
         assert_eq!(verdict(Some(&with(None)), ago(STALE)), Warn);
         assert_eq!(verdict(Some(&with(None)), ago(LOST)), Fail);
-        assert_eq!(verdict(Some(&with(ago(STALE))), ago(0)), Warn);
-        let found = last_good(Some(&with(ago(LOST))), ago(0), now);
+        assert_eq!(verdict(Some(&with(ago(STALE))), ago(Duration::ZERO)), Warn);
+        let found = last_good(Some(&with(ago(LOST))), ago(Duration::ZERO), now);
         assert_eq!((found.verdict, found.what.as_str()), (Fail, "static/local was read whole 1d ago"));
     }
 
     #[test]
     fn a_source_that_is_partial_for_an_hour_is_a_fault() {
-        let name = || "static/local".parse().unwrap();
-        let since = |report: SourceReport, since| SourceReport { failing_since: Some(since), ..report };
-        assert_eq!(source(&SourceReport::complete(name()), 0).verdict, Level::Ok);
-        assert_eq!(source(&SourceReport::partial(name(), "half"), 0).verdict, Warn);
-        assert_eq!(source(&since(SourceReport::partial(name(), "half"), 1), STALE).verdict, Warn);
-        let stale = source(&since(SourceReport::partial(name(), "half"), 1), STALE + 1);
+        let (start, name) = (Timestamp::default(), || "static/local".parse().unwrap());
+        let failing = |report| SourceReport { failing_since: Some(start), ..report };
+        let second = Duration::from_secs(1);
+        assert_eq!(source(&SourceReport::complete(name()), start).verdict, Level::Ok);
+        assert_eq!(source(&SourceReport::partial(name(), "half"), start).verdict, Warn);
+        assert_eq!(
+            source(&failing(SourceReport::partial(name(), "half")), start + (STALE - second)).verdict,
+            Warn
+        );
+        let stale = source(&failing(SourceReport::partial(name(), "half")), start + STALE);
         assert_eq!((stale.verdict, stale.what.as_str()), (Fail, "half (for 1h)"));
-        assert_eq!(source(&SourceReport::failed(name(), "no credentials"), 0).verdict, Fail);
+        assert_eq!(source(&SourceReport::failed(name(), "no credentials"), start).verdict, Fail);
     }
 
     #[test]

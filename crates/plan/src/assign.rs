@@ -8,6 +8,7 @@ use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use discovery::Timestamp;
 use rules::ForwardId;
 use tracing::debug;
 
@@ -130,8 +131,8 @@ fn others(taken: usize) -> String {
 ///
 /// In the order of `requests`: a pin wins; a listener that the id holds, or held last, stays its own if its pool still
 /// has it; else the lowest of the pool that was never given out; else the one released longest ago, at least
-/// [`QUARANTINE`] seconds, or sooner where more than nine tenths of the pool rest.
-/// Leases of ids that nobody requests are released at `now` (seconds since 1970). A pinned listener goes to no other.
+/// [`QUARANTINE`], or sooner where more than nine tenths of the pool rest.
+/// Leases of ids that are not requested are released at `now`. A pinned listener goes to no other.
 /// One that is `taken`, by a program of this host, is given to none; who holds it already keeps it.
 ///
 /// # Errors
@@ -142,7 +143,7 @@ pub fn assign(
     pins: &BTreeMap<ForwardId, ListenPort>,
     taken: &BTreeSet<ListenPort>,
     leases: Leases,
-    now: u64,
+    now: Timestamp,
 ) -> Result<Assigned, PlanError> {
     let mut plan = Plan::carry_over(requests, pins, taken, leases, now);
     let mut left_out = Vec::new();
@@ -180,7 +181,7 @@ impl<'a> Plan<'a> {
         pins: &'a BTreeMap<ForwardId, ListenPort>,
         taken: &'a BTreeSet<ListenPort>,
         mut leases: Leases,
-        now: u64,
+        now: Timestamp,
     ) -> Self {
         let wanted: HashMap<&ForwardId, &Request> = requests.iter().map(|r| (&r.id, r)).collect();
         let pinned: BTreeMap<ListenPort, &ForwardId> = pins.iter().map(|(id, &at)| (at, id)).collect();
@@ -205,7 +206,7 @@ impl<'a> Plan<'a> {
         Self { leases, placed, pinned, pins, taken, former, searched: HashMap::new() }
     }
 
-    fn give(&mut self, listener: ListenPort, id: &'a ForwardId, now: u64) {
+    fn give(&mut self, listener: ListenPort, id: &'a ForwardId, now: Timestamp) {
         let why = || match (self.pins.get(id), self.leases.get(&listener)) {
             (Some(_), _) => "it is pinned".to_owned(),
             (None, Some(before)) if before.id == *id => "it had it before".to_owned(),
@@ -217,7 +218,7 @@ impl<'a> Plan<'a> {
         self.placed.insert(id, listener);
     }
 
-    fn choose(&mut self, request: &Request, now: u64) -> Result<ListenPort, PlanError> {
+    fn choose(&mut self, request: &Request, now: Timestamp) -> Result<ListenPort, PlanError> {
         if let Some(&listener) = self.pins.get(&request.id) {
             return match self.leases.get(&listener) {
                 Some(Lease { id, released: None, .. }) => {
@@ -256,20 +257,19 @@ impl<'a> Plan<'a> {
     }
 
     /// The listener of the pool that was released longest ago, if that is long enough.
-    fn rested(&self, id: &ForwardId, pool: &Arc<Pool>, now: u64) -> Result<ListenPort, PlanError> {
-        let released: Vec<(u64, ListenPort)> = self
+    fn rested(&self, id: &ForwardId, pool: &Arc<Pool>, now: Timestamp) -> Result<ListenPort, PlanError> {
+        let released: Vec<(Timestamp, ListenPort)> = self
             .leases
             .iter()
             .map(|lease| (lease.released, lease.listener()))
             .filter(|(_, listener)| pool.contains(listener) && self.is_free(listener))
             .filter_map(|(released, listener)| Some((released?, listener)))
             .collect();
-        // A clock that was set back makes a release lie in the future; such a listener rests on.
-        let rested =
-            |&&(at, _): &&(u64, ListenPort)| now.checked_sub(at).is_some_and(|age| age >= QUARANTINE);
+        // A release in the future, after the clock was set back, has not rested at all.
+        let has_rested = |released: Timestamp| released.elapsed(now) >= QUARANTINE;
         // So many can't rest by mistake, and must not keep every node from its port for a week.
         let is_choked = released.len() > pool.size() - pool.size() / 10;
-        let oldest = released.iter().filter(|lease| is_choked || rested(lease)).min();
+        let oldest = released.iter().filter(|lease| is_choked || has_rested(lease.0)).min();
         oldest.map(|&(_, listener)| listener).ok_or_else(|| {
             let others = |listener: &&ListenPort| pool.contains(listener) && !self.leases.is_held(listener);
             let taken = self.taken.iter().filter(others).count();
@@ -302,6 +302,7 @@ mod tests {
     }
 
     fn plan(ids: &[&str], pool: RangeInclusive<u16>, leases: &Leases, now: u64) -> Result<Leases, PlanError> {
+        let now = Timestamp::from_secs(now);
         assign(&requests(ids, pool), &BTreeMap::new(), &BTreeSet::new(), leases.clone(), now)
             .map(|done| done.leases)
     }
@@ -341,14 +342,14 @@ mod tests {
     fn a_released_port_is_given_again_after_seven_days_the_oldest_first() {
         let full = plan(&["a", "b"], 10..=11, &Leases::default(), 0).unwrap();
         let one = plan(&["b"], 10..=11, &full, 100).unwrap();
-        let error = plan(&["b", "c"], 10..=11, &one, 100 + QUARANTINE - 1).unwrap_err();
+        let error = plan(&["b", "c"], 10..=11, &one, 99 + QUARANTINE.as_secs()).unwrap_err();
         assert_eq!(
             error.to_string(),
             "no free port for c: pool 10-11 (key ports) has 1 in use, 1 reserved for 7 days after the node was removed; \
              widen ports, or free a reserved one: 'cachenat leases' lists them, 'cachenat leases release ID|--resting' frees them"
         );
         let none = plan(&[], 10..=11, &one, 200).unwrap();
-        let again = plan(&["c"], 10..=11, &none, 200 + QUARANTINE).unwrap();
+        let again = plan(&["c"], 10..=11, &none, 200 + QUARANTINE.as_secs()).unwrap();
         assert_eq!(active(&again), [("c".to_owned(), 10)]);
     }
 
@@ -367,6 +368,7 @@ mod tests {
     fn a_port_that_something_listens_on_is_given_to_none() {
         let taken: BTreeSet<ListenPort> = [on(10), on(12)].into();
         let with = |ids: &[&str], pool, leases: &Leases, now| {
+            let now = Timestamp::from_secs(now);
             assign(&requests(ids, pool), &BTreeMap::new(), &taken, leases.clone(), now).unwrap()
         };
         let leases = with(&["a", "b"], 10..=13, &Leases::default(), 0).leases;
@@ -391,8 +393,8 @@ mod tests {
                 address: None,
                 port: on(port).port,
                 id: id(&format!("gone-{port}")),
-                since: 0,
-                released: Some(u64::from(port)),
+                since: Timestamp::default(),
+                released: Some(Timestamp::from_secs(port.into())),
             })
             .collect();
         let leases = Leases::try_from(planted).unwrap();
@@ -417,7 +419,7 @@ mod tests {
             &pins(&[("b", 10)]),
             &BTreeSet::new(),
             Leases::default(),
-            0,
+            Timestamp::default(),
         )
         .unwrap();
         assert_eq!(active(&leases.leases), [("a".to_owned(), 11), ("b".to_owned(), 10)]);
@@ -426,16 +428,21 @@ mod tests {
     #[test]
     fn a_pin_on_a_port_that_another_node_holds_is_refused() {
         let before = plan(&["a", "b"], 10..=20, &Leases::default(), 0).unwrap();
-        let error =
-            assign(&requests(&["a", "b"], 10..=20), &pins(&[("b", 10)]), &BTreeSet::new(), before.clone(), 1)
-                .unwrap_err();
+        let error = assign(
+            &requests(&["a", "b"], 10..=20),
+            &pins(&[("b", 10)]),
+            &BTreeSet::new(),
+            before.clone(),
+            Timestamp::from_secs(1),
+        )
+        .unwrap_err();
         assert!(matches!(error, PlanError::PinTaken { .. }), "{error}");
         let swapped = assign(
             &requests(&["a", "b"], 10..=20),
             &pins(&[("b", 10), ("a", 11)]),
             &BTreeSet::new(),
             before,
-            1,
+            Timestamp::from_secs(1),
         )
         .unwrap();
         assert_eq!(active(&swapped.leases), [("a".to_owned(), 11), ("b".to_owned(), 10)]);
@@ -453,11 +460,15 @@ mod tests {
             |list: &[(&str, u16)]| list.iter().map(|&(name, port)| (id(name), on(port))).collect::<Vec<_>>();
         let before = plan(&["a", "b"], 10..=20, &Leases::default(), 0).unwrap();
         let before = plan(&["a"], 10..=20, &before, 1).unwrap();
-        let known = before.clone().with_kernel(in_kernel(&[("a", 13), ("x", 10), ("c", 12), ("b", 11)]), 2);
+        let known = before
+            .clone()
+            .with_kernel(in_kernel(&[("a", 13), ("x", 10), ("c", 12), ("b", 11)]), Timestamp::from_secs(2));
         let expected = [("a".to_owned(), 10), ("b".to_owned(), 11), ("c".to_owned(), 12)];
         assert_eq!(active(&known), expected);
         assert_eq!(
-            active(&Leases::default().with_kernel(in_kernel(&[("a", 13), ("a", 12)]), 2)),
+            active(
+                &Leases::default().with_kernel(in_kernel(&[("a", 13), ("a", 12)]), Timestamp::from_secs(2))
+            ),
             [("a".to_owned(), 12)]
         );
     }
@@ -483,8 +494,14 @@ mod tests {
     #[test]
     fn with_several_addresses_each_node_keeps_the_port_on_an_address_of_its_own() {
         let plan = |ids: &[&str], count, leases, now| {
-            assign(&on_own_addresses(ids, count), &BTreeMap::new(), &BTreeSet::new(), leases, now)
-                .map(|done| done.leases)
+            assign(
+                &on_own_addresses(ids, count),
+                &BTreeMap::new(),
+                &BTreeSet::new(),
+                leases,
+                Timestamp::from_secs(now),
+            )
+            .map(|done| done.leases)
         };
         let before = plan(&["a", "b", "c"], 3, Leases::default(), 0).unwrap();
         assert_eq!(listeners(&before), ["a 10.0.0.55:6379", "b 10.0.0.56:6379", "c 10.0.0.57:6379"]);
@@ -508,7 +525,9 @@ mod tests {
         reader.pool = Arc::new(Pool { ports: 6380..=6380, ..Pool::clone(&reader.pool) });
         reader.beside = Some(id("b"));
         let leases =
-            assign(&requests, &BTreeMap::new(), &BTreeSet::new(), Leases::default(), 0).unwrap().leases;
+            assign(&requests, &BTreeMap::new(), &BTreeSet::new(), Leases::default(), Timestamp::default())
+                .unwrap()
+                .leases;
         assert_eq!(listeners(&leases), ["a 10.0.0.55:6379", "b 10.0.0.56:6379", "b/reader 10.0.0.56:6380"]);
     }
 }

@@ -8,6 +8,7 @@ use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use discovery::Timestamp;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -57,10 +58,10 @@ pub struct KnownClients(BTreeMap<String, Known>);
 pub struct Known {
     /// The networks, sorted.
     pub networks: Vec<IpNet>,
-    /// When it last had other networks, in seconds since 1970.
-    pub since: u64,
-    /// When it was last read, in seconds since 1970.
-    pub seen: u64,
+    /// When its networks last changed.
+    pub since: Timestamp,
+    /// When it was last read.
+    pub seen: Timestamp,
     /// A reading that lost more than half of a file's lines, and waits for a second one that says the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubted: Option<Vec<IpNet>>,
@@ -90,14 +91,14 @@ impl KnownClients {
         self.0.iter().map(|(entry, known)| (entry.as_str(), known))
     }
 
-    /// Whether a later run learns as much from `before`: the same networks, none read more than `stale` seconds later.
-    pub fn says_the_same(&self, before: &Self, stale: u64) -> bool {
+    /// Whether a later run learns as much from `before`: the same networks, none read `stale` or more later.
+    pub fn says_the_same(&self, before: &Self, stale: Duration) -> bool {
         let age = |(entry, known): (&String, &Known)| {
-            let before = before.0.get(entry).map_or(0, |before| before.seen);
+            let before = before.0.get(entry).map_or(Timestamp::default(), |before| before.seen);
             (
                 entry.clone(),
                 Known {
-                    seen: if known.seen < before.saturating_add(stale) { before } else { known.seen },
+                    seen: if known.seen < before + stale { before } else { known.seen },
                     ..known.clone()
                 },
             )
@@ -125,14 +126,12 @@ impl Clients {
 
 /// Puts together the networks of each list: those that are written out, what names and files say now, and where they say
 /// nothing what they said before, for at most `keep`. An entry that is not among the answers stays as it was.
-///
-/// `now` is in seconds since 1970.
 pub fn settle_clients(
     lists: &[Vec<Client>],
     answers: &ClientAnswers,
     before: &Clients,
     keep: Duration,
-    now: u64,
+    now: Timestamp,
 ) -> Clients {
     let mut clients = Clients::default();
     let entries: BTreeSet<&Client> = lists.iter().flatten().collect();
@@ -163,9 +162,9 @@ pub fn settle_clients(
     clients
 }
 
-fn is_fresh(known: &Known, keep: Duration, now: u64) -> bool {
+fn is_fresh(known: &Known, keep: Duration, now: Timestamp) -> bool {
     // A file from a host whose clock was ahead, or that another user wrote, is not believed for ever.
-    known.seen <= now && now - known.seen <= keep.as_secs()
+    known.seen <= now && known.seen.elapsed(now) <= keep
 }
 
 /// What is known of an entry from now on, and what there is to warn of.
@@ -174,7 +173,7 @@ fn settle(
     answer: &Result<ClientNetworks, String>,
     before: Option<&Known>,
     keep: Duration,
-    now: u64,
+    now: Timestamp,
 ) -> (Option<Known>, Option<String>) {
     match (answer, before) {
         (Ok(ClientNetworks { networks, refused }), before) => {
@@ -234,6 +233,7 @@ mod tests {
     fn run(client: &Client, answer: Result<&[&str], &str>, before: &Clients, now: u64) -> Clients {
         let answer = answer.map(|texts| ClientNetworks { networks: networks(texts), refused: vec![] });
         let answer = answer.map_err(str::to_owned);
+        let now = Timestamp::from_secs(now);
         settle_clients(&[vec![client.clone()]], &[(client.clone(), answer)].into(), before, KEEP, now)
     }
 
@@ -244,7 +244,7 @@ mod tests {
         let moved = run(&home(), Ok(&["198.51.100.99/32"]), &first, 200);
         let known = moved.known.get(&home()).unwrap();
         assert_eq!((&moved.lists, moved.kept.len()), (&vec![networks(&["198.51.100.99/32"])], 0));
-        assert_eq!((known.since, known.seen), (200, 200));
+        assert_eq!((known.since, known.seen), (Timestamp::from_secs(200), Timestamp::from_secs(200)));
     }
 
     #[test]
@@ -285,7 +285,7 @@ mod tests {
     fn what_is_not_asked_stays() {
         let first = run(&home(), Ok(&["198.51.100.27/32"]), &Clients::default(), 100);
         let lists = [vec![home(), Client::Network("192.0.2.0/24".parse().unwrap())], vec![home()]];
-        let restored = settle_clients(&lists, &ClientAnswers::new(), &first, KEEP, 200);
+        let restored = settle_clients(&lists, &ClientAnswers::new(), &first, KEEP, Timestamp::from_secs(200));
         assert_eq!(restored.lists[0], networks(&["198.51.100.27/32", "192.0.2.0/24"]));
         assert_eq!(restored.lists[1], networks(&["198.51.100.27/32"]));
         assert_eq!((restored.kept.len(), restored.known), (0, first.known));

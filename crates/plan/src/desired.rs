@@ -5,8 +5,11 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use discovery::{Coverage, Inventory, Node, NodeId, Outcome, Role, Route, SourceName, SourceReport};
+use discovery::{
+    Coverage, Inventory, Node, NodeId, Outcome, Role, Route, SourceName, SourceReport, Timestamp,
+};
 use ipnet::IpNet;
 use rules::{AccessList, AddrPort, Family, Forward, ForwardId, ListIndex, Ruleset};
 
@@ -29,8 +32,8 @@ pub struct PlanInputs<'a> {
     pub leases: Option<Leases>,
     /// What is in force.
     pub actual: &'a Ruleset,
-    /// Seconds since 1970.
-    pub now: u64,
+    /// The time of this run.
+    pub now: Timestamp,
 }
 
 /// What is wanted of the kernel, and what goes with it.
@@ -62,11 +65,11 @@ impl Plan {
     }
 
     /// What the operator has to know: sources that could not be read, for how long, and what is kept for that.
-    pub fn warnings(&self, now: u64) -> Vec<String> {
+    pub fn warnings(&self, now: Timestamp) -> Vec<String> {
         let unread = self.inventory.sources.iter().filter(|report| report.outcome != Outcome::Complete);
         let unread = unread.map(|report| {
             let error = report.error.as_deref().unwrap_or("no reason was given");
-            let age = report.failing_since.map_or(0, |since| now.saturating_sub(since));
+            let age = report.failing_since.map_or(Duration::ZERO, |since| since.elapsed(now));
             format!("{}: {error}{}", report.source, urgency(age))
         });
         unread.chain(self.kept.iter().chain(&self.remarks).cloned()).collect()
@@ -74,13 +77,15 @@ impl Plan {
 }
 
 /// What a warning says of its age; in steps, so that a daemon repeats it only when it has become more urgent.
-fn urgency(age: u64) -> String {
-    match age {
+fn urgency(age: Duration) -> String {
+    match age.as_secs() {
         0..60 => String::new(),
         60..600 => " (failing for over a minute)".to_owned(),
         600..3600 => " (failing for over 10 minutes)".to_owned(),
-        3600..86400 => format!(" (FAILING FOR {} h: changes of its nodes are being missed)", age / 3600),
-        _ => format!(" (FAILING FOR {} DAYS: changes of its nodes are being missed)", age / 86400),
+        seconds @ 3600..86400 => {
+            format!(" (FAILING FOR {} h: changes of its nodes are being missed)", seconds / 3600)
+        }
+        seconds => format!(" (FAILING FOR {} DAYS: changes of its nodes are being missed)", seconds / 86400),
     }
 }
 
@@ -244,7 +249,7 @@ fn listened_on(host: &Host, leases: &Leases) -> Vec<String> {
 }
 
 /// The leases so far, as the gateway has its addresses now, and what the kernel knows beyond them.
-fn leases(gateway: &Gateway, known: Option<Leases>, actual: &Ruleset, now: u64) -> Leases {
+fn leases(gateway: &Gateway, known: Option<Leases>, actual: &Ruleset, now: Timestamp) -> Leases {
     let mut leases = known.unwrap_or_default();
     if let Some(first) = gateway.addresses.leased().next() {
         leases = leases.of_gateway(first, gateway.addresses.are_several());

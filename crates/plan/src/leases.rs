@@ -9,13 +9,15 @@ use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::str::FromStr;
+use std::time::Duration;
 
+use discovery::Timestamp;
 use rules::{AddrPort, ForwardId, SyntaxError};
 use serde::{Deserialize, Serialize, Serializer};
 use tracing::debug;
 
-/// For how long a released listener is given to no other node, in seconds: 7 days.
-pub const QUARANTINE: u64 = 7 * 24 * 60 * 60;
+/// For how long a released listener is given to no other node: 7 days.
+pub const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Where clients connect on the gateway, as it is leased: `6379`, or `10.0.0.56:6379` of several addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,11 +61,11 @@ pub struct Lease {
     pub port: NonZeroU16,
     /// The node or role that holds the listener, or held it last.
     pub id: ForwardId,
-    /// When it was given out, in seconds since 1970.
-    pub since: u64,
-    /// When the node was gone, in seconds since 1970; `None` while it is there.
+    /// When it was given out.
+    pub since: Timestamp,
+    /// When the node was gone; `None` while it is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub released: Option<u64>,
+    pub released: Option<Timestamp>,
 }
 
 impl Lease {
@@ -151,7 +153,7 @@ impl Leases {
     pub fn with_kernel(
         mut self,
         listeners: impl IntoIterator<Item = (ForwardId, ListenPort)>,
-        now: u64,
+        now: Timestamp,
     ) -> Self {
         let news: BTreeSet<(ForwardId, ListenPort)> =
             listeners.into_iter().filter(|(_, listener)| !self.is_held(listener)).collect();
@@ -175,12 +177,12 @@ impl Leases {
         self.0.get(listener)
     }
 
-    pub(crate) fn give(&mut self, ListenPort { address, port }: ListenPort, id: ForwardId, since: u64) {
+    pub(crate) fn give(&mut self, ListenPort { address, port }: ListenPort, id: ForwardId, since: Timestamp) {
         self.0.insert(ListenPort { address, port }, Lease { address, port, id, since, released: None });
     }
 
     /// Releases at `now` those that are held and that `stays` does not want.
-    pub(crate) fn release(&mut self, now: u64, mut stays: impl FnMut(&Lease) -> bool) {
+    pub(crate) fn release(&mut self, now: Timestamp, mut stays: impl FnMut(&Lease) -> bool) {
         for lease in self.0.values_mut().filter(|lease| lease.released.is_none()) {
             if !stays(lease) {
                 debug!("lease: {} of {} rests from now on", lease.listener(), lease.id);

@@ -26,6 +26,7 @@ pub use assign::{Assigned, PlanError, Pool, Request, assign};
 pub use clients::{Client, ClientAnswers, ClientNetworks, Clients, Known, KnownClients, settle_clients};
 pub use config::{PlanConfig, PlanSource};
 pub use desired::{Plan, PlanInputs, is_whole, plan};
+pub use discovery::Timestamp;
 pub use gate::{Admitted, Gate, Reason, Refused, SSH, admit_former};
 pub use gateway::{Gateway, Host};
 pub use leases::{Leases, ListenPort};

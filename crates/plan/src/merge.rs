@@ -5,7 +5,7 @@ use std::{
     fmt,
 };
 
-use discovery::{Coverage, Inventory, Node, NodeId, Outcome, Role, SourceName, SourceReport};
+use discovery::{Coverage, Inventory, Node, NodeId, Outcome, Role, SourceName, SourceReport, Timestamp};
 
 /// What to do when a whole answer has no node left for a source that had some.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,8 +27,8 @@ pub struct Policy<'a> {
     /// The sources of which that is required: those that are asked, and so can answer wrongly. What the configuration or
     /// a file spells out needs no second word.
     pub guarded_sources: &'a [SourceName],
-    /// Seconds since 1970.
-    pub now: u64,
+    /// The time of this run.
+    pub now: Timestamp,
 }
 
 /// The inventory to act on, and what in it is not fresh.
@@ -282,7 +282,12 @@ mod tests {
 
     fn policy(emptied: OnEmptyAnswer) -> Policy<'static> {
         static GUARDED: LazyLock<[SourceName; 1]> = LazyLock::new(|| [source()]);
-        Policy { emptied, max_removed_percent: 50, guarded_sources: &*GUARDED, now: 1_000 }
+        Policy {
+            emptied,
+            max_removed_percent: 50,
+            guarded_sources: &*GUARDED,
+            now: Timestamp::from_secs(1_000),
+        }
     }
 
     fn unresolved(id: &str) -> Node {
@@ -474,12 +479,12 @@ mod tests {
     fn a_failure_remembers_since_when_until_the_source_is_read_again() {
         let failed =
             merge(vec![], SourceReport::failed(source(), "throttled"), OnEmptyAnswer::Keep).inventory;
-        assert_eq!(failed.sources[0].failing_since, Some(1_000));
-        let later = Policy { now: 5_000, ..policy(OnEmptyAnswer::Keep) };
+        assert_eq!(failed.sources[0].failing_since, Some(Timestamp::from_secs(1_000)));
+        let later = Policy { now: Timestamp::from_secs(5_000), ..policy(OnEmptyAnswer::Keep) };
         let report = || SourceReport::failed(source(), "throttled");
         let again = Inventory { nodes: vec![], sources: vec![report()] };
         let again = merge_with_last_good(again, Some(&failed), later).inventory;
-        assert_eq!(again.sources[0].failing_since, Some(1_000));
+        assert_eq!(again.sources[0].failing_since, Some(Timestamp::from_secs(1_000)));
         let whole = Inventory { nodes: again.nodes.clone(), sources: vec![SourceReport::complete(source())] };
         assert_eq!(merge_with_last_good(whole, Some(&again), later).inventory.sources[0].failing_since, None);
     }

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use applier::fake::{CarriedOut, Fake, Faults};
 use applier::kernel::{Netfilter, Table};
 use applier::sync::{ours, sync};
-use discovery::{Coverage, Inventory, Node, Outcome, SourceName, SourceReport};
+use discovery::{Coverage, Inventory, Node, Outcome, SourceName, SourceReport, Timestamp};
 use fastrand::Rng;
 use rules::Ruleset;
 
@@ -19,8 +20,8 @@ use crate::leases::Leases;
 use crate::merge::{OnEmptyAnswer, readd_unread_nodes};
 use crate::test_support::config;
 
-/// How long a life is, in seconds.
-const LIFE: u64 = 72 * 60 * 60;
+/// How long a life is.
+const LIFE: Duration = Duration::from_secs(72 * 60 * 60);
 
 /// How many lives the test lives.
 const LIVES: u64 = 6;
@@ -69,7 +70,7 @@ struct World {
     config: PlanConfig,
     gateway: Gateway,
     rng: Rng,
-    now: u64,
+    now: Timestamp,
     addresses: u32,
     caches: [Cache; 2],
     answering: [Answering; 2],
@@ -111,7 +112,7 @@ impl World {
                 max_segment: None,
             },
             rng: Rng::with_seed(seed),
-            now: 1_800_000_000,
+            now: Timestamp::from_secs(1_800_000_000),
             addresses: 0,
             caches: [
                 cache("replication_group/my-cluster", "my-cluster", Some(String::new())),
@@ -180,8 +181,8 @@ impl World {
             }
             60..66 => drop(self.any_node(cache).map(|id| self.unresolved.insert(id))),
             66..74 => self.unresolved.clear(),
-            74..76 => self.now += self.rng.u64(..86_400),
-            76..78 => self.now -= self.rng.u64(..86_400),
+            74..76 => self.now = self.now + Duration::from_secs(self.rng.u64(..86_400)),
+            76..78 => self.now = Timestamp::from_secs(self.now.as_secs() - self.rng.u64(..86_400)),
             _ => {}
         }
     }
@@ -397,11 +398,11 @@ fn summary(inventory: &Inventory) -> Vec<String> {
 fn live(seed: u64) {
     println!("CACHENAT_SEED={seed}");
     let mut world = World::new(seed);
-    let mut lived = 0;
+    let mut lived = Duration::ZERO;
     while lived < LIFE {
-        let pause = world.rng.u64(2..360);
+        let pause = Duration::from_secs(world.rng.u64(2..360));
         lived += pause;
-        world.now += pause;
+        world.now = world.now + pause;
         world.step();
     }
     // Once everything answers again, everything is as it really is; of many removals the second answer is believed.

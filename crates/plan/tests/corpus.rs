@@ -37,7 +37,7 @@ proptest! {
             emptied: OnEmptyAnswer::Keep,
             max_removed_percent: 50,
             guarded_sources: &[],
-            now: 0,
+            now: plan::Timestamp::default(),
         };
         let merged = merge_with_last_good(Inventory::default(), Some(&inventory), policy);
         prop_assert!(merged.inventory.nodes.len() <= inventory.nodes.len());

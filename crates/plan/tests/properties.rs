@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use plan::{Leases, ListenPort, Pool, Request, assign};
+use plan::{Leases, ListenPort, Pool, Request, Timestamp, assign};
 use proptest::prelude::*;
 use rules::ForwardId;
 
@@ -37,7 +37,7 @@ proptest! {
             pins.into_iter().map(|(number, at)| (id(number), listeners[at])).collect();
         let mut leases = Leases::default();
         let mut first: BTreeMap<ForwardId, ListenPort> = BTreeMap::new();
-        for (now, nodes) in (0u64..).zip(steps) {
+        for (now, nodes) in (0..).map(Timestamp::from_secs).zip(steps) {
             let request = |&number| Request { id: id(number), pool: Arc::clone(&pool), beside: None };
             let requests: Vec<Request> = nodes.iter().map(request).collect();
             let Ok(done) = assign(&requests, &pins, &BTreeSet::new(), leases, now) else {

@@ -5,7 +5,7 @@ mod greet;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context;
 use applier::conntrack::{self, Conntrack, Which};
@@ -18,7 +18,7 @@ use applier::sysctl::{Applied, Sysctls};
 use applier::{host, lock};
 use discovery::{Imds, InstanceFacts, Inventory, Source, Survey};
 use doctor::{Finding, access, aws, chains, host as kernel_settings, nodes, schedule};
-use plan::{Client, Clients, OnEmptyAnswer, Plan};
+use plan::{Client, Clients, OnEmptyAnswer, Plan, Timestamp};
 use rules::foreign::{Foreign, Interface};
 use rules::json::DesiredState;
 use rules::sysctl::SysctlTarget;
@@ -94,9 +94,8 @@ fn findings(global: &Global, output: Output) -> anyhow::Result<Vec<Finding>> {
 
     let given = inventory::given(global);
     let mut state = context.state();
-    let last_run =
-        lock::last_held(&context.config.lock_file).and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-    found.push(nodes::last_good(state.last_good.as_ref(), last_run.map(|at| at.as_secs()), now()));
+    let last_run = lock::last_held(&context.config.lock_file).and_then(Timestamp::from_system_time);
+    found.push(nodes::last_good(state.last_good.as_ref(), last_run, now()));
     let (options, last_good) = (context.options()?, state.last_good.as_ref());
     let fresh =
         given.and_then(|given| inventory::take(&context.config, &options, given, last_good, Duration::ZERO));

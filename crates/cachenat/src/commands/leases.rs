@@ -58,10 +58,10 @@ fn table(state: &State) -> String {
     let row = |lease: &Lease| {
         let (word, since) = match lease.released {
             None => ("held", lease.since),
-            Some(released) if now.saturating_sub(released) < QUARANTINE => ("rests", released),
+            Some(released) if released.elapsed(now) < QUARANTINE => ("rests", released),
             Some(released) => ("free", released),
         };
-        [lease.listener().to_string(), lease.id.to_string(), word.to_owned(), age(now.saturating_sub(since))]
+        [lease.listener().to_string(), lease.id.to_string(), word.to_owned(), age(since.elapsed(now))]
     };
     let leases = state.leases.iter().flat_map(|leases| leases.iter());
     columns(["PORT", "NODE", "STATE", "FOR"], leases.map(row))

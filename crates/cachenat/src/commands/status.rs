@@ -3,7 +3,7 @@
 pub(super) mod prometheus;
 
 use std::collections::BTreeMap;
-use std::time::UNIX_EPOCH;
+use std::time::Duration;
 
 use applier::conntrack::{self, Bytes, Conntrack, Flows, Which};
 use applier::host_facts;
@@ -15,12 +15,12 @@ use discovery::{Inventory, Node, SourceReport};
 use doctor::age;
 use doctor::{Level, host as kernel_settings};
 use ipnet::IpNet;
-use plan::{Known, OnEmptyAnswer};
+use plan::{Known, OnEmptyAnswer, Timestamp};
 use rules::diff::Action;
 use rules::flows::ConntrackFill;
 use rules::ruleset::Key;
 use rules::{AccessList, AddrPort, Forward, ForwardId, ListIndex, Ruleset, RulesetDiff};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::args::{Global, StatusFormat};
 use crate::client_lists::Ask;
@@ -40,10 +40,10 @@ pub(super) struct Status {
     installed: bool,
     /// Whether what is in force is what was last known to be wanted.
     in_step: bool,
-    /// When what is wanted of the kernel last changed, in seconds since 1970.
-    last_change: Option<u64>,
-    /// When a run of any kind worked here last, in seconds since 1970.
-    last_run: Option<u64>,
+    /// When what is wanted of the kernel last changed.
+    last_change: Option<Timestamp>,
+    /// When a run of any kind worked here last.
+    last_run: Option<Timestamp>,
     listeners: Vec<ListenerStatus>,
     sources: Vec<SourceStatus>,
     /// What the names and files of clients stand for.
@@ -82,12 +82,13 @@ struct ListenerStatus {
     bytes_sent: Option<u64>,
     /// What they have carried to clients.
     bytes_received: Option<u64>,
-    /// When it was led to its targets, in seconds since 1970.
-    changed: Option<u64>,
-    /// When the port was leased, in seconds since 1970.
-    since: Option<u64>,
-    /// For how long, in seconds.
-    age: Option<u64>,
+    /// When it was led to its targets.
+    changed: Option<Timestamp>,
+    /// When the port was leased.
+    since: Option<Timestamp>,
+    /// For how long.
+    #[serde(serialize_with = "seconds")]
+    age: Option<Duration>,
     /// What `apply` would do to it; `None`: it is in step.
     drift: Option<Action>,
 }
@@ -95,8 +96,9 @@ struct ListenerStatus {
 #[derive(Serialize)]
 struct SourceStatus {
     source: String,
-    /// For how long it could not be read whole, in seconds; `None`: it can.
-    failing_for: Option<u64>,
+    /// For how long it could not be read completely; `None`: it can.
+    #[serde(serialize_with = "seconds")]
+    failing_for: Option<Duration>,
 }
 
 #[derive(Serialize)]
@@ -104,10 +106,14 @@ struct ClientStatus {
     /// `dns home.example.net`, `file /etc/cachenat/clients.txt`
     entry: String,
     networks: Vec<IpNet>,
-    /// When it last had other networks, in seconds since 1970.
-    since: u64,
-    /// When it was last read, in seconds since 1970.
-    seen: u64,
+    /// When its networks last changed.
+    since: Timestamp,
+    /// When it was last read.
+    seen: Timestamp,
+}
+
+fn seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    duration.map(|duration| duration.as_secs()).serialize(serializer)
 }
 
 pub(super) fn run(global: &Global, format: StatusFormat) -> anyhow::Result<Exit> {
@@ -164,7 +170,7 @@ pub(super) fn gather(
     let report = Report::new(changes, sysctls, vec![]);
 
     let nodes: BTreeMap<&str, &Node> = last_good.nodes.iter().map(|node| (node.id.as_str(), node)).collect();
-    let since: BTreeMap<(&ForwardId, u16), u64> = desired
+    let since: BTreeMap<(&ForwardId, u16), Timestamp> = desired
         .leases
         .iter()
         .filter(|lease| lease.released.is_none() && is_leased)
@@ -198,7 +204,7 @@ pub(super) fn gather(
             bytes_received: bytes.map(|Bytes { received, .. }| received),
             changed: moves.of(listen).or(since),
             since,
-            age: since.map(|since| now().saturating_sub(since)),
+            age: since.map(|since| since.elapsed(now())),
             drift: drift.get(&(id.as_str(), listen)).copied(),
             id: id.to_string(),
         }
@@ -208,14 +214,12 @@ pub(super) fn gather(
     let missing = missing.filter_map(|change| {
         Some(Forward { id: change.id.parse().ok()?, listen: change.listen, targets: change.to.clone() })
     });
-    let last_run = lock::last_held(&context.config.lock_file);
-    let last_run = last_run.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     Ok(Status {
         version: 1,
         installed: actual.is_some(),
         in_step: report.is_empty(),
         last_change: State::last_change(&context.config.state_dir),
-        last_run: last_run.map(|at| at.as_secs()),
+        last_run: lock::last_held(&context.config.lock_file).and_then(Timestamp::from_system_time),
         listeners: in_force.forwards().into_iter().chain(missing).map(listener).collect(),
         sources: sources(&last_good, now()),
         clients: clients(context),
@@ -318,8 +322,8 @@ fn lists(in_force: &Ruleset) -> BTreeMap<AddrPort, u8> {
     lists.into_iter().flat_map(of_list).collect()
 }
 
-fn sources(last_good: &Inventory, now: u64) -> Vec<SourceStatus> {
-    let failing_for = |report: &SourceReport| report.failing_since.map(|since| now.saturating_sub(since));
+fn sources(last_good: &Inventory, now: Timestamp) -> Vec<SourceStatus> {
+    let failing_for = |report: &SourceReport| report.failing_since.map(|since| since.elapsed(now));
     let reports = last_good.sources.iter();
     reports
         .map(|report| SourceStatus { source: report.source.to_string(), failing_for: failing_for(report) })
@@ -330,7 +334,7 @@ fn text(status: &Status) -> String {
     if !status.installed && status.listeners.is_empty() {
         return "no table inet cachenat: nothing is forwarded\n".to_owned();
     }
-    let ago = |at: u64| age(now().saturating_sub(at));
+    let ago = |at: Timestamp| age(at.elapsed(now()));
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let row = |listener: &ListenerStatus| {
         let bytes = listener.bytes_sent.zip(listener.bytes_received);

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use plan::Timestamp;
 use serde::Serialize;
 
 use crate::args::LogFormat;
@@ -19,14 +20,13 @@ pub(super) enum Level {
 
 #[derive(Serialize)]
 struct Event<'a> {
-    /// Seconds since 1970.
-    time: u64,
+    time: Timestamp,
     level: Level,
     message: &'a str,
 }
 
-/// The event with its line end; `now` is in seconds since 1970.
-pub(super) fn line(format: LogFormat, level: Level, message: &str, now: u64) -> String {
+/// The event with its line end.
+pub(super) fn line(format: LogFormat, level: Level, message: &str, now: Timestamp) -> String {
     let plain = || match level {
         Level::Debug => format!("debug: {}\n", in_one_line(message)),
         Level::Info => format!("{}\n", in_one_line(message)),
@@ -70,6 +70,8 @@ pub(super) fn printable(text: &str) -> Cow<'_, str> {
 mod tests {
     use super::*;
 
+    const SEVEN: Timestamp = Timestamp::from_secs(7);
+
     #[test]
     fn control_characters_are_written_out() {
         assert_eq!(printable("a\u{1b}[2J\r\u{9b}b\n\tc"), "a\\u001b[2J\\u000d\\u009bb\n\tc");
@@ -79,16 +81,16 @@ mod tests {
     #[test]
     fn an_event_is_one_line_of_json_for_machines_and_words_for_people() {
         let message = "source \"a\":\n  no \u{1b}\u{9b}\n";
-        let json = line(LogFormat::Json, Level::Warning, message, 7);
+        let json = line(LogFormat::Json, Level::Warning, message, SEVEN);
         assert_eq!(
             json,
             "{\"time\":7,\"level\":\"warning\",\"message\":\"source \\\"a\\\":\\n  no \\u001b\\u009b\\n\"}\n"
         );
         assert_eq!(
-            line(LogFormat::Text, Level::Warning, message, 7),
+            line(LogFormat::Text, Level::Warning, message, SEVEN),
             "warning: source \"a\":; no \\u001b\\u009b\n"
         );
         serde_json::from_str::<serde_json::Value>(&json).unwrap();
-        assert_eq!(line(LogFormat::Text, Level::Info, "1 moved", 7), "1 moved\n");
+        assert_eq!(line(LogFormat::Text, Level::Info, "1 moved", SEVEN), "1 moved\n");
     }
 }

@@ -84,7 +84,7 @@ impl World {
             emptied: OnEmptyAnswer::Keep,
             leases: self.leases.clone(),
             actual: &self.actual,
-            now: 1_000_000,
+            now: Timestamp::from_secs(1_000_000),
         };
         let desired = plan(&self.config, &self.gateway, &self.host, fresh.clone(), inputs)?;
         self.last_good = Some(desired.inventory);

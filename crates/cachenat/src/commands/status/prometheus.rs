@@ -1,5 +1,7 @@
 //! The status as metrics, for node_exporter's textfile collector and for `watch --metrics`.
 
+use plan::Timestamp;
+
 use super::{ListenerStatus, Status};
 use crate::metrics::{Exposition, Kind, sample};
 
@@ -50,7 +52,7 @@ pub(in crate::commands) fn write(to: &mut Exposition, status: &Status) {
         Kind::Gauge,
         "For how long the source could not be read whole; 0: it can.",
         failing.map(|source| {
-            sample(&[("source", source.source.as_str())], source.failing_for.unwrap_or_default())
+            sample(&[("source", source.source.as_str())], source.failing_for.unwrap_or_default().as_secs())
         }),
     );
     to.metric(
@@ -109,13 +111,13 @@ fn listeners(to: &mut Exposition, status: &Status) {
         "listener_last_change_timestamp_seconds",
         Kind::Gauge,
         "When the listener was led to its target.",
-        each(|listener| listener.changed),
+        each(|listener| listener.changed.map(Timestamp::as_secs)),
     );
     to.metric(
         "lease_age_seconds",
         Kind::Gauge,
         "For how long the node has had its port.",
-        each(|listener| listener.age),
+        each(|listener| listener.age.map(|age| age.as_secs())),
     );
 }
 
@@ -133,6 +135,8 @@ fn labelled(listener: &ListenerStatus, direction: Option<&str>, value: u64) -> S
 
 #[cfg(test)]
 pub(in crate::commands) mod tests {
+    use std::time::Duration;
+
     use expect_test::expect;
 
     use rules::flows::ConntrackFill;
@@ -154,19 +158,21 @@ pub(in crate::commands) mod tests {
             flows,
             bytes_sent: flows.map(|_| 700),
             bytes_received: flows.map(|_| 800),
-            changed: Some(2_000),
-            since: Some(1_000),
-            age: Some(60),
+            changed: Some(Timestamp::from_secs(2_000)),
+            since: Some(Timestamp::from_secs(1_000)),
+            age: Some(Duration::from_secs(60)),
             drift: Some(rules::diff::Action::Move),
         };
-        let source =
-            SourceStatus { source: "replication_group/my-cluster".to_owned(), failing_for: Some(90) };
+        let source = SourceStatus {
+            source: "replication_group/my-cluster".to_owned(),
+            failing_for: Some(Duration::from_secs(90)),
+        };
         Status {
             version: 1,
             installed: true,
             in_step: false,
-            last_change: Some(1_700_000_000),
-            last_run: Some(1_700_000_001),
+            last_change: Some(Timestamp::from_secs(1_700_000_000)),
+            last_run: Some(Timestamp::from_secs(1_700_000_001)),
             listeners: vec![listener],
             sources: vec![source],
             clients: vec![],

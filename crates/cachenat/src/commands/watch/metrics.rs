@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use discovery::{Listed, Outcome};
+use plan::Timestamp;
 
 use crate::clock::now;
 use crate::commands::status::{Status, gather, prometheus};
@@ -42,9 +43,9 @@ struct Shared {
 }
 
 struct Counters {
-    started: u64,
+    started: Timestamp,
     syncs: BTreeMap<SyncOutcome, u64>,
-    last_success: Option<u64>,
+    last_success: Option<Timestamp>,
     /// By source, how many of its answers were not whole.
     failures: BTreeMap<String, u64>,
     /// How often somebody else changed our table.
@@ -156,7 +157,7 @@ fn text(status: Option<&Status>, counters: &Counters) -> String {
 }
 
 impl Counters {
-    fn new(started: u64) -> Self {
+    fn new(started: Timestamp) -> Self {
         // Each result is there from the beginning, so that its first increase is one.
         let results = [SyncOutcome::InStep, SyncOutcome::Changed, SyncOutcome::Busy, SyncOutcome::Failed];
         Self {
@@ -241,15 +242,15 @@ mod tests {
 
     /// Everything that is ever served.
     fn everything() -> String {
-        let mut counters = Counters::new(1_700_000_000);
-        counters.last_success = Some(1_700_000_001);
+        let mut counters = Counters::new(Timestamp::from_secs(1_700_000_000));
+        counters.last_success = Some(Timestamp::from_secs(1_700_000_001));
         counters.failures.insert("static/local".to_owned(), 1);
         text(Some(&prometheus::tests::status(Some(3))), &counters)
     }
 
     #[test]
     fn where_the_status_can_not_be_read_the_counters_are_served_all_the_same() {
-        let text = text(None, &Counters::new(7));
+        let text = text(None, &Counters::new(Timestamp::from_secs(7)));
         assert!(text.contains("cachenat_watch_status_readable 0\n"), "{text}");
         assert!(text.contains("cachenat_watch_syncs_total{result=\"changed\"} 0\n"), "{text}");
         assert!(!text.contains("cachenat_in_step"), "{text}");
