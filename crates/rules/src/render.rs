@@ -415,7 +415,7 @@ mod tests {
             add table inet cachenat
             delete table inet cachenat
             table inet cachenat {
-            	comment "made by cachenat: changes are undone by its next run"
+            	comment "managed by cachenat; manual changes will be reverted"
 
             	set clients4 {
             		type ipv4_addr
@@ -478,7 +478,7 @@ mod tests {
         );
         expect![[r#"
             table inet cachenat {
-            	comment "made by cachenat: changes are undone by its next run"
+            	comment "managed by cachenat; manual changes will be reverted"
 
             	set clients4 {
             		type ipv4_addr
@@ -583,7 +583,7 @@ mod tests {
         );
         expect![[r#"
             table inet cachenat {
-            	comment "made by cachenat: changes are undone by its next run"
+            	comment "managed by cachenat; manual changes will be reverted"
 
             	set clients4 {
             		type ipv4_addr

@@ -18,8 +18,11 @@ use crate::name::IfName;
 /// The name of the one table that is ours; its family is `inet`.
 pub const TABLE: &str = "cachenat";
 
-/// The comment that marks the table as made by us, and tells it from somebody else's table of the same name.
-pub const TABLE_COMMENT: &str = "made by cachenat: changes are undone by its next run";
+/// The comment that marks the table as ours, and tells it from another program's table of the same name.
+pub const TABLE_COMMENT: &str = "managed by cachenat; manual changes will be reverted";
+
+/// The comment of tables that earlier versions made. A comment can't be changed, so such a table keeps it.
+pub const FORMER_TABLE_COMMENT: &str = "made by cachenat: changes are undone by its next run";
 
 /// How many targets a listener can have, and how many sources forwarded packets: each but the first takes a rule. A shard of
 /// ElastiCache has at most 5 replicas.

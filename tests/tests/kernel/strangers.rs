@@ -277,6 +277,21 @@ fn foreign_objects_of_our_table_are_removed() {
 
 #[test]
 #[ignore = "needs a network namespace: scripts/test"]
+fn a_table_of_an_earlier_version_is_ours() {
+    let namespace = Namespace::new();
+    let kernel = &mut open(&namespace);
+    let comment = rules::ruleset::FORMER_TABLE_COMMENT;
+    namespace.nft(&format!("add table inet cachenat {{ comment \"{comment}\"; }}"));
+    sync(kernel, Some(&example())).unwrap();
+    assert_eq!(kernel.dump().unwrap().table, ours(example()));
+    assert!(sync(kernel, Some(&example())).unwrap().changes.is_empty());
+    assert!(namespace.nft_list("ruleset").contains(comment));
+    sync(kernel, None).unwrap();
+    assert_eq!(namespace.nft_list("ruleset"), "");
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
 fn an_owned_table_names_its_owner() {
     let namespace = Namespace::new();
     let kernel = &mut open(&namespace);

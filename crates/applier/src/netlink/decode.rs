@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use nix::libc;
-use rules::ruleset::{Chain, Element, Elements, Flowtable, Key, Set, TABLE, TABLE_COMMENT};
+use rules::ruleset::{
+    Chain, Element, Elements, FORMER_TABLE_COMMENT, Flowtable, Key, Set, TABLE, TABLE_COMMENT,
+};
 use rules::{Actual, ForwardId};
 
 use super::attribute::{Attributes, Fields, Malformed, shown};
@@ -61,7 +63,8 @@ impl Decoder {
             return Ok(Owner::Process { port });
         }
         let comment = fields.get(table_attr::USERDATA).and_then(userdata::comment);
-        if comment.as_deref() != Some(TABLE_COMMENT) {
+        if !comment.as_deref().is_some_and(|comment| [TABLE_COMMENT, FORMER_TABLE_COMMENT].contains(&comment))
+        {
             let why = match comment {
                 Some(other) => format!("its comment is \"{}\"", shown(other.as_bytes())),
                 None => "it has no comment".to_owned(),
