@@ -9,7 +9,7 @@ use applier::host_facts::source_towards;
 use discovery::{Admission, InstanceFacts, Refusal, Route, admit};
 use ipnet::IpNet;
 use plan::{Addresses, Gateway, Host, ListenPort, SSH};
-use rules::{Family, IfName, Ruleset};
+use rules::{Family, IfName, Ruleset, Tunnel};
 
 use crate::config::{Auto, Config, ConfigError, SnatConfig};
 
@@ -330,8 +330,9 @@ fn check_interfaces(config: &Config, names: &[IfName], key: &str) -> Result<(), 
 /// An address that no host has (RFC 5737), to ask for the way to the internet.
 const FAR: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
-/// The IPv4 clients that the way back to does not lead out by this interface; of each range one stands for all.
-pub(crate) fn answered_elsewhere(clients: &[IpNet], interface: &str) -> Vec<String> {
+/// The IPv4 clients to which the way back leads out neither by this interface nor by a tunnel, by which they came then; of each
+/// range one stands for all.
+pub(crate) fn answered_elsewhere(clients: &[IpNet], interface: &IfName, tunnels: &[Tunnel]) -> Vec<String> {
     let Ok(addresses) = host::addresses() else { return vec![] };
     let interfaces: BTreeMap<IpAddr, String> =
         addresses.into_iter().map(|local| (local.address, local.interface)).collect();
@@ -340,7 +341,11 @@ pub(crate) fn answered_elsewhere(clients: &[IpNet], interface: &str) -> Vec<Stri
         interfaces.get(&source).map(String::as_str)
     };
     let ipv4 = clients.iter().filter(|client| client.addr().is_ipv4());
-    ipv4.filter(|client| leaves_by(client) != Some(interface)).map(ToString::to_string).collect()
+    let is_answered = |client: &IpNet| {
+        let mut names = tunnels.iter().map(|tunnel| &tunnel.interface).chain([interface]);
+        leaves_by(client).is_some_and(|output| names.any(|name| name.as_str() == output))
+    };
+    ipv4.filter(|client| !is_answered(client)).map(ToString::to_string).collect()
 }
 
 /// The interface's address of each family.

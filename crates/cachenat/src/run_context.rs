@@ -195,7 +195,8 @@ impl RunContext {
         let further = self.gateway.ingress.iter().filter(|name| **name != self.gateway.interface);
         let clients = self.clients.lists.concat();
         further.filter_map(move |name| {
-            let client = gateway::answered_elsewhere(&clients, name.as_str()).into_iter().next()?;
+            let client =
+                gateway::answered_elsewhere(&clients, name, &self.gateway.tunnels).into_iter().next()?;
             Some(format!("gateway.interface: {}", no_way_back(name, &client)))
         })
     }

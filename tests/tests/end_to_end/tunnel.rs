@@ -1,10 +1,12 @@
 //! Clients that come through an encrypted tunnel.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use cachenat_tests::lab::namespace::Namespace;
 use cachenat_tests::lab::redis::Redis;
 use cachenat_tests::lab::server::Elsewhere;
+use cachenat_tests::lab::shell::run;
 use cachenat_tests::lab::wireguard::{GATEWAY_IN_TUNNEL, Tunnels};
 use cachenat_tests::lab::{GATEWAY, Lab};
 
@@ -85,9 +87,37 @@ fn a_peer_reaches_the_caches_and_nothing_else() {
     assert_eq!(printed, include_str!("../../../examples/wireguard/client.conf"));
 
     let check = lab.cachenat(&["check"]).stdout;
+    assert!(check.contains("the way back to the clients leads out by eth0"), "{check}");
     assert!(check.contains("tunnel wg0: tun; nothing but the caches is reached by it"), "{check}");
     let status = lab.cachenat(&["status", "--format", "json"]).exits(0).json();
     assert_eq!(status["listeners"][0]["routed"], 1, "{status}");
+}
+
+#[test]
+#[ignore = "needs a network namespace: scripts/test"]
+fn a_stock_cluster_client_needs_no_map() {
+    let mut lab = Lab::new();
+    lab.add_cluster("shards", 3);
+    let peers = [(&lab.network.client, PEER)];
+    let _tunnels = Tunnels::start(&lab.network.nat, lab.dir(), &peers);
+    list(&lab, CONFINED, "10.99.0.2");
+    lab.cachenat(&["apply"]).exits(0);
+    let mut masters = BTreeSet::new();
+    for key in 0..30 {
+        let mut redis_cli = lab.network.client.command("redis-cli");
+        let key = format!("key-{key}");
+        let said = run(redis_cli.args(["-c", "-h", "10.0.1.230", "set", &key, "x"]));
+        assert_eq!(said.trim().lines().last(), Some("OK"), "{said}");
+        let mut redis_cli = lab.network.client.command("redis-cli");
+        masters.insert(
+            run(redis_cli.args(["-h", "10.0.1.230", "cluster", "keyslot", &key]))
+                .trim()
+                .parse::<u16>()
+                .unwrap()
+                / 5462,
+        );
+    }
+    assert_eq!(masters.len(), 3, "the keys are on all shards");
 }
 
 #[test]

@@ -316,7 +316,7 @@ fn of_host(context: &RunContext, wanted: &DesiredState) -> Vec<Finding> {
     found.push(kernel_settings::forward_others(context.config.gateway.forward_others, has_switched_on));
     let clients = context.clients.lists.concat();
     for interface in &context.gateway.ingress {
-        let elsewhere = gateway::answered_elsewhere(&clients, interface.as_str());
+        let elsewhere = gateway::answered_elsewhere(&clients, interface, &context.gateway.tunnels);
         let is_strict = host_facts::is_rp_filter_strict(interface);
         let is_further = *interface != context.gateway.interface;
         found.push(kernel_settings::rp_filter(interface, is_further, is_strict, &elsewhere));
