@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod content;
 pub mod diff;
 pub mod flows;
 pub mod foreign;
