@@ -51,14 +51,16 @@ impl Places {
     ///
     /// A debug build panics if a place has no value, or a value no place.
     pub(crate) fn fill(&self, template: &str) -> String {
-        self.assert_used(template);
+        if cfg!(debug_assertions) {
+            self.assert_used(template);
+        }
         expand(template, &[self])
     }
 
     fn assert_used(&self, template: &str) {
         for (name, value) in &self.0 {
             let is_place = |start| template.contains(&format!("{start}{name}@"));
-            debug_assert!(is_place('@') || is_place(' '), "no place @{name}@ in {template}");
+            assert!(is_place('@') || is_place(' '), "no place @{name}@ in {template}");
             if let Value::Each(items) = value {
                 items.iter().for_each(|item| item.assert_used(template));
             }

@@ -157,11 +157,7 @@ fn every_template_fills_every_place() {
     for input in inputs.into_iter().chain([mixed.clone(), without_names(mixed)]) {
         for (format, name) in texts() {
             let Ok(text) = text(format, &input) else { continue };
-            let is_marker = |part: &str| part.chars().all(|c| c.is_ascii_alphabetic() || "_ ".contains(c));
-            // Between two signs: what comes before the first or after the last is no marker.
-            let parts: Vec<&str> = text.split('@').collect();
-            let between = parts.get(1..parts.len().max(2) - 1).unwrap_or_default();
-            assert!(!between.iter().any(|part| is_marker(part)), "{name}: {text}");
+            assert!(!text.replace("@valkey/", "").contains('@'), "{name}: {text}");
         }
     }
 }
