@@ -103,13 +103,9 @@ fn a_concurrent_reader_sees_complete_states() {
                 Ok(dump) if dump.table == ours(one.clone()) => ones += 1,
                 Ok(dump) if dump.table == ours(other.clone()) => others += 1,
                 // The kernel increments the generation just before the changes become visible (`nf_tables_commit`); a dump
-                // in between mixes old and new. This is rare, because the writer must be preempted at that point. If
-                // generations were ignored, most dumps here would be torn.
-                Ok(_) if torn < 2 => torn += 1,
-                Ok(dump) => {
-                    enough.store(true, Ordering::Relaxed);
-                    panic!("neither the one nor the other: {dump:?}");
-                }
+                // in between mixes old and new, the more likely the larger the change. If generations were ignored,
+                // most dumps here would be torn.
+                Ok(_) => torn += 1,
                 // With a continuous writer, a dump may give up with an error.
                 Err(DumpError::Restless { .. }) => {}
                 Err(error) => panic!("{error}"),
@@ -117,6 +113,10 @@ fn a_concurrent_reader_sees_complete_states() {
         }
         enough.store(true, Ordering::Relaxed);
         writing.join().unwrap();
+        assert!(
+            torn * 4 <= ones + others,
+            "{torn} dumps are neither the one nor the other, {ones} and {others} are"
+        );
     });
 }
 
